@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * blkstack.h - the API for programs that use a stack of block nodes.
+ *
+ * A program makes a context, enters it with blk_run(), opens nodes from a tree of options and sends them requests.
+ * Functions named blk_co_* run inside a coroutine of the context and may yield; all others never yield.
+ * Data-path functions return 0 or a negative errno. Control-path functions also set a GError: its code is the positive
+ * errno, its message one sentence for a user. An error is never set on success.
+ *
+ * Writers of drivers and filters include blkstack/driver.h as well.
+ */
+#ifndef BLKSTACK_BLKSTACK_H
+#define BLKSTACK_BLKSTACK_H
+
+#include <errno.h>
+#include <glib.h>
+#include <json-glib/json-glib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+G_BEGIN_DECLS
+
+typedef struct BlkContext BlkContext;
+typedef struct BlkNode BlkNode;
+typedef struct BlkChild BlkChild;
+typedef struct BlkCo BlkCo;
+typedef struct BlkDriver BlkDriver;
+typedef struct BlkOptions BlkOptions;
+
+/* ---- errors ---- */
+
+#define BLK_ERROR (blk_error_quark())
+GQuark blk_error_quark(void);
+
+/**
+ * blk_error:
+ * @error: (out) (nullable): where to put the message
+ * @ret: a negative errno
+ *
+ * Sets @error to the printf-like message. Returns: @ret, so that a function can end with `return blk_error(...)`.
+ */
+int blk_error(GError **error, int ret, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* The same, with ": " and the text of errno -@ret appended. */
+int blk_error_errno(GError **error, int ret, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* ---- the context: one thread, one event loop ---- */
+
+typedef int BlkCoFn(void *opaque);
+
+/**
+ * blk_context_new:
+ * @aio: (nullable): "io_uring" or "threads"; NULL takes the environment variable BLKSTACK_AIO, and without it the best
+ *       that works on this machine
+ *
+ * All driver tables that are built in are registered with the new context. The context belongs to the calling thread.
+ */
+BlkContext *blk_context_new(const char *aio, GError **error);
+
+/* All nodes must have been closed. */
+void blk_context_free(BlkContext *ctx);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkContext, blk_context_free)
+
+/* Name of the I/O engine in use, for messages and tests. */
+const char *blk_context_aio_name(const BlkContext *ctx);
+
+/**
+ * blk_run:
+ *
+ * Runs @fn in a coroutine of @ctx and the event loop until it returns; called within a coroutine it just calls @fn.
+ * Other coroutines of the context go on meanwhile. Returns: what @fn returned.
+ */
+int blk_run(BlkContext *ctx, BlkCoFn *fn, void *opaque);
+
+/* ---- coroutines ---- */
+
+/* Starts @fn(@opaque) as a new coroutine: it runs when the caller yields. Its result is ignored. */
+void blk_co_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque);
+
+BlkCo *blk_co_self(void);                    /* NULL outside coroutines */
+BlkContext *blk_co_context(void);            /* the context of the running coroutine; NULL outside */
+void blk_co_yield(void);                     /* sleeps until somebody calls blk_co_wake() */
+void blk_co_wake(BlkCo *co);                 /* same thread only; @co must be asleep in blk_co_yield(); runs it later */
+void blk_co_reschedule(void);                /* lets the others run, then goes on */
+void blk_co_sleep_ns(uint64_t ns);           /* CLOCK_MONOTONIC */
+
+/* A queue of sleeping coroutines, first in, first out. Zero-initialised is empty. */
+typedef struct BlkCoWaiter BlkCoWaiter;
+typedef struct BlkCoQueue {
+    BlkCoWaiter *head, *tail;
+} BlkCoQueue;
+void blk_co_queue_wait(BlkCoQueue *queue);       /* may yield */
+bool blk_co_queue_wake_one(BlkCoQueue *queue);   /* false: nobody waited */
+void blk_co_queue_wake_all(BlkCoQueue *queue);
+
+/* A fair mutex among coroutines of one context. Zero-initialised is unlocked. */
+typedef struct BlkCoMutex {
+    bool locked;
+    BlkCoQueue waiters;
+} BlkCoMutex;
+void blk_co_mutex_lock(BlkCoMutex *mutex);       /* may yield */
+void blk_co_mutex_unlock(BlkCoMutex *mutex);     /* hands over to the first waiter */
+
+/*
+ * A bounded group of coroutines that work for their creator. blk_co_group_run() starts @fn(@opaque) and waits while
+ * @limit tasks run; after the first failure it starts nothing more. blk_co_group_wait() waits for all tasks.
+ * Lives on its creator's stack.
+ */
+typedef struct BlkCoGroup {
+    unsigned limit, running;
+    int ret;                     /* the first error of a task */
+    BlkCo *waiter;
+} BlkCoGroup;
+#define BLK_CO_GROUP_INIT(max) { .limit = (max) }
+int blk_co_group_run(BlkCoGroup *group, BlkCoFn *fn, void *opaque);  /* may yield; the group's error so far; <0: not started */
+int blk_co_group_wait(BlkCoGroup *group);                            /* may yield; the group's error */
+
+/* Runs @fn(@arg), which must not touch nodes, on the CPU worker pool. May yield. Returns what @fn returned. */
+int blk_co_offload(int (*fn)(void *arg), void *arg);
+
+/* ---- opening nodes ---- */
+
+/**
+ * blk_options_parse_filename:
+ * @name: a file name, a URL of a protocol, or `json:{...}`
+ * @format: (nullable): format driver; NULL leaves it to detection
+ *
+ * Returns: (transfer full): the tree of options that blk_co_open() takes.
+ */
+JsonObject *blk_options_parse_filename(BlkContext *ctx, const char *name, const char *format, GError **error);
+
+/* Parses `a.b=c,d=e` (a comma is written twice inside a value) or, if it begins with '{', JSON. @implied_key: (nullable):
+ * the key of a first word without '='. */
+JsonObject *blk_options_parse_keyval(const char *text, const char *implied_key, GError **error);
+
+/* Parses JSON text to an object: bounded depth and size, duplicate keys refused. @what names the text in messages. */
+JsonObject *blk_json_parse_object(const char *text, gssize length, const char *what, GError **error);
+
+/**
+ * blk_co_open:
+ * @options: tree of options: "driver", "node-name", "read-only", ..., those of the driver; children are objects or names
+ *           of nodes that are open already. Without "driver" the format is detected. Not changed.
+ *
+ * Context: coroutine; may yield.
+ * Returns: (transfer full): a node, to be given back with blk_co_unref(), or NULL.
+ */
+BlkNode *blk_co_open(BlkContext *ctx, JsonObject *options, GError **error);
+BlkNode *blk_node_ref(BlkNode *node);
+void blk_co_unref(BlkNode *node);             /* the last one flushes and closes the node; NULL is ignored */
+BlkNode *blk_node_find(BlkContext *ctx, const char *node_name);   /* (transfer none) */
+
+typedef enum BlkPerm {
+    BLK_PERM_READ            = 1 << 0,   /* reads see consistent data */
+    BLK_PERM_WRITE           = 1 << 1,
+    BLK_PERM_WRITE_UNCHANGED = 1 << 2,   /* writes that do not change what a reader sees */
+    BLK_PERM_RESIZE          = 1 << 3,
+    BLK_PERM_ALL             = 15,
+} BlkPerm;
+
+/**
+ * blk_co_attach:
+ * @name: of the user, for messages
+ * @perm: what the user will do; @shared: what it lets others do meanwhile
+ *
+ * Makes a user of @node: an edge of the graph without a parent node. It takes a reference. Sending writes needs
+ * an edge with BLK_PERM_WRITE, which a read-only node refuses here. Use blk_child_node() for each request, since a filter
+ * may have been put in or taken out above the node.
+ */
+BlkChild *blk_co_attach(BlkNode *node, const char *name, unsigned perm, unsigned shared, GError **error);
+void blk_co_detach(BlkChild *user);           /* NULL is ignored */
+BlkNode *blk_child_node(const BlkChild *child);
+
+const char *blk_node_name(const BlkNode *node);          /* given or generated, never NULL */
+const char *blk_node_filename(const BlkNode *node);      /* as a user would name it; json:{...} where it must be; never NULL */
+const char *blk_node_driver_name(const BlkNode *node);
+uint64_t blk_node_length(const BlkNode *node);           /* bytes */
+bool blk_node_read_only(const BlkNode *node);
+BlkContext *blk_node_context(const BlkNode *node);
+BlkNode *blk_node_child(const BlkNode *node, const char *name);    /* (nullable) (transfer none): "file", "backing", ... */
+BlkNode *blk_node_backing(const BlkNode *node);    /* next in the backing chain below filters; (nullable) (transfer none) */
+BlkNode *blk_node_skip_filters(BlkNode *node);     /* @node, or the first node below it that is no filter */
+
+/* ---- changing a live graph (requests may be in flight; they are drained) ---- */
+
+/* Inserts @filter, whose filtered child is @node already, between @node and all its other parents. */
+int blk_co_insert_above(BlkNode *node, BlkNode *filter, GError **error);
+/* Lets all parents of @filter use its filtered child instead. */
+int blk_co_remove_filter(BlkNode *filter, GError **error);
+/* While drained, new requests from above wait and none is in flight. Nests. */
+void blk_co_drain_begin(BlkNode *node);
+void blk_drain_end(BlkNode *node);
+
+/* ---- requests ---- */
+
+/* A view of a scattered buffer: skips @skip bytes of @vec; its length is that of the request. */
+typedef struct BlkIov {
+    const struct iovec *vec;
+    unsigned count;
+    size_t skip;
+} BlkIov;
+
+typedef enum BlkReqFlags {
+    BLK_REQ_FUA         = 1 << 0,   /* the data is stable when the request returns */
+    BLK_REQ_COMPRESSED  = 1 << 1,   /* store the clusters compressed */
+    BLK_REQ_UNMAP       = 1 << 2,   /* zeroes: space may be given back */
+    BLK_REQ_NO_FALLBACK = 1 << 3,   /* zeroes: -ENOTSUP rather than writing zero buffers */
+    BLK_REQ_SERIALISING = 1 << 4,   /* wait for, and hold up, all overlapping requests */
+    BLK_REQ_UNCHANGED   = 1 << 5,   /* a write that does not change what a reader sees */
+    BLK_REQ_COPY_ON_READ = 1 << 6,
+    BLK_REQ_REGISTERED  = 1 << 7,   /* core's own */
+} BlkReqFlags;
+
+#define BLK_MAX_LENGTH  ((uint64_t)INT64_MAX & ~(uint64_t)511)  /* of a node, bytes */
+#define BLK_MAX_REQUEST ((uint64_t)1 << 30)                     /* of a read or write, bytes */
+
+/**
+ * blk_co_pread: blk_co_pwrite: blk_co_preadv: blk_co_pwritev:
+ * @offset: bytes from the start of the node; any alignment
+ * @bytes: 0..BLK_MAX_REQUEST
+ * @buf: at least @bytes; after a failed read unspecified
+ *
+ * All of @bytes or an error: there are no short reads or writes.
+ * Context: coroutine in the node's context; may yield.
+ * Returns: 0; -EINVAL if the range leaves the node; -EPERM for a write to a read-only node; others from below.
+ */
+int blk_co_pread(BlkNode *node, uint64_t offset, uint64_t bytes, void *buf, unsigned flags);
+int blk_co_pwrite(BlkNode *node, uint64_t offset, uint64_t bytes, const void *buf, unsigned flags);
+int blk_co_preadv(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, unsigned flags);
+int blk_co_pwritev(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, unsigned flags);
+
+/* Any length up to the node's. Same context and errors; without BLK_REQ_NO_FALLBACK it always works. */
+int blk_co_pwrite_zeroes(BlkNode *node, uint64_t offset, uint64_t bytes, unsigned flags);
+/* A hint: what is not aligned to the driver's unit may stay. */
+int blk_co_discard(BlkNode *node, uint64_t offset, uint64_t bytes);
+/* When it returns 0, every write that had returned before the call is stable. */
+int blk_co_flush(BlkNode *node);
+
+typedef enum BlkPrealloc { BLK_PREALLOC_OFF, BLK_PREALLOC_METADATA, BLK_PREALLOC_FALLOC, BLK_PREALLOC_FULL } BlkPrealloc;
+/* Changes the length. New space reads as zeroes. */
+int blk_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
+
+typedef enum BlkStatusFlags {
+    BLK_STATUS_DATA       = 1 << 0,   /* must be read to be known */
+    BLK_STATUS_ZERO       = 1 << 1,   /* reads as zeroes */
+    BLK_STATUS_ALLOCATED  = 1 << 2,   /* this node decides the content, not its backing */
+    BLK_STATUS_OFFSET     = 1 << 3,   /* @file and @host_offset say where the plain bytes lie */
+    BLK_STATUS_COMPRESSED = 1 << 4,
+    BLK_STATUS_EOF        = 1 << 5,   /* the range ends at the end of the node */
+} BlkStatusFlags;
+
+typedef struct BlkStatus {
+    uint64_t bytes;         /* length of the range that the answer holds for, from the offset asked */
+    unsigned flags;
+    unsigned depth;         /* blk_co_block_status_above(): how many backing steps below the first node; 0 = there */
+    BlkNode *file;          /* (transfer none) */
+    uint64_t host_offset;
+} BlkStatus;
+
+/* What lies at @offset, as far as one answer holds and at most @bytes. Neither DATA nor ZERO nor ALLOCATED: ask the
+ * backing. */
+int blk_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
+/* The same through the backing chain, down to but not including @base (NULL: the whole chain). */
+int blk_co_block_status_above(BlkNode *node, BlkNode *base, uint64_t offset, uint64_t bytes, BlkStatus *status);
+
+/* ---- limits ---- */
+
+typedef struct BlkLimits {
+    uint32_t read_align, write_align;   /* bytes, powers of two, at least 1 */
+    uint32_t max_transfer;              /* bytes, 0 = none */
+    uint32_t mem_align;                 /* of buffers, bytes */
+    uint32_t zeroes_align;              /* zeroes of this unit are cheap; 0 = none are */
+    uint32_t discard_align;             /* 0 = no discard */
+    uint32_t cluster_size;              /* unit of allocation, 0 = none */
+} BlkLimits;
+const BlkLimits *blk_node_limits(const BlkNode *node);
+
+/* A buffer that suits O_DIRECT on @node (NULL: on any); free with blk_buffer_free(). NULL when memory is short. */
+void *blk_buffer_try_alloc(const BlkNode *node, size_t bytes);
+void blk_buffer_free(void *buffer);
+
+/* ---- images ---- */
+
+typedef struct BlkInfo {
+    uint64_t allocated_bytes;       /* on the host; meaningful if has_allocated */
+    bool has_allocated;
+    uint32_t cluster_size;          /* 0 = none */
+    bool encrypted, corrupt, dirty;
+    char *backing_filename;         /* (nullable): as stored in the image */
+    char *backing_format;           /* (nullable) */
+    char *full_backing_filename;    /* (nullable): resolved */
+    JsonArray *snapshots;           /* (nullable) */
+    JsonObject *specific;           /* (nullable): data of the format, keys as the peer's */
+} BlkInfo;
+int blk_co_info(BlkNode *node, BlkInfo *info, GError **error);
+void blk_info_clear(BlkInfo *info);
+
+typedef struct BlkCheckOptions {
+    bool fix_leaks, fix_errors, data;       /* @data: decode every compressed cluster */
+    void (*message)(const char *text, void *opaque);      /* (nullable): one line about one finding */
+    void (*progress)(double fraction, void *opaque);      /* (nullable) */
+    void *opaque;
+} BlkCheckOptions;
+typedef struct BlkCheckResult {
+    uint64_t corruptions, leaks, check_errors;
+    uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t data_errors;                   /* compressed clusters that do not decode; also in corruptions */
+    uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    uint64_t image_end_offset;
+} BlkCheckResult;
+/* Returns: 0 when the check ran to its end, whatever it found; -ENOTSUP if the format has no check. */
+int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+
+/* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). */
+int blk_co_create(BlkContext *ctx, const char *filename, const char *format, JsonObject *format_options, GError **error);
+
+/* Drivers. NULL ends no list: index 0.. until NULL is returned. */
+const BlkDriver *blk_driver_nth(BlkContext *ctx, unsigned index);
+const BlkDriver *blk_driver_find(BlkContext *ctx, const char *name);      /* also by alias */
+
+/* ---- debugging points (need a fault filter in the stack) ---- */
+
+int blk_breakpoint_set(BlkNode *node, const char *event, const char *tag, GError **error);
+int blk_breakpoint_resume(BlkNode *node, const char *tag);      /* -ENOENT: nobody is suspended there */
+int blk_breakpoint_remove(BlkNode *node, const char *tag);      /* and resumes */
+bool blk_breakpoint_is_suspended(BlkNode *node, const char *tag);
+
+G_END_DECLS
+
+#endif
