@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * codec.h - compression of one cluster: raw deflate and zstd.
+ *
+ * A codec is constant after it was made; any number of threads may use it at once. Contexts of the libraries are kept per
+ * thread and reused.
+ */
+#ifndef BLKSTACK_CORE_CODEC_H
+#define BLKSTACK_CORE_CODEC_H
+
+#include <blkstack/driver.h>
+
+typedef enum BlkCodecType { BLK_CODEC_DEFLATE, BLK_CODEC_ZSTD } BlkCodecType;
+
+/**
+ * blk_codec_new:
+ * @level: of the library; -1 for the default of @type. Out of range: -EINVAL
+ */
+BlkCodec *blk_codec_new(BlkCodecType type, int level, GError **error);
+void blk_codec_free(BlkCodec *codec);       /* NULL is ignored */
+
+/**
+ * blk_codec_compress:
+ *
+ * Context: any thread.
+ * Returns: bytes written to @dst (1..@dst_bytes); -ENOSPC if the result is longer than @dst_bytes; -ENOMEM.
+ */
+gssize blk_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+
+/**
+ * blk_codec_decompress:
+ * @dst_bytes: exactly what the payload must decode to
+ * @src_bytes: at least the length of the payload; what follows it is ignored
+ *
+ * Memory is bounded whatever the payload says. Context: any thread.
+ * Returns: 0; -EIO if it decodes to less or more, is damaged or cut off; -ENOMEM.
+ */
+int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+
+/* The same on the worker pool. Context: coroutine; may yield. */
+gssize blk_co_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * options.h - core's own side of options: trees, file names and the common options of every node.
+ */
+#ifndef BLKSTACK_CORE_OPTIONS_H
+#define BLKSTACK_CORE_OPTIONS_H
+
+#include <blkstack/driver.h>
+
+/* driver, node-name, read-only, auto-read-only, force-share, cache.direct, cache.no-flush, discard, detect-zeroes.
+ * "driver" and "node-name" are strings, absent when not given. */
+extern const BlkOption blk_node_options[];
+
+/* A deep copy. */
+JsonObject *blk_json_copy(JsonObject *object);
+
+/* Compact JSON text, keys in the order of the object. */
+char *blk_json_to_string(JsonObject *object);
+
+/* A copy in which {"a": {"b": 1}} has become {"a.b": 1}, except below keys that @tables declare as NODE or JSON, and in
+ * which "a.b": 1 stands below "a" again if @tables declare "a" as NODE (children given by dotted keys). -EINVAL when both
+ * forms give the same key. NULL with @error set. */
+JsonObject *blk_options_normalise(const BlkOption *const *tables, JsonObject *object, GError **error);
+
+/* The nearest of @names (NULL-terminated) to @word for "did you mean", or NULL if none is near. */
+const char *blk_nearest_word(const char *word, const char *const *names);
+
+/* Appends what --help prints about one table: "  name=<type>  - help (default: x)" lines, sorted as in the table. */
+void blk_options_describe(const BlkOption *table, GString *out);
+
+#endif

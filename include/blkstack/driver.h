@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * driver.h - the API for writers of drivers and filters.
+ *
+ * A driver is one constant table, BlkDriver. What a filter leaves NULL passes through to its one child; what a format
+ * leaves to its BlkFormatOps is done by the format engine; what a protocol leaves NULL is not supported.
+ *
+ * Every crossing of a layer goes through core/request.c, which checks range, alignment, flags and permission: an op may
+ * trust its request. Data-path ops return 0 or a negative errno, without text and without allocation.
+ */
+#ifndef BLKSTACK_DRIVER_H
+#define BLKSTACK_DRIVER_H
+
+#include <blkstack/blkstack.h>
+
+G_BEGIN_DECLS
+
+/* ---- options: one declarative table each ---- */
+
+typedef enum BlkOptionType {
+    BLK_OPTION_STRING,
+    BLK_OPTION_BOOL,        /* true, false; also the strings on, off, yes, no, true, false */
+    BLK_OPTION_UINT,        /* a number, or a string of digits */
+    BLK_OPTION_SIZE,        /* bytes: a number, or a string like "64k" (k, M, G, T, P, E are powers of 1024) */
+    BLK_OPTION_ENUM,        /* one of values */
+    BLK_OPTION_NODE,        /* a child: an object of options, the name of an open node, or null for none */
+    BLK_OPTION_JSON,        /* anything; the driver looks into it */
+} BlkOptionType;
+
+typedef struct BlkOption {
+    const char *name;           /* dots allowed: "cache.direct" is also {"cache": {"direct": ...}} */
+    BlkOptionType type;
+    const char *help;           /* one line */
+    const char *default_text;   /* (nullable): taken when the key is absent */
+    const char *const *values;  /* ENUM: NULL-terminated */
+    uint64_t min, max;          /* UINT, SIZE: bounds, if max is not 0 */
+    bool required;
+} BlkOption;                    /* a table ends with a NULL name */
+
+/*
+ * Options parsed against a table. Getters assert that the key is in the table with that type. Absent without default:
+ * NULL, false, 0. Strings and JSON are (transfer none) and live as long as the options.
+ */
+bool blk_options_has(const BlkOptions *options, const char *name);      /* given by the user, not by default */
+const char *blk_options_string(const BlkOptions *options, const char *name);    /* STRING and ENUM */
+unsigned blk_options_enum(const BlkOptions *options, const char *name);         /* index in values */
+bool blk_options_bool(const BlkOptions *options, const char *name);
+uint64_t blk_options_uint(const BlkOptions *options, const char *name);         /* UINT and SIZE */
+JsonNode *blk_options_json(const BlkOptions *options, const char *name);        /* NODE and JSON; (nullable) */
+
+/**
+ * blk_options_parse:
+ * @tables: NULL-terminated array of tables
+ * @object: what the user gave; not changed. "a.b" and {"a":{"b":}} are the same
+ * @what: begins the message: "driver 'qcow2'"
+ *
+ * Refuses unknown keys (naming the nearest known one), ill-typed and out-of-range values and absent required keys.
+ * Returns: (transfer full): free with blk_options_free(); NULL with @error set.
+ */
+BlkOptions *blk_options_parse(const BlkOption *const *tables, JsonObject *object, const char *what, GError **error);
+void blk_options_free(BlkOptions *options);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkOptions, blk_options_free)
+
+/* "64k" -> 65536. false if it is no size or above UINT64_MAX. */
+bool blk_parse_size(const char *text, uint64_t *bytes);
+
+/* ---- nodes and children as a driver sees them ---- */
+
+typedef enum BlkRole {
+    BLK_ROLE_IMAGE,         /* data and metadata of a format */
+    BLK_ROLE_DATA,          /* data only */
+    BLK_ROLE_FILTERED,      /* the child that a filter stands for */
+    BLK_ROLE_COW,           /* what is not here is read there */
+} BlkRole;
+
+typedef struct BlkRequest {
+    uint64_t offset, bytes;
+    BlkIov iov;             /* reads and writes only */
+    unsigned flags;         /* BlkReqFlags */
+} BlkRequest;
+
+typedef struct BlkNodeCore BlkNodeCore;
+
+struct BlkChild {
+    const char *name;       /* "file", "backing", ...; of a user edge: the user's name */
+    BlkRole role;
+    BlkNode *parent;        /* NULL: a user edge */
+    BlkNode *node;          /* changes only inside a drain: do not keep it over a yield without a request in flight */
+    unsigned perm, shared;
+    GList link_parent, link_node;       /* core's own */
+};
+
+struct BlkNode {
+    BlkContext *ctx;
+    const BlkDriver *driver;
+    void *opaque;           /* driver->instance_size bytes, zeroed before co_open, freed after co_close */
+    BlkChild *file;         /* child of role IMAGE or FILTERED; NULL for protocols */
+    BlkChild *backing;      /* child of role COW; NULL: none */
+    uint64_t length;        /* bytes; a driver sets it in co_open and co_truncate (filters: core follows the child) */
+    BlkLimits limits;       /* result of refresh_limits */
+    unsigned caps;          /* BlkCaps; set in co_open; filters: the child's, if left alone */
+    bool read_only;         /* may change only in co_open (auto-read-only) */
+    BlkNodeCore *core;
+};
+
+typedef enum BlkCaps {
+    BLK_CAP_COMPRESSED_WRITE   = 1 << 0,  /* takes BLK_REQ_COMPRESSED */
+    BLK_CAP_COMPRESSED_REWRITE = 1 << 1,  /* ... any number of times, over anything */
+    BLK_CAP_FUA                = 1 << 2,  /* does FUA itself; otherwise core flushes after the write */
+    BLK_CAP_ZERO_INIT          = 1 << 3,  /* a newly created image reads as zeroes */
+} BlkCaps;
+
+/* How the user asked to open: common options of every node. */
+typedef struct BlkOpenFlags {
+    bool read_only, auto_read_only, force_share, no_flush, direct;
+    bool unmap;             /* discard=unmap */
+    bool trusted;           /* the user named the format; false: it was detected */
+    bool no_backing;        /* metadata only: do not open backing or data files */
+    unsigned detect_zeroes; /* 0 off, 1 on, 2 unmap */
+} BlkOpenFlags;
+const BlkOpenFlags *blk_node_open_flags(const BlkNode *node);
+
+/**
+ * blk_co_open_child:
+ * @name: key of type BLK_OPTION_NODE in @options
+ *
+ * Opens what the option says, or finds the open node that it names, and attaches it; sets node->file or node->backing
+ * according to @role. The child inherits read-only, cache.* and force-share (a COW child is opened read-only).
+ * Returns: (transfer none): NULL with @error set, also when the option is absent or null.
+ */
+BlkChild *blk_co_open_child(BlkNode *node, const BlkOptions *options, const char *name, BlkRole role, GError **error);
+
+/**
+ * blk_co_open_backing:
+ * @filename: (nullable): as stored in the image; @format: (nullable): as stored in the image
+ *
+ * Opens the backing node: the option "backing" if given (null: none), else @filename, taken relative to the directory of
+ * the node's own file. Enforces the rules against loops, depth and untrusted names. Returns: 0, also if there is none.
+ */
+int blk_co_open_backing(BlkNode *node, const BlkOptions *options, const char *filename, const char *format,
+                        GError **error);
+
+/* What @name, stored in the image @node, means: (transfer full): absolute or relative to the working directory. */
+char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error);
+
+/* Hands the request to the one child of a filter, as read or as write. May yield. */
+int blk_co_pass_through_read(BlkNode *node, BlkRequest *req);
+int blk_co_pass_through_write(BlkNode *node, BlkRequest *req);
+
+/* ---- formats: where things lie ---- */
+
+typedef enum BlkMapKind {
+    BLK_MAP_UNALLOCATED,    /* not here: ask the backing; zeroes without one */
+    BLK_MAP_ZERO,
+    BLK_MAP_DATA,
+    BLK_MAP_COMPRESSED,     /* one cluster */
+} BlkMapKind;
+
+typedef struct BlkMapping {
+    BlkMapKind kind;
+    bool in_place;          /* DATA: nobody else refers to the host space: it may be overwritten */
+    bool preallocated;      /* ZERO: host_offset is valid */
+    uint64_t bytes;         /* how far the answer holds, from the offset asked; COMPRESSED: to the end of the cluster */
+    BlkChild *child;
+    uint64_t host_offset;   /* DATA: of the byte asked; COMPRESSED: of the payload */
+    uint64_t host_bytes;    /* COMPRESSED: at most this long, from host_offset */
+} BlkMapping;
+
+/*
+ * A change of mapping, from reserve to publish or cancel. The engine fills the first part; guest ranges are whole
+ * clusters (the last one of the node counts as whole). It holds the clusters' lock exclusively meanwhile.
+ */
+typedef struct BlkReservation {
+    uint64_t offset, bytes;         /* in: guest range; out: bytes may be less, and is at least one cluster */
+    BlkMapKind kind;                /* what the range is to become */
+    uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload */
+    bool unmap;                     /* in: ZERO: do not keep host space */
+    BlkChild *child;                /* out: where to write, DATA and COMPRESSED */
+    uint64_t host_offset;
+    uint64_t host_bytes;            /* out: COMPRESSED: bytes to write, payload padded with zeroes; may exceed the payload */
+    void *slice;                    /* driver's own */
+    uint64_t priv[4];
+} BlkReservation;
+
+typedef struct BlkFormatOps {
+    /* What lies at @offset; looks at no more than @bytes. -EIO for an entry that lies. */
+    int (*co_map)(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map);
+    /* Everything that can fail: loads and copies tables, finds host space. Changes nothing that a reader sees. */
+    int (*co_reserve)(BlkNode *node, BlkReservation *res);
+    /* Makes the new mapping visible and drops the old one. Cannot fail; does not yield. */
+    void (*publish)(BlkNode *node, BlkReservation *res);
+    void (*cancel)(BlkNode *node, BlkReservation *res);
+    /* All that was published when it was called is stable when it returns 0. */
+    int (*co_commit)(BlkNode *node);
+    /* A read of data or payload at host offsets from co_map begins or ends: dropped space that it may still look at is
+     * not reused in between. Does not yield. */
+    uint64_t (*read_begin)(BlkNode *node);
+    void (*read_end)(BlkNode *node, uint64_t ticket);
+    const struct BlkCodec *(*codec)(BlkNode *node);
+} BlkFormatOps;
+
+/* ---- the table ---- */
+
+typedef enum BlkKind { BLK_PROTOCOL, BLK_FORMAT, BLK_FILTER } BlkKind;
+
+/*
+ * Points at which a fault filter below can act. Names as the peer's: X(l2_update) makes BLK_EVENT_l2_update, which users
+ * write "l2_update".
+ */
+#define BLK_EVENTS(X)                                                                                              \
+    X(l1_update) X(l1_grow_alloc_table) X(l1_grow_write_table) X(l1_grow_activate_table) X(l2_load) X(l2_update)   \
+    X(l2_update_compressed) X(l2_alloc_cow_read) X(l2_alloc_write) X(read_aio) X(read_backing_aio)                 \
+    X(read_compressed) X(write_aio) X(write_compressed) X(vmstate_load) X(vmstate_save) X(cow_read) X(cow_write)   \
+    X(reftable_load) X(reftable_grow) X(reftable_update) X(refblock_load) X(refblock_update)                       \
+    X(refblock_update_part) X(refblock_alloc) X(refblock_alloc_hookup) X(refblock_alloc_write)                     \
+    X(refblock_alloc_write_blocks) X(refblock_alloc_write_table) X(refblock_alloc_switch_table) X(cluster_alloc)   \
+    X(cluster_alloc_bytes) X(cluster_free) X(flush_to_os) X(flush_to_disk) X(pwritev_rmw_head)                     \
+    X(pwritev_rmw_after_head) X(pwritev_rmw_tail) X(pwritev_rmw_after_tail) X(pwritev) X(pwritev_zero)             \
+    X(pwritev_done) X(empty_image_prepare) X(l1_shrink_write_table) X(l1_shrink_free_l2_clusters) X(cor_write)     \
+    X(cluster_alloc_space)
+
+#define BLK_EVENT_MEMBER(name) BLK_EVENT_##name,
+typedef enum BlkEvent { BLK_EVENTS(BLK_EVENT_MEMBER) BLK_EVENT_COUNT } BlkEvent;
+#undef BLK_EVENT_MEMBER
+
+const char *blk_event_name(BlkEvent event);
+bool blk_event_find(const char *name, BlkEvent *event);
+/* Tells the fault filters at and below @node (through file and filtered children) that the point is reached. May yield. */
+void blk_co_event(BlkNode *node, BlkEvent event);
+
+struct BlkDriver {
+    const char *name;
+    const char *alias;                      /* (nullable): second name */
+    BlkKind kind;
+    const char *help;                       /* one line */
+    const BlkOption *options;               /* beside the common ones of every node */
+    const BlkOption *create_options;        /* NULL: cannot be created */
+    size_t instance_size;
+    const char *const *prefixes;            /* protocols: "nbd" for nbd:..., NULL-terminated; (nullable) */
+    /* Protocols: turns "prefix:rest" into options. NULL: {"filename": name}. */
+    JsonObject *(*parse_filename)(const char *name, GError **error);
+    /* Formats: 0..100, how sure it is that an image which begins with @head is one of its own. */
+    int (*probe)(const uint8_t *head, size_t bytes, const char *filename);
+    const BlkFormatOps *format;
+
+    int (*co_open)(BlkNode *node, const BlkOptions *options, GError **error);
+    void (*co_close)(BlkNode *node);                    /* children are still there; also after a failed co_open */
+    void (*refresh_limits)(BlkNode *node);              /* limits hold the children's; change what differs */
+    /* What this node needs from a child when its own parents need @perm and share @shared. NULL: by role. */
+    void (*child_perm)(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
+                       unsigned *child_perm, unsigned *child_shared);
+    /* Protocols: takes and gives locks; lowering never fails. */
+    int (*set_perm)(BlkNode *node, unsigned perm, unsigned shared, GError **error);
+
+    int (*co_preadv)(BlkNode *node, BlkRequest *req);
+    int (*co_pwritev)(BlkNode *node, BlkRequest *req);
+    int (*co_pwrite_zeroes)(BlkNode *node, BlkRequest *req);    /* -ENOTSUP: core writes zeroes */
+    int (*co_discard)(BlkNode *node, BlkRequest *req);
+    int (*co_flush)(BlkNode *node);         /* own data; core flushes the children afterwards */
+    /* bytes, flags, file, host_offset; status->bytes is the maximum when called */
+    int (*co_block_status)(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
+    int (*co_truncate)(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
+    int (*co_info)(BlkNode *node, BlkInfo *info, GError **error);
+    int (*co_check)(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+    /* Formats: writes an empty image into @file. Protocols: makes a file of @length bytes. */
+    int (*co_create)(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
+    int (*co_create_file)(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,
+                          GError **error);
+    /* Fault filters: an event reached this node or one above; rules act on the requests that follow. May yield. */
+    void (*co_event)(BlkNode *node, BlkEvent event);
+    int (*breakpoint_set)(BlkNode *node, const char *event, const char *tag, GError **error);
+    int (*breakpoint_resume)(BlkNode *node, const char *tag, bool remove);
+    bool (*breakpoint_is_suspended)(BlkNode *node, const char *tag);
+};
+
+/* Makes an out-of-tree driver known to @ctx. The table must outlive the context. -EEXIST: the name is taken. */
+int blk_driver_register(BlkContext *ctx, const BlkDriver *driver, GError **error);
+
+/* ---- file I/O on the context's engine: coroutine, may yield; 0 or negative errno ---- */
+
+int blk_aio_co_preadv(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, BlkIov iov);  /* past EOF: zeroes */
+int blk_aio_co_pwritev(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, BlkIov iov, bool dsync);
+int blk_aio_co_fdatasync(BlkContext *ctx, int fd);
+int blk_aio_co_fallocate(BlkContext *ctx, int fd, int mode, uint64_t offset, uint64_t bytes);
+/* Any blocking system call, on a thread of the I/O pool; @fn returns 0 or a negative errno and touches no node. */
+int blk_aio_co_call(BlkContext *ctx, int (*fn)(void *arg), void *arg);
+
+/* ---- scattered buffers ---- */
+
+static inline BlkIov blk_iov_advance(BlkIov iov, size_t bytes)
+{
+    iov.skip += bytes;
+    return iov;
+}
+void blk_iov_to_buf(BlkIov iov, void *buf, size_t bytes);
+void blk_iov_from_buf(BlkIov iov, const void *buf, size_t bytes);
+void blk_iov_zero(BlkIov iov, size_t bytes);
+bool blk_iov_is_zero(BlkIov iov, size_t bytes);
+bool blk_buffer_is_zero(const void *buf, size_t bytes);
+/* Pointer to @bytes at the start of the view if they lie in one piece, else NULL. */
+void *blk_iov_contiguous(BlkIov iov, size_t bytes);
+/* Writes up to @max vectors for the first @bytes of the view to @out. Returns: how many; *done says how many bytes. */
+unsigned blk_iov_fill(BlkIov iov, size_t bytes, struct iovec *out, unsigned max, size_t *done);
+
+/* ---- codecs: pure functions for worker threads; see core/codec.h for the coroutine versions ---- */
+
+typedef struct BlkCodec BlkCodec;
+
+G_END_DECLS
+
+#endif
