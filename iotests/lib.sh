@@ -1,0 +1,318 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+#
+# lib.sh - what iotests share; see iotests/README.md. A script begins with
+#     . "$(dirname "$0")/lib.sh"
+# and ends with done_testing. It runs in its own empty directory under iotests/run.
+#
+# Limitation: `set -e` does not see a failure inside `$(...)` that stands in an argument; compare its output instead.
+set -eu -o pipefail
+
+: "${BLKSTACK_IMG:?run me as iotests/run $0}" "${BLKSTACK_IO:?}" "${QEMU_IMG:?}" "${QEMU_IO:?}" "${TEST_DIR:?}"
+cd "$TEST_DIR"
+
+tap_count=0
+tap_failed=0
+tap_ended=no
+
+tap_exit() {
+    local status=$?
+
+    if [ "$tap_ended" = no ] && [ "$status" -ne 77 ]; then
+        echo "Bail out! the script ended early with status $status after $tap_count checks"
+        exit $((status ? status : 1))
+    fi
+    exit "$status"
+}
+trap tap_exit EXIT
+trap 'echo "# failed at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
+set -E
+
+# ---- TAP ----
+
+# What the current check is about, put before each description: set by matrix and by the script.
+label=
+
+diag() {
+    printf '%s\n' "$*" | sed 's/^/# /'
+}
+
+ok() {          # DESCRIPTION
+    tap_count=$((tap_count + 1))
+    printf 'ok %d - %s%s\n' "$tap_count" "${label:+$label: }" "$*"
+}
+
+not_ok() {      # DESCRIPTION [DETAILS]
+    tap_count=$((tap_count + 1))
+    tap_failed=$((tap_failed + 1))
+    printf 'not ok %d - %s%s\n' "$tap_count" "${label:+$label: }" "$1"
+    if [ $# -gt 1 ]; then
+        diag "$2"
+    fi
+}
+
+is() {          # GOT WANTED DESCRIPTION
+    if [ "$1" = "$2" ]; then ok "$3"; else not_ok "$3" "got:    $1"$'\n'"wanted: $2"; fi
+}
+
+isnt() {        # GOT UNWANTED DESCRIPTION
+    if [ "$1" != "$2" ]; then ok "$3"; else not_ok "$3" "got: $1"; fi
+}
+
+like() {        # GOT EXTENDED-REGEX DESCRIPTION
+    if [[ $1 =~ $2 ]]; then ok "$3"; else not_ok "$3" "got:    $1"$'\n'"wanted: /$2/"; fi
+}
+
+num_ok() {      # EXPRESSION DESCRIPTION: as in $((EXPRESSION))
+    if (($1)); then ok "$2"; else not_ok "$2" "wanted: $1"; fi
+}
+
+succeeds() {    # DESCRIPTION COMMAND...
+    local description=$1 status=0
+
+    shift
+    "$@" >cmd.out 2>&1 || status=$?
+    if [ "$status" -eq 0 ]; then
+        ok "$description"
+    else
+        not_ok "$description" "status $status: $*"$'\n'"$(tail -n 20 cmd.out)"
+    fi
+}
+
+# The command ends with exit status 1, not by a signal, and says what REGEX matches; the output stays in cmd.out.
+fails() {       # DESCRIPTION EXTENDED-REGEX COMMAND...
+    local description=$1 regex=$2 status=0
+
+    shift 2
+    "$@" >cmd.out 2>&1 || status=$?
+    if [ "$status" -eq 1 ] && [[ $(cat cmd.out) =~ $regex ]]; then
+        ok "$description"
+    else
+        not_ok "$description" "status $status, wanted 1 and /$regex/: $*"$'\n'"$(tail -n 20 cmd.out)"
+    fi
+}
+
+done_testing() {
+    tap_ended=yes
+    echo "1..$tap_count"
+    exit $((tap_failed > 0))
+}
+
+skip_all() {    # REASON
+    echo "1..0 # SKIP $*"
+    tap_ended=yes
+    exit 77
+}
+
+requires() {    # PROGRAM...: skips the script without them
+    local program
+
+    for program; do
+        case $program in
+        qemu-img) program=$QEMU_IMG ;;
+        qemu-io) program=$QEMU_IO ;;
+        esac
+        command -v "$program" >/dev/null || skip_all "$program is not installed"
+    done
+}
+
+# ---- programs ----
+
+img() { "$BLKSTACK_IMG" "$@"; }
+io() { "$BLKSTACK_IO" "$@"; }
+qimg() { "$QEMU_IMG" "$@"; }
+qio() { "$QEMU_IO" "$@"; }
+
+# Runs io commands, each one argument, in one process. Silent unless it fails: that is one failed check.
+io_run() {      # PROGRAM-AND-OPTIONS... -- COMMAND...
+    local -a program=() commands=()
+    local status=0
+
+    while [ "$1" != -- ]; do
+        program+=("$1")
+        shift
+    done
+    shift
+    while [ $# -gt 0 ]; do
+        commands+=(-c "$1")
+        shift
+    done
+    "${program[@]}" "${commands[@]}" >io.out 2>&1 || status=$?
+    if [ "$status" -ne 0 ] || grep -q 'Pattern verification failed' io.out; then
+        not_ok "io commands succeed" "status $status: ${program[*]} ${commands[*]}"$'\n'"$(tail -n 20 io.out)"
+    fi
+}
+
+# The graph of a compress filter above a qcow2 file, for --image-opts.
+filter_opts() { # FILE
+    echo "driver=compress,file.driver=qcow2,file.file.driver=file,file.file.filename=$1"
+}
+
+zio() {         # FILE COMMAND...: through the compress filter
+    local file=$1
+
+    shift
+    io_run "$BLKSTACK_IO" --image-opts "$(filter_opts "$file")" -- "$@"
+}
+
+pio() {         # FILE COMMAND...: our plain qcow2, without the filter
+    local file=$1
+
+    shift
+    io_run "$BLKSTACK_IO" -f qcow2 "$file" -- "$@"
+}
+
+peer_io() {     # FILE FORMAT COMMAND...: the peer
+    local file=$1 format=$2
+
+    shift 2
+    io_run "$QEMU_IO" -f "$format" "$file" -- "$@"
+}
+
+# ---- judging ----
+
+# Both programs find neither errors nor leaks; ours also decodes every compressed cluster.
+judge() {       # FILE DESCRIPTION
+    local file=$1 description=${2:-the image is clean} status=0
+
+    {
+        timeout 60 "$QEMU_IMG" check -f qcow2 "$file" || { status=$?; echo "$QEMU_IMG check: status $status"; }
+        timeout 60 "$BLKSTACK_IMG" check -f qcow2 --data "$file" || { status=$?; echo "blkstack check: status $status"; }
+    } >check.out 2>&1
+    if [ "$status" -eq 0 ]; then
+        ok "$description: no errors, no leaks"
+    else
+        not_ok "$description: no errors, no leaks" "$(tail -n 30 check.out)"
+    fi
+}
+
+# Both programs find the same bytes; a format may be given as FORMAT:FILE, qcow2 is taken for *.qcow2, else raw.
+same() {        # A B DESCRIPTION
+    local a=$1 b=$2 description=${3:-the same bytes} fa fb status=0
+
+    fa=$(format_of "$a") fb=$(format_of "$b")
+    a=${a#"$fa":} b=${b#"$fb":}
+    {
+        timeout 100 "$QEMU_IMG" compare -f "$fa" -F "$fb" "$a" "$b" || { status=$?; echo "$QEMU_IMG: status $status"; }
+        timeout 100 "$BLKSTACK_IMG" compare -f "$fa" -F "$fb" "$a" "$b" || { status=$?; echo "blkstack: status $status"; }
+    } >compare.out 2>&1
+    if [ "$status" -eq 0 ]; then ok "$description"; else not_ok "$description" "$(tail -n 20 compare.out)"; fi
+}
+
+format_of() {   # [FORMAT:]FILE
+    case $1 in
+    raw:* | qcow2:*) echo "${1%%:*}" ;;
+    *.qcow2) echo qcow2 ;;
+    *) echo raw ;;
+    esac
+}
+
+# A number from the peer's check: compressed-clusters, allocated-clusters, image-end-offset, ...
+check_number() { # FILE KEY
+    local value
+
+    value=$("$QEMU_IMG" check -f qcow2 --output=json "$1" | sed -n "s/^ *\"$2\": \([0-9]*\),*\$/\1/p")
+    echo "${value:-0}"
+}
+
+file_bytes() { stat -c %s "$1"; }
+file_blocks() { echo $(($(stat -c %b "$1") * 512)); }       # bytes of disk that FILE takes
+
+# ---- one image and its model ----
+
+# disk.qcow2 and model.raw, both empty. $COMPRESSION, $CLUSTER and $VERSION choose the format.
+COMPRESSION=zlib CLUSTER=65536 VERSION=v3
+new_image() {   # SIZE [QEMU-IMG-OPTIONS...]
+    local size=$1 type=,compression_type=$COMPRESSION
+
+    shift
+    if [ "$VERSION" = v2 ]; then
+        type=
+    fi
+    rm -f disk.qcow2 model.raw
+    "$QEMU_IMG" create -q -f qcow2 -o "cluster_size=$CLUSTER,compat=$VERSION$type" "$@" disk.qcow2 "$size"
+    truncate -s "$(virtual_size disk.qcow2)" model.raw
+}
+
+virtual_size() { # FILE
+    "$QEMU_IMG" info -f qcow2 --output=json "$1" | sed -n 's/^    "virtual-size": \([0-9]*\),*$/\1/p'
+}
+
+# The same commands on the model, where discarding is writing zeroes.
+model_io() {    # COMMAND...
+    local -a commands=()
+    local command
+
+    for command; do
+        command=${command/#discard /write -z }
+        command=${command/#write -c /write }
+        command=${command/#write -z -u /write -z }
+        commands+=("$command")
+    done
+    peer_io model.raw raw "${commands[@]}"
+}
+
+both() {        # COMMAND...: through the filter, and on the model
+    zio disk.qcow2 "$@"
+    model_io "$@"
+}
+
+both_plain() {  # COMMAND...: our qcow2 without the filter, and on the model
+    pio disk.qcow2 "$@"
+    model_io "$@"
+}
+
+both_peer() {   # COMMAND...: the peer's qcow2, and on the model
+    peer_io disk.qcow2 qcow2 "$@"
+    model_io "$@"
+}
+
+# The image has the model's bytes and is clean.
+agrees() {      # DESCRIPTION
+    same disk.qcow2 model.raw "$1: every byte as the model"
+    judge disk.qcow2 "$1"
+}
+
+# Runs FUNCTION for each compression type and cluster size, with $label set.
+matrix() {      # FUNCTION
+    for COMPRESSION in zlib zstd; do
+        for CLUSTER in 65536 2097152; do
+            label="$COMPRESSION $((CLUSTER / 1024))k"
+            "$1"
+        done
+    done
+    label=
+}
+
+# ---- data ----
+
+# Seeds are printed, so that a failure can be run again: SEED=n iotests/run ...
+SEED=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+seed_said=no
+say_seed() {
+    if [ "$seed_said" = no ]; then
+        seed_said=yes
+        diag "SEED=$SEED"
+    fi
+}
+
+# BYTES incompressible bytes; NUMBER tells files of one script apart.
+random_file() { # FILE BYTES [NUMBER]
+    say_seed
+    perl -e 'my ($file, $bytes, $seed) = @ARGV; srand($seed); open(my $out, ">:raw", $file) or die;
+        for (my $left = $bytes; $left > 0; $left -= 65536) {
+            my $data = pack("L*", map { int(rand(4294967296)) } 1 .. 16384);
+            print $out substr($data, 0, $left < 65536 ? $left : 65536);
+        }
+        close($out) or die' "$1" "$2" "$((SEED + ${3:-0}))"
+}
+
+# BYTES of words: compressible, but no repeated byte.
+text_file() {   # FILE BYTES [NUMBER]
+    say_seed
+    perl -e 'my ($file, $bytes, $seed) = @ARGV; srand($seed); open(my $out, ">:raw", $file) or die;
+        my @words = map { my $n = $_; join("", map { chr(97 + ($n * 7 + $_ * $_) % 26) } 0 .. $n % 9) } 1 .. 200;
+        my $text = "";
+        while (length($text) < $bytes) { $text .= $words[int(rand(200))] . " "; }
+        print $out substr($text, 0, $bytes); close($out) or die' "$1" "$2" "$((SEED + ${3:-0}))"
+}
