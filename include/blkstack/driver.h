@@ -115,7 +115,7 @@ typedef struct BlkOpenFlags {
     bool read_only, auto_read_only, force_share, no_flush, direct;
     bool unmap;             /* discard=unmap */
     bool trusted;           /* the user named the format; false: it was detected */
-    bool no_backing;        /* metadata only: do not open backing or data files */
+    bool no_backing;        /* metadata-only=on: do not open backing or data files */
     unsigned detect_zeroes; /* 0 off, 1 on, 2 unmap */
 } BlkOpenFlags;
 const BlkOpenFlags *blk_node_open_flags(const BlkNode *node);

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tool.h - what the command line tools share: messages, sizes and opening what the user named.
+ */
+#ifndef BLKSTACK_TOOLS_COMMON_TOOL_H
+#define BLKSTACK_TOOLS_COMMON_TOOL_H
+
+#include <blkstack/driver.h>
+#include <getopt.h>
+
+/* ---- messages: "PROG: text" on standard error ---- */
+
+/* PROG is the last part of @argv0. Call it first of all. */
+void tool_set_program(const char *argv0);
+const char *tool_program(void);
+void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/* The message of @error, and then frees it. */
+void tool_report(GError *error);
+
+/* ---- getopt_long() with a list of short options that begins with ':' ---- */
+
+/* Says what was wrong with the last option, when getopt_long() returned @c, which is ':' or '?'. */
+void tool_option_error(int c, char **argv);
+
+/* ---- sizes ---- */
+
+/**
+ * tool_parse_size:
+ * @text: "4096", "64k", "1.5M", "0x200"
+ * @bytes: (out): 0..INT64_MAX; unchanged after an error
+ *
+ * Returns: 0; -EINVAL if it is no size; -ERANGE if it is too large.
+ */
+int tool_parse_size(const char *text, uint64_t *bytes);
+
+/* "64 KiB": three significant digits, a power of 1024. (transfer full) */
+char *tool_size_text(uint64_t bytes);
+
+/* ---- opening ---- */
+
+typedef struct ToolCache {
+    bool direct, no_flush;
+    bool writethrough;      /* the tool writes with BLK_REQ_FUA */
+} ToolCache;
+
+/* "none", "off", "writeback", "writethrough", "directsync" or "unsafe". false: none of them; *cache is unchanged. */
+bool tool_parse_cache(const char *mode, ToolCache *cache);
+
+typedef struct ToolOpen {
+    const char *name;       /* file name, URL, json:{...}; options if image_opts */
+    const char *format;     /* (nullable): driver; NULL: detected. Not together with image_opts */
+    bool image_opts;        /* name is `key=value,...` or a JSON object */
+    bool writable;
+    bool resizable;         /* writes may go past the end */
+    bool force_share;       /* -U */
+    bool metadata_only;     /* no backing and no data files: for information about one image */
+    bool unmap;             /* discard=unmap */
+    ToolCache cache;
+    JsonObject *options;    /* (nullable): further members for the tree; they must not be in it already */
+} ToolOpen;
+
+/**
+ * tool_open_options:
+ *
+ * Returns: (transfer full): the tree for blk_co_open(); NULL with @error set.
+ */
+JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **error);
+
+/**
+ * tool_co_open:
+ *
+ * Opens a node and makes the tool its user, who lets everybody else do everything; give it back with blk_co_detach().
+ * A message begins with "Could not open 'NAME': ". Context: coroutine; may yield.
+ * Returns: (transfer full): NULL with @error set.
+ */
+BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error);
+
+#endif
