@@ -149,6 +149,8 @@ int blk_co_pass_through_write(BlkNode *node, BlkRequest *req);
 
 /* ---- formats: where things lie ---- */
 
+typedef struct BlkCodec BlkCodec;     /* see core/codec.h */
+
 typedef enum BlkMapKind {
     BLK_MAP_UNALLOCATED,    /* not here: ask the backing; zeroes without one */
     BLK_MAP_ZERO,
@@ -192,12 +194,16 @@ typedef struct BlkFormatOps {
     void (*cancel)(BlkNode *node, BlkReservation *res);
     /* All that was published when it was called is stable when it returns 0. */
     int (*co_commit)(BlkNode *node);
-    /* A read of data or payload at host offsets from co_map begins or ends: dropped space that it may still look at is
-     * not reused in between. Does not yield. */
-    uint64_t (*read_begin)(BlkNode *node);
-    void (*read_end)(BlkNode *node, uint64_t ticket);
-    const struct BlkCodec *(*codec)(BlkNode *node);
+    /* How compressed payloads are coded; NULL: the image has none. */
+    const BlkCodec *(*codec)(BlkNode *node);
 } BlkFormatOps;
+
+/*
+ * Readers use host offsets from co_map without a lock. A driver that drops host space takes the epoch then, and reuses the
+ * space only when no reader is left that began at or before it.
+ */
+uint64_t blk_engine_read_epoch(BlkNode *node);
+bool blk_engine_has_readers(BlkNode *node, uint64_t epoch);
 
 /* ---- the table ---- */
 
@@ -301,10 +307,6 @@ bool blk_buffer_is_zero(const void *buf, size_t bytes);
 void *blk_iov_contiguous(BlkIov iov, size_t bytes);
 /* Writes up to @max vectors for the first @bytes of the view to @out. Returns: how many; *done says how many bytes. */
 unsigned blk_iov_fill(BlkIov iov, size_t bytes, struct iovec *out, unsigned max, size_t *done);
-
-/* ---- codecs: pure functions for worker threads; see core/codec.h for the coroutine versions ---- */
-
-typedef struct BlkCodec BlkCodec;
 
 G_END_DECLS
 

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine.h - the one engine that does guest I/O for all formats whose driver has BlkFormatOps.
+ *
+ * A format driver answers where a range lies, reserves, publishes and drops mappings; the engine reads and writes, copies
+ * on write, compresses, splits and works on several clusters at once. See docs/engine.md.
+ */
+#ifndef BLKSTACK_CORE_ENGINE_H
+#define BLKSTACK_CORE_ENGINE_H
+
+#include <blkstack/driver.h>
+
+#include "core/range_lock.h"
+
+/* A read in flight; lives on the reader's stack. */
+typedef struct BlkEngineReader {
+    uint64_t epoch;
+    struct BlkEngineReader *prev, *next;
+} BlkEngineReader;
+
+typedef struct BlkEngine {
+    BlkRangeLock clusters;              /* guest ranges: shared = writes in place, exclusive = mapping changes */
+    BlkEngineReader *first, *last;      /* in order of epoch */
+    uint64_t epoch;
+    GPtrArray *buffers;                 /* free buffers of one cluster, for payloads and bounces */
+} BlkEngine;
+
+/* For a node whose driver has BlkFormatOps, before its co_open. */
+BlkEngine *blk_engine_new(void);
+void blk_engine_free(BlkEngine *engine);
+
+/* What core/request.c calls for such a node. All may yield. Ranges are within the node. */
+int blk_engine_co_preadv(BlkNode *node, BlkRequest *req);
+/* With BLK_REQ_COMPRESSED the range must be whole clusters (or end at the end of the node): else -EINVAL. */
+int blk_engine_co_pwritev(BlkNode *node, BlkRequest *req);
+int blk_engine_co_pwrite_zeroes(BlkNode *node, BlkRequest *req);
+int blk_engine_co_discard(BlkNode *node, BlkRequest *req);
+int blk_engine_co_flush(BlkNode *node);
+int blk_engine_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
+
+/* ---- shared by the engine's own files ---- */
+
+/* A buffer of cluster_size bytes, aligned for direct I/O; NULL when memory is short. */
+void *blk_engine_buffer_get(BlkNode *node);
+void blk_engine_buffer_put(BlkNode *node, void *buffer);
+
+/* Reads guest data, as blk_engine_co_preadv(), but what lies past the end of the node reads as zeroes. */
+int blk_engine_co_read_padded(BlkNode *node, uint64_t offset, uint64_t bytes, void *buf);
+
+#endif
