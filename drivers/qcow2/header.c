@@ -1,1 +1,535 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * header.c - the first cluster of a qcow2 image: reading, judging and writing it.
+ *
+ *   0    magic, version, backing name offset and length, cluster_bits, size, crypt_method,
+ *        l1_size, l1_table_offset, refcount table offset and clusters, snapshots        (72 bytes: all of version 2)
+ *   72   incompatible, compatible, autoclear features, refcount_order, header_length    (version 3)
+ *   104  compression_type, 7 bytes padding; fields of later versions up to header_length
+ *        extensions {type, length, data padded to 8}..., end mark {0, 0}
+ *        backing file name, not terminated
+ *
+ * Everything must lie in the first cluster. Nothing from the file is used before it was checked.
+ */
+#include "drivers/qcow2/format.h"
+
+/* Own names of the features, for the table in images that we write. */
+static const Qcow2Feature known_features[] = {
+    { QCOW2_FEATURE_INCOMPATIBLE, 0, "dirty bit" },
+    { QCOW2_FEATURE_INCOMPATIBLE, 1, "corrupt bit" },
+    { QCOW2_FEATURE_INCOMPATIBLE, 2, "external data file" },
+    { QCOW2_FEATURE_INCOMPATIBLE, 3, "compression type" },
+    { QCOW2_FEATURE_INCOMPATIBLE, 4, "extended L2 entries" },
+    { QCOW2_FEATURE_COMPATIBLE, 0, "lazy refcounts" },
+    { QCOW2_FEATURE_AUTOCLEAR, 0, "bitmaps" },
+    { QCOW2_FEATURE_AUTOCLEAR, 1, "raw external data" },
+};
+
+enum {
+    FEATURE_ENTRY_BYTES = 2 + QCOW2_FEATURE_NAME_BYTES,
+    FEATURE_TABLE_MIN_CLUSTER = 8192,   /* in smaller clusters the space is kept for the backing file name */
+    MAX_FORMAT_NAME = 15,
+};
+
+int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename)
+{
+    /* Other versions are claimed too: they must be refused by name rather than be taken for raw. */
+    return bytes >= 8 && qcow2_get32(head) == QCOW2_MAGIC ? 100 : 0;
+}
+
+static void extension_clear(gpointer data)
+{
+    g_free(((Qcow2Extension *)data)->data);
+}
+
+void qcow2_header_clear(Qcow2Header *header)
+{
+    g_free(header->unknown_fields);
+    g_free(header->backing_file);
+    g_free(header->backing_format);
+    g_free(header->data_file);
+    g_clear_pointer(&header->extensions, g_array_unref);
+    g_clear_pointer(&header->features, g_array_unref);
+    memset(header, 0, sizeof(*header));
+}
+
+/* ---- reading ---- */
+
+static int parse_fixed_fields(const uint8_t *p, size_t bytes, Qcow2Header *h, GError **error)
+{
+    if (bytes < QCOW2_HEADER_V2_BYTES || qcow2_get32(p) != QCOW2_MAGIC) {
+        return blk_error(error, -EINVAL, "Image is not in qcow2 format");
+    }
+    h->version = qcow2_get32(p + 4);
+    h->cluster_bits = qcow2_get32(p + 20);
+    h->size = qcow2_get64(p + 24);
+    h->crypt_method = qcow2_get32(p + 32);
+    h->l1_size = qcow2_get32(p + 36);
+    h->l1_table_offset = qcow2_get64(p + 40);
+    h->refcount_table_offset = qcow2_get64(p + 48);
+    h->refcount_table_clusters = qcow2_get32(p + 56);
+    h->nb_snapshots = qcow2_get32(p + 60);
+    h->snapshots_offset = qcow2_get64(p + 64);
+    h->refcount_order = 4;
+    h->header_length = QCOW2_HEADER_V2_BYTES;
+    if (h->version != 2 && h->version != 3) {
+        return blk_error(error, -ENOTSUP, "Unsupported qcow2 version %" PRIu32, h->version);
+    }
+    if (h->cluster_bits < QCOW2_MIN_CLUSTER_BITS || h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
+        return blk_error(error, -EINVAL, "Unsupported cluster size: 2^%" PRIu32, h->cluster_bits);
+    }
+    if (h->version == 2) {
+        return 0;
+    }
+    if (bytes < QCOW2_HEADER_V3_MIN) {
+        return blk_error(error, -EINVAL, "qcow2 header too short: the file ends in it");
+    }
+    h->incompatible = qcow2_get64(p + 72);
+    h->compatible = qcow2_get64(p + 80);
+    h->autoclear = qcow2_get64(p + 88);
+    h->refcount_order = qcow2_get32(p + 96);
+    h->header_length = qcow2_get32(p + 100);
+    if (h->header_length < QCOW2_HEADER_V3_MIN || h->header_length % 8 != 0) {
+        return blk_error(error, -EINVAL, "qcow2 header length %" PRIu32 " is invalid: it must be at least %d and a "
+                         "multiple of 8", h->header_length, QCOW2_HEADER_V3_MIN);
+    }
+    if (h->header_length > qcow2_cluster_size(h)) {
+        return blk_error(error, -EINVAL, "qcow2 header exceeds cluster size: its length is %" PRIu32,
+                         h->header_length);
+    }
+    return 0;
+}
+
+static int check_table(const Qcow2Header *h, const char *name, uint64_t offset, uint64_t bytes, uint64_t max_bytes,
+                       GError **error)
+{
+    if (bytes > max_bytes) {
+        return blk_error(error, -EFBIG, "%s too large: %" PRIu64 " bytes, the limit is %" PRIu64, name, bytes,
+                         max_bytes);
+    }
+    if (offset == 0 || offset % qcow2_cluster_size(h) != 0 || offset > (uint64_t)INT64_MAX - bytes) {
+        return blk_error(error, -EINVAL, "%s offset invalid: %#" PRIx64, name, offset);
+    }
+    return 0;
+}
+
+static int check_tables(const Qcow2Header *h, GError **error)
+{
+    int ret;
+
+    if (h->size > BLK_MAX_LENGTH) {
+        return blk_error(error, -EFBIG, "Image size is too big: %" PRIu64 " bytes", h->size);
+    }
+    if (h->refcount_order > QCOW2_MAX_REFCOUNT_ORDER) {
+        return blk_error(error, -EINVAL, "Reference count entry width too large; may not exceed 64 bits");
+    }
+    if (h->refcount_table_clusters == 0) {
+        return blk_error(error, -EINVAL, "Image does not contain a reference count table");
+    }
+    ret = check_table(h, "Reference count table", h->refcount_table_offset,
+                      (uint64_t)h->refcount_table_clusters << h->cluster_bits, QCOW2_MAX_REFCOUNT_TABLE_BYTES, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (h->l1_size != 0 || h->l1_table_offset != 0) {
+        ret = check_table(h, "Active L1 table", h->l1_table_offset, (uint64_t)h->l1_size * 8, QCOW2_MAX_L1_BYTES,
+                          error);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (h->l1_size < qcow2_l1_entries_for(h->cluster_bits, h->size)) {
+        return blk_error(error, -EINVAL, "L1 table is too small: it has %" PRIu32 " entries, a disk of %" PRIu64
+                         " bytes needs %" PRIu64, h->l1_size, h->size, qcow2_l1_entries_for(h->cluster_bits, h->size));
+    }
+    if (h->nb_snapshots > 0) {
+        if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
+            return blk_error(error, -EFBIG, "Snapshot table too large: %" PRIu32 " snapshots, the limit is %u",
+                             h->nb_snapshots, QCOW2_MAX_SNAPSHOTS);
+        }
+        return check_table(h, "Snapshot table", h->snapshots_offset, (uint64_t)h->nb_snapshots * QCOW2_SNAPSHOT_BYTES,
+                           QCOW2_MAX_SNAPSHOT_TABLE_BYTES, error);
+    }
+    return 0;
+}
+
+/* A string of @bytes bytes that is neither empty nor holds a NUL. */
+static int parse_string(const uint8_t *p, uint32_t bytes, const char *what, char **out, GError **error)
+{
+    if (bytes == 0) {
+        return blk_error(error, -EINVAL, "%s is empty", what);
+    }
+    if (memchr(p, 0, bytes) != NULL) {
+        return blk_error(error, -EINVAL, "%s contains a NUL byte", what);
+    }
+    g_free(*out);
+    *out = g_strndup((const char *)p, bytes);
+    return 0;
+}
+
+static void parse_features(const uint8_t *p, uint32_t bytes, Qcow2Header *h)
+{
+    for (; bytes >= FEATURE_ENTRY_BYTES; p += FEATURE_ENTRY_BYTES, bytes -= FEATURE_ENTRY_BYTES) {
+        Qcow2Feature feature = { .kind = p[0], .bit = p[1] };
+
+        memcpy(feature.name, p + 2, QCOW2_FEATURE_NAME_BYTES);
+        g_array_append_val(h->features, feature);
+    }
+}
+
+static int parse_extension(uint32_t type, const uint8_t *p, uint32_t bytes, Qcow2Header *h, GError **error)
+{
+    switch (type) {
+    case QCOW2_EXT_BACKING_FORMAT:
+        if (bytes > MAX_FORMAT_NAME) {
+            return blk_error(error, -EINVAL, "Backing format name is too long: %" PRIu32 " bytes, the limit is %d",
+                             bytes, MAX_FORMAT_NAME);
+        }
+        return parse_string(p, bytes, "Backing format name", &h->backing_format, error);
+    case QCOW2_EXT_DATA_FILE:
+        return parse_string(p, bytes, "Data file name", &h->data_file, error);
+    case QCOW2_EXT_FEATURE_NAMES:
+        parse_features(p, bytes, h);
+        return 0;
+    default: {
+        Qcow2Extension extension = { .type = type, .bytes = bytes, .data = g_memdup2(p, bytes) };
+
+        g_array_append_val(h->extensions, extension);
+        return 0;
+    }
+    }
+}
+
+static int parse_extensions(const uint8_t *cluster, uint64_t end, Qcow2Header *h, GError **error)
+{
+    uint64_t pos = h->header_length;
+
+    while (pos + 8 <= end) {
+        uint32_t type = qcow2_get32(cluster + pos);
+        uint32_t bytes = qcow2_get32(cluster + pos + 4);
+        int ret;
+
+        pos += 8;
+        if (type == QCOW2_EXT_END) {
+            break;
+        }
+        if (bytes > end - pos) {
+            return blk_error(error, -EINVAL, "Header extension too large: type %#" PRIx32 " claims %" PRIu32
+                             " bytes where %" PRIu64 " are left", type, bytes, end - pos);
+        }
+        ret = parse_extension(type, cluster + pos, bytes, h, error);
+        if (ret < 0) {
+            return ret;
+        }
+        pos += ((uint64_t)bytes + 7) & ~UINT64_C(7);
+    }
+    return 0;
+}
+
+static int check_features(const Qcow2Header *h, GError **error)
+{
+    const uint64_t known = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_DATA_FILE |
+                           QCOW2_INCOMPAT_COMPRESSION | QCOW2_INCOMPAT_EXTENDED_L2;
+    uint64_t unnamed = h->incompatible & ~known;
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    if (unnamed != 0) {
+        for (guint i = 0; i < h->features->len; i++) {
+            const Qcow2Feature *feature = &g_array_index(h->features, Qcow2Feature, i);
+
+            if (feature->kind == QCOW2_FEATURE_INCOMPATIBLE && feature->bit < 64 && feature->name[0] != 0 &&
+                (unnamed >> feature->bit & 1)) {
+                g_autofree char *printable = g_strescape(feature->name, NULL);
+
+                g_string_append_printf(names, "%s%s", names->len > 0 ? ", " : "", printable);
+                unnamed &= ~(UINT64_C(1) << feature->bit);
+            }
+        }
+        if (unnamed != 0) {
+            g_string_append_printf(names, "%sUnknown incompatible feature: %" PRIx64, names->len > 0 ? ", " : "",
+                                   unnamed);
+        }
+        return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): %s", names->str);
+    }
+    if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE) {
+        return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): external data file (convert the image to one "
+                         "without it)");
+    }
+    if (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
+        return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): extended L2 entries (convert the image to one "
+                         "without them)");
+    }
+    return 0;
+}
+
+static int check_compression(const Qcow2Header *h, GError **error)
+{
+    bool flagged = h->incompatible & QCOW2_INCOMPAT_COMPRESSION;
+
+    if (h->compression_type > QCOW2_COMPRESSION_ZSTD) {
+        return blk_error(error, -ENOTSUP, "Unknown compression type: %u", h->compression_type);
+    }
+    if (flagged != (h->compression_type != QCOW2_COMPRESSION_ZLIB)) {
+        return blk_error(error, -EINVAL, "Compression type %s contradicts the feature bit, which is %s",
+                         h->compression_type == QCOW2_COMPRESSION_ZLIB ? "zlib" : "zstd", flagged ? "set" : "not set");
+    }
+    return 0;
+}
+
+static int check_encryption(const Qcow2Header *h, GError **error)
+{
+    if (h->crypt_method == 0) {
+        return 0;
+    }
+    if (h->crypt_method > 2) {
+        return blk_error(error, -EINVAL, "Unsupported encryption method: %" PRIu32, h->crypt_method);
+    }
+    return blk_error(error, -ENOTSUP, "Image is encrypted (%s): encryption is not supported",
+                     h->crypt_method == 1 ? "AES" : "LUKS");
+}
+
+/* @cluster: the whole first cluster, zeroes behind the end of the file. */
+static int parse_variable_fields(const uint8_t *cluster, Qcow2Header *h, GError **error)
+{
+    uint64_t cluster_size = qcow2_cluster_size(h);
+    uint64_t name_offset = qcow2_get64(cluster + 8);
+    uint32_t name_bytes = qcow2_get32(cluster + 16);
+    uint64_t end = cluster_size;
+    int ret;
+
+    if (h->header_length > QCOW2_HEADER_V3_MIN) {
+        h->compression_type = cluster[104];
+    }
+    if (h->header_length > QCOW2_HEADER_V3_BYTES) {
+        h->unknown_bytes = h->header_length - QCOW2_HEADER_V3_BYTES;
+        h->unknown_fields = g_memdup2(cluster + QCOW2_HEADER_V3_BYTES, h->unknown_bytes);
+    }
+    if (name_offset != 0) {
+        if (name_offset < h->header_length || name_offset > cluster_size) {
+            return blk_error(error, -EINVAL, "Invalid backing file offset: %#" PRIx64, name_offset);
+        }
+        if (name_bytes > QCOW2_MAX_BACKING_NAME || name_bytes > cluster_size - name_offset) {
+            return blk_error(error, -EINVAL, "Backing file name too long: %" PRIu32 " bytes at %" PRIu64, name_bytes,
+                             name_offset);
+        }
+        end = name_offset;
+    }
+    ret = parse_extensions(cluster, end, h, error);
+    if (ret == 0 && name_offset != 0) {
+        ret = parse_string(cluster + name_offset, name_bytes, "Backing file name", &h->backing_file, error);
+    }
+    return ret;
+}
+
+static int parse_header(const uint8_t *cluster, Qcow2Header *h, GError **error)
+{
+    int ret = parse_variable_fields(cluster, h, error);
+
+    if (ret == 0) {
+        ret = check_features(h, error);
+    }
+    if (ret == 0) {
+        ret = check_compression(h, error);
+    }
+    if (ret == 0) {
+        ret = check_encryption(h, error);
+    }
+    if (ret == 0) {
+        ret = check_tables(h, error);
+    }
+    return ret;
+}
+
+int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
+{
+    uint64_t file_bytes = blk_node_length(file_node);
+    uint8_t fixed[QCOW2_HEADER_V3_BYTES] = { 0 };
+    g_autofree uint8_t *cluster = NULL;
+    size_t bytes = MIN(file_bytes, sizeof(fixed));
+    int ret;
+
+    memset(out, 0, sizeof(*out));
+    ret = blk_co_pread(file_node, 0, bytes, fixed, 0);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "Could not read qcow2 header");
+    }
+    ret = parse_fixed_fields(fixed, bytes, out, error);
+    if (ret < 0) {
+        return ret;
+    }
+    cluster = g_try_malloc0(qcow2_cluster_size(out));
+    if (cluster == NULL) {
+        return blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
+    }
+    ret = blk_co_pread(file_node, 0, MIN(file_bytes, qcow2_cluster_size(out)), cluster, 0);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "Could not read qcow2 header");
+    }
+    /* It was read a second time: what was judged is what is used. */
+    if (memcmp(cluster, fixed, bytes) != 0) {
+        return blk_error(error, -EAGAIN, "qcow2 header changed while it was read: is the image in use?");
+    }
+    out->extensions = g_array_new(FALSE, TRUE, sizeof(Qcow2Extension));
+    g_array_set_clear_func(out->extensions, extension_clear);
+    out->features = g_array_new(FALSE, TRUE, sizeof(Qcow2Feature));
+    return parse_header(cluster, out, error);
+}
+
+int qcow2_header_check_writable(const Qcow2Header *header, GError **error)
+{
+    if (header->incompatible & QCOW2_INCOMPAT_CORRUPT) {
+        return blk_error(error, -EACCES, "Image is corrupt; cannot be opened read/write (repair it with check -r all)");
+    }
+    if (header->incompatible & QCOW2_INCOMPAT_DIRTY) {
+        return blk_error(error, -EROFS, "Image was not closed cleanly and its refcounts may be wrong; cannot be opened "
+                         "read/write (repair it with check -r all)");
+    }
+    return 0;
+}
+
+/* ---- writing ---- */
+
+/* A cursor in the first cluster; pos > size: it did not fit. */
+typedef struct Writer {
+    uint8_t *buf;
+    uint64_t size, pos;
+} Writer;
+
+static void put_bytes(Writer *w, const void *data, uint64_t bytes)
+{
+    if (w->pos <= w->size && bytes > 0 && bytes <= w->size - w->pos) {
+        memcpy(w->buf + w->pos, data, bytes);
+    }
+    w->pos += bytes;
+}
+
+static void put_extension(Writer *w, uint32_t type, const void *data, uint32_t bytes)
+{
+    uint8_t head[8];
+
+    qcow2_put32(head, type);
+    qcow2_put32(head + 4, bytes);
+    put_bytes(w, head, sizeof(head));
+    put_bytes(w, data, bytes);
+    w->pos = (w->pos + 7) & ~UINT64_C(7);
+}
+
+static void put_fixed_fields(Writer *w, const Qcow2Header *h)
+{
+    uint8_t *p = w->buf;
+
+    qcow2_put32(p, QCOW2_MAGIC);
+    qcow2_put32(p + 4, h->version);
+    qcow2_put32(p + 20, h->cluster_bits);
+    qcow2_put64(p + 24, h->size);
+    qcow2_put32(p + 32, h->crypt_method);
+    qcow2_put32(p + 36, h->l1_size);
+    qcow2_put64(p + 40, h->l1_table_offset);
+    qcow2_put64(p + 48, h->refcount_table_offset);
+    qcow2_put32(p + 56, h->refcount_table_clusters);
+    qcow2_put32(p + 60, h->nb_snapshots);
+    qcow2_put64(p + 64, h->snapshots_offset);
+    w->pos = QCOW2_HEADER_V2_BYTES;
+    if (h->version >= 3) {
+        qcow2_put64(p + 72, h->incompatible);
+        qcow2_put64(p + 80, h->compatible);
+        qcow2_put64(p + 88, h->autoclear);
+        qcow2_put32(p + 96, h->refcount_order);
+        qcow2_put32(p + 100, QCOW2_HEADER_V3_BYTES + h->unknown_bytes);
+        p[104] = h->compression_type;
+        w->pos = QCOW2_HEADER_V3_BYTES;
+        put_bytes(w, h->unknown_fields, h->unknown_bytes);
+    }
+}
+
+static bool is_known_feature(const Qcow2Feature *feature)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(known_features); i++) {
+        if (known_features[i].kind == feature->kind && known_features[i].bit == feature->bit) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void append_feature(GByteArray *table, const Qcow2Feature *feature)
+{
+    const uint8_t head[2] = { feature->kind, feature->bit };
+
+    g_byte_array_append(table, head, sizeof(head));
+    g_byte_array_append(table, (const uint8_t *)feature->name, QCOW2_FEATURE_NAME_BYTES);
+}
+
+/* Our names, then those of the image that we do not know. */
+static void put_feature_names(Writer *w, const Qcow2Header *h)
+{
+    g_autoptr(GByteArray) table = g_byte_array_new();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(known_features); i++) {
+        append_feature(table, &known_features[i]);
+    }
+    for (guint i = 0; h->features != NULL && i < h->features->len; i++) {
+        const Qcow2Feature *feature = &g_array_index(h->features, Qcow2Feature, i);
+
+        if (!is_known_feature(feature)) {
+            append_feature(table, feature);
+        }
+    }
+    put_extension(w, QCOW2_EXT_FEATURE_NAMES, table->data, table->len);
+}
+
+static void put_header(Writer *w, const Qcow2Header *h, bool feature_names)
+{
+    memset(w->buf, 0, w->size);
+    put_fixed_fields(w, h);
+    if (h->backing_format != NULL) {
+        put_extension(w, QCOW2_EXT_BACKING_FORMAT, h->backing_format, strlen(h->backing_format));
+    }
+    if (h->data_file != NULL) {
+        put_extension(w, QCOW2_EXT_DATA_FILE, h->data_file, strlen(h->data_file));
+    }
+    if (feature_names) {
+        put_feature_names(w, h);
+    }
+    for (guint i = 0; h->extensions != NULL && i < h->extensions->len; i++) {
+        const Qcow2Extension *extension = &g_array_index(h->extensions, Qcow2Extension, i);
+
+        put_extension(w, extension->type, extension->data, extension->bytes);
+    }
+    put_extension(w, QCOW2_EXT_END, NULL, 0);
+    if (h->backing_file != NULL) {
+        qcow2_put64(w->buf + 8, w->pos);
+        qcow2_put32(w->buf + 16, strlen(h->backing_file));
+        put_bytes(w, h->backing_file, strlen(h->backing_file));
+    }
+}
+
+int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error)
+{
+    uint64_t size = qcow2_cluster_size(header);
+    g_autofree uint8_t *buf = g_try_malloc(size);
+    Writer w = { .buf = buf, .size = size };
+    bool feature_names = header->version >= 3 && size >= FEATURE_TABLE_MIN_CLUSTER;
+    int ret;
+
+    if (buf == NULL) {
+        return blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
+    }
+    if (header->backing_file != NULL && strlen(header->backing_file) > QCOW2_MAX_BACKING_NAME) {
+        return blk_error(error, -EINVAL, "Backing file name too long: %zu bytes, the limit is %d",
+                         strlen(header->backing_file), QCOW2_MAX_BACKING_NAME);
+    }
+    put_header(&w, header, feature_names);
+    if (w.pos > size && feature_names) {        /* the names are only a help for messages */
+        put_header(&w, header, false);
+    }
+    if (w.pos > size) {
+        return blk_error(error, -ENOSPC, "The header with its extensions and the backing file name needs %" PRIu64
+                         " bytes, but a cluster has %" PRIu64, w.pos, size);
+    }
+    ret = blk_co_pwrite(file_node, 0, MIN((w.pos + 511) & ~UINT64_C(511), size), buf, 0);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "Could not write qcow2 header");
+    }
+    return 0;
+}

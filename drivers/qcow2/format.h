@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * format.h - what a qcow2 image looks like on disk, and the operations that need nothing but the image file.
+ *
+ *   cluster 0            header | extensions | end mark | backing file name
+ *   refcount table   ->  refcount blocks: one counter of 2^refcount_order bits for each host cluster
+ *   L1 table         ->  L2 tables        -> data clusters and compressed payloads
+ *   snapshot table   ->  an L1 table for each internal snapshot
+ *
+ * All numbers are big-endian. Functions that take a file_node mean the node of the image FILE, not the qcow2 node.
+ *
+ * Limitations: encryption, external data files and extended L2 entries are recognised and refused.
+ */
+#ifndef BLKSTACK_QCOW2_FORMAT_H
+#define BLKSTACK_QCOW2_FORMAT_H
+
+#include <blkstack/driver.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define QCOW2_MAGIC 0x514649fbu                 /* "QFI\xfb" */
+
+enum {
+    QCOW2_HEADER_V2_BYTES   = 72,
+    QCOW2_HEADER_V3_MIN     = 104,              /* smallest header_length of version 3 */
+    QCOW2_HEADER_V3_BYTES   = 112,              /* what we write, and know */
+    QCOW2_MIN_CLUSTER_BITS  = 9,
+    QCOW2_MAX_CLUSTER_BITS  = 21,
+    QCOW2_MAX_REFCOUNT_ORDER = 6,
+    QCOW2_MAX_BACKING_NAME  = 1023,             /* bytes, without end mark */
+    QCOW2_SNAPSHOT_BYTES    = 40,               /* fixed part of a snapshot table entry */
+    QCOW2_FEATURE_NAME_BYTES = 46,
+};
+
+/* Limits of what is accepted from a file, the same as the peer's. Bytes unless named otherwise. */
+#define QCOW2_MAX_L1_BYTES              (32u << 20)
+#define QCOW2_MAX_REFCOUNT_TABLE_BYTES  (8u << 20)
+#define QCOW2_MAX_SNAPSHOTS             65536u  /* entries */
+#define QCOW2_MAX_SNAPSHOT_TABLE_BYTES  (64u << 20)
+#define QCOW2_MAX_SNAPSHOT_EXTRA        1024u
+#define QCOW2_MAX_BITMAPS               65535u  /* entries */
+
+/* Incompatible features: an unknown bit forbids to open. */
+#define QCOW2_INCOMPAT_DIRTY        (UINT64_C(1) << 0)  /* refcounts may be too low: rebuild them before writing */
+#define QCOW2_INCOMPAT_CORRUPT      (UINT64_C(1) << 1)  /* read-only until repaired */
+#define QCOW2_INCOMPAT_DATA_FILE    (UINT64_C(1) << 2)
+#define QCOW2_INCOMPAT_COMPRESSION  (UINT64_C(1) << 3)  /* compression_type is not zlib */
+#define QCOW2_INCOMPAT_EXTENDED_L2  (UINT64_C(1) << 4)
+/* Compatible features: an unknown bit does no harm. */
+#define QCOW2_COMPAT_LAZY_REFCOUNTS (UINT64_C(1) << 0)
+/* Autoclear features: a writer that does not know a bit clears it. */
+#define QCOW2_AUTOCLEAR_BITMAPS     (UINT64_C(1) << 0)
+#define QCOW2_AUTOCLEAR_RAW_DATA    (UINT64_C(1) << 1)
+
+typedef enum Qcow2FeatureKind {
+    QCOW2_FEATURE_INCOMPATIBLE, QCOW2_FEATURE_COMPATIBLE, QCOW2_FEATURE_AUTOCLEAR,
+} Qcow2FeatureKind;
+
+typedef enum Qcow2Compression { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 } Qcow2Compression;
+
+/* Types of header extensions. */
+#define QCOW2_EXT_END               0u
+#define QCOW2_EXT_BACKING_FORMAT    0xe2792acau
+#define QCOW2_EXT_FEATURE_NAMES     0x6803f857u
+#define QCOW2_EXT_BITMAPS           0x23852875u
+#define QCOW2_EXT_ENCRYPTION        0x0537be77u
+#define QCOW2_EXT_DATA_FILE         0x44415441u
+
+/* Entries of L1, L2 and the refcount table. */
+#define QCOW2_COPIED                (UINT64_C(1) << 63)     /* the refcount is exactly 1 */
+#define QCOW2_COMPRESSED            (UINT64_C(1) << 62)
+#define QCOW2_ZERO                  (UINT64_C(1) << 0)      /* version 3 only */
+#define QCOW2_OFFSET_MASK           UINT64_C(0x00fffffffffffe00)
+#define QCOW2_L1_RESERVED           UINT64_C(0x7f000000000001ff)
+#define QCOW2_L2_RESERVED           UINT64_C(0x3f000000000001fe)    /* of entries that are not compressed */
+#define QCOW2_REFTABLE_OFFSET_MASK  UINT64_C(0xfffffffffffffe00)
+#define QCOW2_REFTABLE_RESERVED     UINT64_C(0x1ff)
+#define QCOW2_MAX_HOST_OFFSET       (UINT64_C(1) << 56)             /* offsets in L1 and L2 entries are below */
+
+static inline uint64_t qcow2_get64(const void *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT64_FROM_BE(v);
+}
+
+static inline uint32_t qcow2_get32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT32_FROM_BE(v);
+}
+
+static inline uint16_t qcow2_get16(const void *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof(v));
+    return GUINT16_FROM_BE(v);
+}
+
+static inline void qcow2_put64(void *p, uint64_t v)
+{
+    v = GUINT64_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void qcow2_put32(void *p, uint32_t v)
+{
+    v = GUINT32_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void qcow2_put16(void *p, uint16_t v)
+{
+    v = GUINT16_TO_BE(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+/*
+ * A compressed L2 entry: the low 62-(cluster_bits-8) bits are the byte offset of the payload, the bits above up to 61
+ * the number of 512-byte sectors that it reaches into after the one it begins in.
+ */
+static inline unsigned qcow2_compressed_offset_bits(unsigned cluster_bits)
+{
+    return 62 - (cluster_bits - 8);
+}
+
+/* @offset: of the payload; @bytes: up to the end of its last sector (which may lie behind the end of the file). */
+static inline void qcow2_compressed_decode(unsigned cluster_bits, uint64_t entry, uint64_t *offset, uint64_t *bytes)
+{
+    unsigned bits = qcow2_compressed_offset_bits(cluster_bits);
+    uint64_t sectors = ((entry & ~(QCOW2_COPIED | QCOW2_COMPRESSED)) >> bits) + 1;
+
+    *offset = entry & ((UINT64_C(1) << bits) - 1);
+    *bytes = sectors * 512 - (*offset & 511);
+}
+
+/* The caller has made sure that @offset fits in its bits and that 0 < @bytes <= cluster size. */
+static inline uint64_t qcow2_compressed_encode(unsigned cluster_bits, uint64_t offset, uint64_t bytes)
+{
+    uint64_t sectors = ((offset + bytes - 1) >> 9) - (offset >> 9);
+
+    return QCOW2_COMPRESSED | sectors << qcow2_compressed_offset_bits(cluster_bits) | offset;
+}
+
+/* Counters in a refcount block, of 2^order bits each: those narrower than a byte begin at its low bits. */
+static inline uint64_t qcow2_refcount_get(const void *block, unsigned order, uint64_t index)
+{
+    const uint8_t *p = block;
+
+    switch (order) {
+    case 3:
+        return p[index];
+    case 4:
+        return qcow2_get16(p + index * 2);
+    case 5:
+        return qcow2_get32(p + index * 4);
+    case 6:
+        return qcow2_get64(p + index * 8);
+    default:
+        return p[index >> (3 - order)] >> ((index << order) & 7) & ((1u << (1u << order)) - 1);
+    }
+}
+
+static inline void qcow2_refcount_set(void *block, unsigned order, uint64_t index, uint64_t value)
+{
+    uint8_t *p = block;
+
+    switch (order) {
+    case 3:
+        p[index] = (uint8_t)value;
+        break;
+    case 4:
+        qcow2_put16(p + index * 2, (uint16_t)value);
+        break;
+    case 5:
+        qcow2_put32(p + index * 4, (uint32_t)value);
+        break;
+    case 6:
+        qcow2_put64(p + index * 8, value);
+        break;
+    default: {
+        unsigned shift = (index << order) & 7, mask = ((1u << (1u << order)) - 1) << shift;
+
+        p += index >> (3 - order);
+        *p = (uint8_t)((*p & ~mask) | ((unsigned)value << shift & mask));
+        break;
+    }
+    }
+}
+
+static inline uint64_t qcow2_refcount_max(unsigned order)
+{
+    return order == 6 ? UINT64_MAX : (UINT64_C(1) << (1u << order)) - 1;
+}
+
+typedef struct Qcow2Extension {
+    uint32_t type, bytes;
+    uint8_t *data;
+} Qcow2Extension;
+
+typedef struct Qcow2Feature {
+    uint8_t kind;                       /* Qcow2FeatureKind, or a kind that we do not know */
+    uint8_t bit;
+    char name[QCOW2_FEATURE_NAME_BYTES + 1];
+} Qcow2Feature;
+
+typedef struct Qcow2Header {
+    uint32_t version;                   /* 2 or 3 */
+    uint32_t cluster_bits;
+    uint64_t size;                      /* of the virtual disk, bytes: 0..BLK_MAX_LENGTH */
+    uint32_t crypt_method;              /* 0: others are refused */
+    uint32_t l1_size;                   /* entries */
+    uint64_t l1_table_offset;           /* 0 only if l1_size is 0 */
+    uint64_t refcount_table_offset;
+    uint32_t refcount_table_clusters;
+    uint32_t nb_snapshots;
+    uint64_t snapshots_offset;          /* meaningless if nb_snapshots is 0 */
+    uint64_t incompatible, compatible, autoclear;
+    uint32_t refcount_order;            /* counters have 2^refcount_order bits */
+    uint32_t header_length;             /* as read; what is written may be longer */
+    uint8_t compression_type;           /* Qcow2Compression */
+    uint32_t unknown_bytes;             /* of a header longer than the one we know, kept */
+    uint8_t *unknown_fields;
+    char *backing_file;                 /* (nullable) */
+    char *backing_format;               /* (nullable) */
+    char *data_file;                    /* (nullable): name of the external data file */
+    GArray *extensions;                 /* of Qcow2Extension: those that we do not interpret (bitmaps too), in order */
+    GArray *features;                   /* of Qcow2Feature: the image's own table */
+} Qcow2Header;
+
+static inline uint64_t qcow2_cluster_size(const Qcow2Header *header)
+{
+    return UINT64_C(1) << header->cluster_bits;
+}
+
+/* L1 entries that a disk of @size bytes needs. */
+static inline uint64_t qcow2_l1_entries_for(unsigned cluster_bits, uint64_t size)
+{
+    unsigned shift = cluster_bits + cluster_bits - 3;
+
+    return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
+}
+
+/* ---- header.c ---- */
+
+int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename);
+
+/**
+ * qcow2_co_read_header:
+ * @out: (out): filled; to be given back with qcow2_header_clear(), which is harmless after a failure too
+ *
+ * Reads and validates all that can be judged without looking at a table. Dirty and corrupt images are accepted here:
+ * see qcow2_header_check_writable().
+ * Returns: 0; -EINVAL not qcow2 or damaged; -ENOTSUP a feature that we do not have; -EFBIG beyond a limit; -EIO
+ */
+int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error);
+
+/* Also of a zeroed header. */
+void qcow2_header_clear(Qcow2Header *header);
+
+/* May the image be opened for writing? -EACCES: it is marked corrupt; -EROFS: its refcounts must be rebuilt first. */
+int qcow2_header_check_writable(const Qcow2Header *header, GError **error);
+
+/**
+ * qcow2_co_update_header:
+ *
+ * Writes @header with its extensions, the table of feature names and the backing file name, in ONE write, and no flush.
+ * Returns: 0; -ENOSPC if it does not fit in a cluster; others from below.
+ */
+int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error);
+
+/* ---- snapshot.c ---- */
+
+typedef struct Qcow2Snapshot {
+    char *id, *name;
+    uint64_t l1_table_offset;
+    uint32_t l1_size;                   /* entries; within QCOW2_MAX_L1_BYTES */
+    uint32_t date_sec, date_nsec;
+    uint64_t vm_clock_nsec;
+    uint64_t vm_state_size;             /* bytes */
+    uint64_t disk_size;                 /* bytes; that of the image where the entry does not say */
+    uint64_t icount;                    /* meaningful if has_icount */
+    bool has_icount;
+} Qcow2Snapshot;
+
+/**
+ * qcow2_snapshot_co_read_all:
+ * @snapshots: (out): array of Qcow2Snapshot, empty without snapshots; free with g_array_unref(); NULL after an error
+ * @table_bytes: (out) (nullable): length of the snapshot table
+ */
+int qcow2_snapshot_co_read_all(BlkNode *file_node, const Qcow2Header *header, GArray **snapshots,
+                               uint64_t *table_bytes, GError **error);
+
+/* ---- create.c, info.c, check.c: ops of the driver table ---- */
+
+extern const BlkOption qcow2_create_options[];
+int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
+
+/* From the file: what is only in caches must have been written. */
+int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error);
+
+/**
+ * qcow2_co_check:
+ *
+ * From the file: what is only in caches must have been written, nothing else may use the node meanwhile, and caches
+ * must be dropped afterwards if something was repaired. Repairing changes refcounts, flags and entries, and the header's
+ * dirty and corrupt bits.
+ */
+int qcow2_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+
+#endif
