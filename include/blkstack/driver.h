@@ -268,6 +268,8 @@ struct BlkDriver {
     int (*co_truncate)(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
     int (*co_info)(BlkNode *node, BlkInfo *info, GError **error);
     int (*co_check)(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+    /* (nullable): refuses creation options that contradict each other, before any file is touched. Does not yield. */
+    int (*check_create)(const BlkOptions *options, GError **error);
     /* Formats: writes an empty image into @file. Protocols: makes a file of @length bytes. */
     int (*co_create)(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
     int (*co_create_file)(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,
