@@ -1,1 +1,657 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * file.c - protocol driver "file": regular files and block devices of the host.
+ *
+ * A regular file grows when something is written beyond its end. A length that is no multiple of 512 is rounded up; the
+ * missing bytes read as zeroes. Block devices, and the character devices that can seek, keep their length.
+ * With cache.direct the page cache is passed by, and the limits say which alignment that needs.
+ * After a failed flush nobody knows what reached the disk: every later flush fails too.
+ *
+ * Limitations: a device that changes its size while it is open is not noticed.
+ */
+#include "drivers/file.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SECTOR = 512, MAX_DIRECT_ALIGN = 4096, FILL_BYTES = 1 << 20 };
+
+typedef enum FileKind { FILE_REGULAR, FILE_BLOCK, FILE_CHARACTER } FileKind;
+
+typedef struct FileState {
+    int fd;
+    FileKind kind;
+    char *filename;
+    BlkFileLock lock;
+    uint32_t align, mem_align;      /* what O_DIRECT needs; 1 without */
+    uint32_t block_size;            /* of the file system or device */
+    bool unmap, no_flush;
+    bool no_zero_range, no_punch_hole, no_discard;      /* the system said that it cannot */
+    bool flush_failed;
+} FileState;
+
+static const char *const aio_values[] = { "threads", "native", "io_uring", NULL };
+static const char *const locking_values[] = { "auto", "on", "off", NULL };
+
+static const BlkOption file_options[] = {
+    { "filename", BLK_OPTION_STRING, "path of the file or device", .required = true },
+    { "aio", BLK_OPTION_ENUM, "accepted for compatibility; the context chooses the I/O engine", .values = aio_values },
+    { "locking", BLK_OPTION_ENUM, "keep other processes from contradicting use of the file",
+      .default_text = "auto", .values = locking_values },
+    { NULL },
+};
+
+static const char *const prealloc_values[] = { "off", "falloc", "full", NULL };
+static const BlkPrealloc prealloc_modes[] = { BLK_PREALLOC_OFF, BLK_PREALLOC_FALLOC, BLK_PREALLOC_FULL };
+
+static const BlkOption file_create_options[] = {
+    { "size", BLK_OPTION_SIZE, "length of the file" },
+    { "preallocation", BLK_OPTION_ENUM, "reserve the space", .default_text = "off", .values = prealloc_values },
+    { "nocow", BLK_OPTION_BOOL, "turn off copy-on-write of the file system (btrfs)", .default_text = "off" },
+    { NULL },
+};
+
+/* ---- opening ---- */
+
+/* Says what kind of file @st is; refuses what has no offsets. */
+static int file_kind(const struct stat *st, const char *filename, FileKind *kind, GError **error)
+{
+    const char *is = "something else";
+
+    if (S_ISREG(st->st_mode)) {
+        *kind = FILE_REGULAR;
+        return 0;
+    }
+    if (S_ISBLK(st->st_mode)) {
+        *kind = FILE_BLOCK;
+        return 0;
+    }
+    if (S_ISCHR(st->st_mode)) {
+        *kind = FILE_CHARACTER;
+        return 0;
+    }
+    if (S_ISDIR(st->st_mode)) {
+        is = "a directory";
+    } else if (S_ISFIFO(st->st_mode)) {
+        is = "a pipe";
+    } else if (S_ISSOCK(st->st_mode)) {
+        is = "a socket";
+    }
+    return blk_error(error, -EINVAL, "'file' driver requires '%s' to be a regular file or a device, but it is %s",
+                     filename, is);
+}
+
+/* Opens without waiting for anybody, whatever the name leads to. Returns: a descriptor or -errno. */
+static int file_open_fd(const char *filename, int flags, FileKind *kind, struct stat *st, GError **error)
+{
+    if (stat(filename, st) == 0) {          /* opening some devices has effects: look first */
+        int ret = file_kind(st, filename, kind, error);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    int fd = open(filename, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
+    if (fd < 0) {
+        int err = errno;
+        if (err == EINVAL && (flags & O_DIRECT)) {
+            return blk_error(error, -EINVAL, "Could not open '%s': the file system does not support O_DIRECT "
+                             "(use cache.direct=off)", filename);
+        }
+        return blk_error_errno(error, -err, "Could not open '%s'", filename);
+    }
+    int ret;
+    if (fstat(fd, st) < 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0) {
+        ret = blk_error_errno(error, -errno, "Could not open '%s'", filename);
+    } else {
+        ret = file_kind(st, filename, kind, error);
+    }
+    if (ret < 0) {
+        close(fd);
+        return ret;
+    }
+    return fd;
+}
+
+static uint64_t round_up(uint64_t n, uint64_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+static bool is_power_of_two(uint64_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+/* Does a read of @align bytes at @align work with O_DIRECT? */
+static bool file_try_direct(int fd, uint32_t align, void *buffer)
+{
+    return pread(fd, buffer, align, align) >= 0 || errno != EINVAL;
+}
+
+static int file_probe_direct(FileState *s, const struct stat *st, GError **error)
+{
+    s->mem_align = MAX_DIRECT_ALIGN;
+#ifdef STATX_DIOALIGN
+    struct statx stx;
+    if (statx(s->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN)) {
+        if (stx.stx_dio_offset_align == 0) {
+            return blk_error(error, -EINVAL, "'%s' does not support O_DIRECT (use cache.direct=off)", s->filename);
+        }
+        if (is_power_of_two(stx.stx_dio_offset_align) && is_power_of_two(stx.stx_dio_mem_align)) {
+            s->align = stx.stx_dio_offset_align;
+            s->mem_align = MAX(stx.stx_dio_mem_align, SECTOR);
+            return 0;
+        }
+    }
+#endif
+    int sector_size = 0;
+    if (s->kind == FILE_BLOCK && ioctl(s->fd, BLKSSZGET, &sector_size) == 0 && is_power_of_two(sector_size)) {
+        s->align = sector_size;
+        return 0;
+    }
+    void *buffer = aligned_alloc(MAX_DIRECT_ALIGN, MAX_DIRECT_ALIGN);
+    if (!buffer) {
+        return blk_error(error, -ENOMEM, "No memory to find out the alignment that '%s' needs", s->filename);
+    }
+    s->align = SECTOR;
+    while (s->align < MAX_DIRECT_ALIGN && (st->st_size <= MAX_DIRECT_ALIGN ||
+                                           !file_try_direct(s->fd, s->align, buffer))) {
+        s->align *= 2;          /* a read at the end of the file proves nothing: take the safe value */
+    }
+    free(buffer);
+    return 0;
+}
+
+/* Length in bytes of what @s->fd is, rounded up to sectors. */
+static int file_get_length(const FileState *s, const struct stat *st, uint64_t *length, GError **error)
+{
+    uint64_t bytes = 0;
+
+    if (s->kind == FILE_REGULAR) {
+        bytes = st->st_size;
+    } else if (s->kind == FILE_BLOCK) {
+        if (ioctl(s->fd, BLKGETSIZE64, &bytes) < 0) {
+            return blk_error_errno(error, -errno, "Could not get the size of device '%s'", s->filename);
+        }
+    } else {
+        off_t end = lseek(s->fd, 0, SEEK_END);
+        if (end < 0) {
+            return blk_error_errno(error, -errno, "Could not get the size of device '%s'", s->filename);
+        }
+        bytes = end;
+    }
+    if (bytes > BLK_MAX_LENGTH) {
+        return blk_error(error, -EFBIG, "'%s' is too large: %" PRIu64 " bytes", s->filename, bytes);
+    }
+    *length = round_up(bytes, SECTOR);
+    return 0;
+}
+
+static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    FileState *s = node->opaque;
+    const BlkOpenFlags *flags = blk_node_open_flags(node);
+    int direct = flags->direct ? O_DIRECT : 0;
+    struct stat st;
+
+    s->fd = -1;
+    s->align = s->mem_align = 1;
+    s->filename = g_strdup(blk_options_string(options, "filename"));
+    s->unmap = flags->unmap;
+    s->no_flush = flags->no_flush;
+    if (*s->filename == '\0') {
+        return blk_error(error, -EINVAL, "The 'file' block driver requires a file name");
+    }
+
+    g_autoptr(GError) local = NULL;
+    int ret = file_open_fd(s->filename, (node->read_only ? O_RDONLY : O_RDWR) | direct, &s->kind, &st, &local);
+    if ((ret == -EACCES || ret == -EPERM || ret == -EROFS) && !node->read_only && flags->auto_read_only) {
+        g_clear_error(&local);
+        ret = file_open_fd(s->filename, O_RDONLY | direct, &s->kind, &st, &local);
+        node->read_only = true;
+    }
+    if (ret < 0) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return ret;
+    }
+    s->fd = ret;
+    s->block_size = is_power_of_two(st.st_blksize) ? CLAMP(st.st_blksize, SECTOR, 1 << 16) : 4096;
+    ret = blk_file_lock_init(&s->lock, s->fd, blk_options_enum(options, "locking"), error);
+    if (ret == 0 && flags->direct) {
+        ret = file_probe_direct(s, &st, error);
+    }
+    if (ret == 0) {
+        ret = file_get_length(s, &st, &node->length, error);
+    }
+    node->caps = BLK_CAP_FUA | (s->kind == FILE_REGULAR ? BLK_CAP_ZERO_INIT : 0);
+    return ret;
+}
+
+static void file_co_close(BlkNode *node)
+{
+    FileState *s = node->opaque;
+
+    if (s->filename && s->fd >= 0) {        /* also drops the locks */
+        close(s->fd);
+    }
+    g_free(s->filename);
+}
+
+static void file_refresh_limits(BlkNode *node)
+{
+    FileState *s = node->opaque;
+    int sector_size = 0;
+
+    node->limits.read_align = node->limits.write_align = s->align;
+    node->limits.mem_align = s->mem_align;
+    node->limits.zeroes_align = s->block_size;
+    node->limits.discard_align = s->unmap ? s->align : 0;
+    if (s->kind == FILE_BLOCK && ioctl(s->fd, BLKSSZGET, &sector_size) == 0 && is_power_of_two(sector_size)) {
+        node->limits.zeroes_align = sector_size;
+        node->limits.discard_align = s->unmap ? sector_size : 0;
+    } else if (s->kind == FILE_CHARACTER) {
+        node->limits.zeroes_align = node->limits.discard_align = 0;
+    }
+}
+
+static int file_set_perm(BlkNode *node, unsigned perm, unsigned shared, GError **error)
+{
+    FileState *s = node->opaque;
+
+    return blk_file_lock_set(&s->lock, perm, shared, s->filename, error);
+}
+
+/* ---- requests ---- */
+
+static void file_note_end(BlkNode *node, const BlkRequest *req)
+{
+    FileState *s = node->opaque;
+    uint64_t end = round_up(req->offset + req->bytes, SECTOR);
+
+    if (s->kind == FILE_REGULAR && end > node->length) {
+        node->length = end;
+    }
+}
+
+static int file_co_preadv(BlkNode *node, BlkRequest *req)
+{
+    FileState *s = node->opaque;
+
+    return blk_aio_co_preadv(node->ctx, s->fd, req->offset, req->bytes, req->iov);
+}
+
+static int file_co_pwritev(BlkNode *node, BlkRequest *req)
+{
+    FileState *s = node->opaque;
+    bool dsync = (req->flags & BLK_REQ_FUA) && !s->no_flush;
+
+    int ret = blk_aio_co_pwritev(node->ctx, s->fd, req->offset, req->bytes, req->iov, dsync);
+    if (ret == 0) {
+        file_note_end(node, req);
+    } else if (ret == -EIO && dsync) {
+        s->flush_failed = true;
+    }
+    return ret;
+}
+
+static bool means_unsupported(int ret)
+{
+    return ret == -EOPNOTSUPP || ret == -ENOSYS || ret == -ENODEV || ret == -EINVAL;
+}
+
+/* fallocate() that remembers in *@unsupported if it cannot be. */
+static int file_co_fallocate(BlkNode *node, int mode, const BlkRequest *req, bool *unsupported)
+{
+    FileState *s = node->opaque;
+
+    if (*unsupported) {
+        return -ENOTSUP;
+    }
+    int ret = blk_aio_co_fallocate(node->ctx, s->fd, mode, req->offset, req->bytes);
+    if (means_unsupported(ret)) {
+        *unsupported = ret != -EINVAL;      /* that may be due to this one range */
+        return -ENOTSUP;
+    }
+    return ret;
+}
+
+static int file_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
+{
+    FileState *s = node->opaque;
+    bool grows = req->offset + req->bytes > node->length;
+    int ret = -ENOTSUP;
+
+    if (s->kind == FILE_CHARACTER) {
+        return -ENOTSUP;
+    }
+    if ((req->flags & BLK_REQ_UNMAP) && s->unmap && !grows) {
+        ret = file_co_fallocate(node, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, req, &s->no_punch_hole);
+    }
+    /* On a device this may mean that the kernel writes zeroes, which is not what NO_FALLBACK asks for. */
+    if (ret == -ENOTSUP && !(s->kind == FILE_BLOCK && (req->flags & BLK_REQ_NO_FALLBACK))) {
+        int keep = s->kind == FILE_BLOCK ? FALLOC_FL_KEEP_SIZE : 0;
+        ret = file_co_fallocate(node, FALLOC_FL_ZERO_RANGE | keep, req, &s->no_zero_range);
+    }
+    if (ret == 0) {
+        file_note_end(node, req);
+        if ((req->flags & BLK_REQ_FUA) && !s->no_flush) {
+            ret = node->driver->co_flush(node);
+        }
+    }
+    return ret;
+}
+
+typedef struct FileDiscard {
+    int fd;
+    uint64_t range[2];
+} FileDiscard;
+
+static int file_discard_device(void *arg)
+{
+    FileDiscard *d = arg;
+
+    return ioctl(d->fd, BLKDISCARD, d->range) < 0 ? -errno : 0;
+}
+
+static int file_co_discard(BlkNode *node, BlkRequest *req)
+{
+    FileState *s = node->opaque;
+    int ret = 0;
+
+    if (!s->unmap || s->kind == FILE_CHARACTER) {
+        return 0;
+    }
+    if (s->kind == FILE_REGULAR) {
+        ret = file_co_fallocate(node, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, req, &s->no_punch_hole);
+    } else if (!s->no_discard) {
+        FileDiscard d = { .fd = s->fd, .range = { req->offset, req->bytes } };
+        ret = blk_aio_co_call(node->ctx, file_discard_device, &d);
+        if (means_unsupported(ret)) {
+            s->no_discard = true;
+            ret = -ENOTSUP;
+        }
+    }
+    return ret == -ENOTSUP ? 0 : ret;       /* a hint */
+}
+
+static int file_co_flush(BlkNode *node)
+{
+    FileState *s = node->opaque;
+
+    if (s->no_flush || s->kind == FILE_CHARACTER) {
+        return 0;
+    }
+    if (s->flush_failed) {
+        return -EIO;
+    }
+    int ret = blk_aio_co_fdatasync(node->ctx, s->fd);
+    if (ret < 0) {
+        s->flush_failed = true;
+    }
+    return ret;
+}
+
+/* Where the hole or the data at @offset of a file ends; UINT64_MAX: not before the end of the file. */
+static uint64_t file_extent_end(int fd, uint64_t offset, bool *data)
+{
+    off_t next = lseek(fd, offset, SEEK_DATA);
+
+    *data = true;
+    if (next < 0) {
+        *data = errno != ENXIO;     /* else nothing but holes from here on, or no answer */
+        return UINT64_MAX;
+    }
+    if ((uint64_t)next > offset) {
+        *data = false;
+        return next;
+    }
+    next = lseek(fd, offset, SEEK_HOLE);
+    return next < 0 || (uint64_t)next <= offset ? UINT64_MAX : (uint64_t)next;
+}
+
+static int file_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status)
+{
+    FileState *s = node->opaque;
+    uint64_t align = MAX(s->align, SECTOR);
+    bool data = true;
+
+    if (s->kind == FILE_REGULAR) {
+        uint64_t end = file_extent_end(s->fd, offset, &data);
+        if (end - offset < bytes && end != UINT64_MAX) {
+            /* Holes begin and end at blocks; the end of the file may be anywhere. */
+            uint64_t cut = data ? round_up(end, align) : end;
+            bytes = MIN(bytes, cut - offset);
+        }
+    }
+    status->bytes = bytes;
+    status->flags = (data ? BLK_STATUS_DATA : BLK_STATUS_ZERO) | BLK_STATUS_ALLOCATED | BLK_STATUS_OFFSET;
+    status->file = node;
+    status->host_offset = offset;
+    return 0;
+}
+
+static int file_co_info(BlkNode *node, BlkInfo *info, GError **error)
+{
+    FileState *s = node->opaque;
+    struct stat st;
+
+    if (fstat(s->fd, &st) < 0) {
+        return blk_error_errno(error, -errno, "Could not get the state of '%s'", s->filename);
+    }
+    info->allocated_bytes = (uint64_t)st.st_blocks * SECTOR;
+    info->has_allocated = true;
+    return 0;
+}
+
+/* ---- length and creation ---- */
+
+typedef struct FileTruncate {
+    int fd;
+    uint64_t length;
+} FileTruncate;
+
+static int file_truncate_call(void *arg)
+{
+    FileTruncate *t = arg;
+
+    return ftruncate(t->fd, t->length) < 0 ? -errno : 0;
+}
+
+static int file_co_ftruncate(BlkContext *ctx, int fd, uint64_t length)
+{
+    FileTruncate t = { .fd = fd, .length = length };
+
+    return blk_aio_co_call(ctx, file_truncate_call, &t);
+}
+
+/* Lets the file of @from bytes grow to @to, filled with zeroes: whole blocks, as O_DIRECT needs them. */
+static int file_co_fill(BlkContext *ctx, int fd, uint64_t from, uint64_t to)
+{
+    void *zeroes = blk_buffer_try_alloc(NULL, FILL_BYTES);
+    int ret = zeroes ? 0 : -ENOMEM;
+
+    if (zeroes) {
+        memset(zeroes, 0, FILL_BYTES);
+    }
+    uint64_t end = round_up(to, MAX_DIRECT_ALIGN);
+    for (uint64_t at = round_up(from, MAX_DIRECT_ALIGN); ret == 0 && at < end; at += FILL_BYTES) {
+        struct iovec vec = { zeroes, MIN(FILL_BYTES, end - at) };
+        ret = blk_aio_co_pwritev(ctx, fd, at, vec.iov_len, (BlkIov) { .vec = &vec, .count = 1 }, false);
+    }
+    blk_buffer_free(zeroes);
+    return ret < 0 ? ret : file_co_ftruncate(ctx, fd, to);
+}
+
+/* Lets the regular file @fd of @from bytes grow to @to; after an error it has its old length. */
+static int file_co_grow(BlkContext *ctx, int fd, uint64_t from, uint64_t to, BlkPrealloc prealloc, GError **error)
+{
+    int ret = 0;
+
+    if (prealloc == BLK_PREALLOC_METADATA) {
+        return blk_error(error, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
+    }
+    if (prealloc == BLK_PREALLOC_FALLOC && to > from) {
+        ret = blk_aio_co_fallocate(ctx, fd, 0, from, to - from);
+    } else if (prealloc == BLK_PREALLOC_FULL) {
+        ret = file_co_fill(ctx, fd, from, to);
+        if (ret == 0) {
+            ret = blk_aio_co_fdatasync(ctx, fd);
+        }
+    } else {
+        ret = file_co_ftruncate(ctx, fd, to);
+    }
+    if (ret < 0) {
+        file_co_ftruncate(ctx, fd, from);
+        return blk_error_errno(error, ret, prealloc == BLK_PREALLOC_OFF ? "Failed to resize the file" :
+                               "Could not preallocate data for the new file");
+    }
+    return 0;
+}
+
+static int file_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
+{
+    FileState *s = node->opaque;
+    struct stat st;
+
+    if (s->kind != FILE_REGULAR) {
+        if (length > node->length) {
+            return blk_error(error, -EINVAL, "Cannot grow device files");
+        }
+        return 0;
+    }
+    if (fstat(s->fd, &st) < 0) {
+        return blk_error_errno(error, -errno, "Could not get the state of '%s'", s->filename);
+    }
+    int ret = 0;
+    if (length >= (uint64_t)st.st_size) {
+        ret = file_co_grow(node->ctx, s->fd, st.st_size, length, prealloc, error);
+    } else if (prealloc != BLK_PREALLOC_OFF) {
+        ret = blk_error(error, -ENOTSUP, "Preallocation can't be used for shrinking files");
+    } else {
+        ret = file_co_ftruncate(node->ctx, s->fd, length);
+        if (ret < 0) {
+            blk_error_errno(error, ret, "Failed to resize the file");
+        }
+    }
+    if (ret == 0) {
+        node->length = round_up(length, SECTOR);
+    }
+    return ret;
+}
+
+/* Files of btrfs that are rewritten in place are better off without its copy-on-write; elsewhere it does not matter. */
+static void file_set_nocow(int fd)
+{
+    int attributes;
+
+    if (ioctl(fd, FS_IOC_GETFLAGS, &attributes) == 0) {
+        attributes |= FS_NOCOW_FL;
+        if (ioctl(fd, FS_IOC_SETFLAGS, &attributes) < 0) {
+            return;
+        }
+    }
+}
+
+/* Makes the open file an empty one of @length bytes. */
+static int file_co_format(BlkContext *ctx, int fd, const char *filename, uint64_t length, const BlkOptions *options,
+                          GError **error)
+{
+    BlkFileLock lock;
+
+    int ret = blk_file_lock_init(&lock, fd, BLK_FILE_LOCKING_AUTO, error);
+    if (ret == 0) {
+        ret = blk_file_lock_set(&lock, BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL & ~BLK_PERM_RESIZE, filename,
+                                error);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ret = file_co_ftruncate(ctx, fd, 0);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "Could not clear '%s'", filename);
+    }
+    if (blk_options_bool(options, "nocow")) {
+        file_set_nocow(fd);
+    }
+    return file_co_grow(ctx, fd, 0, length, prealloc_modes[blk_options_enum(options, "preallocation")], error);
+}
+
+static int file_co_create_file(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,
+                               GError **error)
+{
+    FileState s = { .filename = (char *)filename };
+    struct stat st;
+    uint64_t device_length;
+
+    if (length > BLK_MAX_LENGTH) {
+        return blk_error(error, -EFBIG, "Image size %" PRIu64 " is too large", length);
+    }
+    bool existed = access(filename, F_OK) == 0;
+    s.fd = file_open_fd(filename, O_RDWR | O_CREAT, &s.kind, &st, error);
+    if (s.fd < 0) {
+        return s.fd;
+    }
+    int ret;
+    if (s.kind == FILE_REGULAR) {
+        ret = file_co_format(ctx, s.fd, filename, length, options, error);
+        if (ret < 0 && !existed) {
+            unlink(filename);
+        }
+    } else {
+        ret = file_get_length(&s, &st, &device_length, error);
+        if (ret == 0 && device_length < length) {
+            ret = blk_error(error, -ENOSPC, "Device '%s' is too small: it has %" PRIu64 " bytes, the image needs %"
+                            PRIu64, filename, device_length, length);
+        }
+    }
+    close(s.fd);
+    return ret;
+}
+
+static const char *const file_prefixes[] = { "file", "host_device", NULL };
+
+static JsonObject *file_parse_filename(const char *name, GError **error)
+{
+    JsonObject *options = json_object_new();
+
+    for (unsigned i = 0; file_prefixes[i]; i++) {
+        size_t length = strlen(file_prefixes[i]);
+        if (g_str_has_prefix(name, file_prefixes[i]) && name[length] == ':') {
+            name += length + 1;
+            break;
+        }
+    }
+    json_object_set_string_member(options, "filename", name);
+    return options;
+}
+
+const BlkDriver blk_driver_file = {
+    .name = "file",
+    .alias = "host_device",
+    .kind = BLK_PROTOCOL,
+    .help = "regular files and block devices of the host",
+    .options = file_options,
+    .create_options = file_create_options,
+    .instance_size = sizeof(FileState),
+    .prefixes = file_prefixes,
+    .parse_filename = file_parse_filename,
+    .co_open = file_co_open,
+    .co_close = file_co_close,
+    .refresh_limits = file_refresh_limits,
+    .set_perm = file_set_perm,
+    .co_preadv = file_co_preadv,
+    .co_pwritev = file_co_pwritev,
+    .co_pwrite_zeroes = file_co_pwrite_zeroes,
+    .co_discard = file_co_discard,
+    .co_flush = file_co_flush,
+    .co_block_status = file_co_block_status,
+    .co_truncate = file_co_truncate,
+    .co_info = file_co_info,
+    .co_create_file = file_co_create_file,
+};
