@@ -2,9 +2,9 @@
 /*
  * json.c - text to json-glib trees and back.
  *
- * The reader is our own, since json-glib's accepts more than JSON, keeps the last of two equal keys, and recurses as deep
- * as the text asks. This one is strict, with one addition: strings may stand in single quotes, as users write them in
- * json: names. Nesting and size are bounded, text must be UTF-8, and messages say line and column.
+ * The reader is our own, since json-glib's accepts more than JSON, keeps the last of two equal keys, and recurses as
+ * deep as the text asks. This one is strict, with one addition: strings may stand in single quotes, as users write them
+ * in json: names. Nesting and size are bounded, text must be UTF-8, and messages say line and column.
  *
  * Limitations: whole numbers outside the range of int64_t become doubles; U+0000 cannot be in a string.
  */

@@ -18,27 +18,27 @@ JsonObject *blk_json_copy(JsonObject *object);
 char *blk_json_to_string(JsonObject *object);
 void blk_json_append(GString *out, JsonNode *node);
 
-/* {"a.b": 1, "c.0.d": 2} becomes {"a": {"b": 1}, "c": [{"d": 2}]}: groups whose keys are all numbers become arrays, which
- * must be complete. -EINVAL when a key is both a value and a group. Not changed; NULL with @error set. */
+/* {"a.b": 1, "c.0.d": 2} becomes {"a": {"b": 1}, "c": [{"d": 2}]}: groups whose keys are all numbers become arrays,
+ * which must be complete. -EINVAL when a key is both a value and a group. Not changed; NULL with @error set. */
 JsonObject *blk_options_expand(JsonObject *object, GError **error);
 
-/* A copy in which {"a": {"b": 1}} has become {"a.b": 1}, except below keys that @tables declare as NODE or JSON, and in
- * which "a.b": 1 stands below "a" again if @tables declare "a" as NODE (children given by dotted keys). -EINVAL when both
- * forms give the same key. NULL with @error set. */
+/* A copy in which {"a": {"b": 1}} has become {"a.b": 1}, except below keys that @tables declare as NODE or JSON, and
+ * in which "a.b": 1 stands below "a" again if @tables declare "a" as NODE (children given by dotted keys). -EINVAL
+ * when both forms give the same key. NULL with @error set. */
 JsonObject *blk_options_normalise(const BlkOption *const *tables, JsonObject *object, GError **error);
 
 /* The nearest of @names (NULL-terminated) to @word for "did you mean", or NULL if none is near. */
 const char *blk_nearest_word(const char *word, const char *const *names);
 
-/* What the protocol of @name opens: {"driver": "file", "filename": name}, or what the driver makes of "prefix:rest". A json:
- * name is refused. (transfer full) */
+/* What the protocol of @name opens: {"driver": "file", "filename": name}, or what the driver makes of "prefix:rest".
+ * A json: name is refused. (transfer full) */
 JsonObject *blk_filename_parse_protocol(BlkContext *ctx, const char *name, GError **error);
 
 /* True if @name begins with "prefix:", without a '/' before the colon; "json:" is one too. */
 bool blk_filename_has_prefix(const char *name);
 
-/* What @name means when the image @base names it: a relative @name starts from @base's directory; absolute names and names
- * with a prefix are kept. -EINVAL if @base has no directory. (transfer full) */
+/* What @name means when the image @base names it: a relative @name starts from @base's directory; absolute names and
+ * names with a prefix are kept. -EINVAL if @base has no directory. (transfer full) */
 char *blk_filename_resolve(const char *base, const char *name, GError **error);
 
 /* Appends what --help prints about one table: "  name=<type>  - help (default: x)" lines, sorted as in the table. */
