@@ -25,7 +25,7 @@ tap_exit() {
     exit "$status"
 }
 trap tap_exit EXIT
-trap 'echo "# failed at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
+trap 'echo "# failed at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 set -E
 
 # ---- TAP ----
@@ -71,11 +71,11 @@ succeeds() {    # DESCRIPTION COMMAND...
     local description=$1 status=0
 
     shift
-    "$@" >cmd.out 2>&1 || status=$?
+    "$@" >"$TEST_DIR/cmd.out" 2>&1 || status=$?
     if [ "$status" -eq 0 ]; then
         ok "$description"
     else
-        not_ok "$description" "status $status: $*"$'\n'"$(tail -n 20 cmd.out)"
+        not_ok "$description" "status $status: $*"$'\n'"$(tail -n 20 "$TEST_DIR/cmd.out")"
     fi
 }
 
@@ -84,11 +84,11 @@ fails() {       # DESCRIPTION EXTENDED-REGEX COMMAND...
     local description=$1 regex=$2 status=0
 
     shift 2
-    "$@" >cmd.out 2>&1 || status=$?
-    if [ "$status" -eq 1 ] && [[ $(cat cmd.out) =~ $regex ]]; then
+    "$@" >"$TEST_DIR/cmd.out" 2>&1 || status=$?
+    if [ "$status" -eq 1 ] && [[ $(cat "$TEST_DIR/cmd.out") =~ $regex ]]; then
         ok "$description"
     else
-        not_ok "$description" "status $status, wanted 1 and /$regex/: $*"$'\n'"$(tail -n 20 cmd.out)"
+        not_ok "$description" "status $status, wanted 1 and /$regex/: $*"$'\n'"$(tail -n 20 "$TEST_DIR/cmd.out")"
     fi
 }
 
@@ -102,6 +102,13 @@ skip_all() {    # REASON
     echo "1..0 # SKIP $*"
     tap_ended=yes
     exit 77
+}
+
+# For scripts whose outcome cannot depend on the I/O back end: one run is enough.
+any_backend() {
+    if [ "$BLKSTACK_AIO" != threads ]; then
+        skip_all "runs once, with BLKSTACK_AIO=threads"
+    fi
 }
 
 requires() {    # PROGRAM...: skips the script without them
