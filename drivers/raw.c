@@ -1,1 +1,202 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * raw.c - format driver "raw": the bytes of the file are the bytes of the disk, or those of a window of it.
+ *
+ *     file:  |<-- offset -->|<-------- size, or up to the end -------->|
+ *     disk:                 0                                     length
+ *
+ * It asks of its file just what its own users need, so several raw nodes may write to one file, each in its window.
+ *
+ * A disk whose format was only guessed could change its format under its user: a guest writes the header of another format
+ * to its first sector, and the next guess follows it, with the backing file that it names. Such a write is refused.
+ */
+#include <blkstack/driver.h>
+
+#include <inttypes.h>
+
+enum { SECTOR = 512 };
+
+typedef struct RawState {
+    uint64_t offset;
+    bool fixed_size;
+    bool guessed;           /* nobody said that the format is raw */
+} RawState;
+
+static const BlkOption raw_options[] = {
+    { "file", BLK_OPTION_NODE, "where the bytes lie", .required = true },
+    { "offset", BLK_OPTION_SIZE, "where the disk begins in the file", .default_text = "0" },
+    { "size", BLK_OPTION_SIZE, "length of the disk, a multiple of 512; without it up to the end of the file" },
+    { NULL },
+};
+
+static const char *const prealloc_values[] = { "off", "falloc", "full", NULL };
+static const BlkPrealloc prealloc_modes[] = { BLK_PREALLOC_OFF, BLK_PREALLOC_FALLOC, BLK_PREALLOC_FULL };
+
+static const BlkOption raw_create_options[] = {
+    { "size", BLK_OPTION_SIZE, "length of the disk", .max = BLK_MAX_LENGTH, .required = true },
+    { "preallocation", BLK_OPTION_ENUM, "reserve the space", .default_text = "off", .values = prealloc_values },
+    { NULL },
+};
+
+static int raw_probe(const uint8_t *head, size_t bytes, const char *filename)
+{
+    return 1;           /* anything can be raw: the last choice */
+}
+
+static int raw_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    RawState *s = node->opaque;
+    BlkChild *file = blk_co_open_child(node, options, "file", BLK_ROLE_IMAGE, error);
+
+    if (!file) {
+        return -EINVAL;
+    }
+    uint64_t file_length = file->node->length;
+    s->offset = blk_options_uint(options, "offset");
+    s->fixed_size = blk_options_has(options, "size");
+    s->guessed = !blk_node_open_flags(node)->trusted;
+    if (s->offset > file_length) {
+        return blk_error(error, -EINVAL, "offset %" PRIu64 " lies beyond the end of the containing file (%" PRIu64 ")",
+                         s->offset, file_length);
+    }
+    node->length = file_length - s->offset;
+    if (s->fixed_size) {
+        uint64_t size = blk_options_uint(options, "size");
+        if (size % SECTOR != 0) {
+            return blk_error(error, -EINVAL, "Specified size %" PRIu64 " is not a multiple of %d", size, SECTOR);
+        }
+        if (size > node->length) {
+            return blk_error(error, -EINVAL, "offset %" PRIu64 " and size %" PRIu64 " reach beyond the end of the "
+                             "containing file (%" PRIu64 ")", s->offset, size, file_length);
+        }
+        node->length = size;
+    }
+    node->caps = BLK_CAP_FUA | (s->offset == 0 ? file->node->caps & BLK_CAP_ZERO_INIT : 0);
+    return 0;
+}
+
+static void raw_refresh_limits(BlkNode *node)
+{
+    RawState *s = node->opaque;
+
+    if (s->offset != 0) {
+        node->limits.cluster_size = 0;
+    }
+    if (s->guessed && !node->read_only) {       /* so that the first sector is always written as a whole */
+        node->limits.write_align = MAX(node->limits.write_align, SECTOR);
+    }
+}
+
+static void raw_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
+                           unsigned *child_perm, unsigned *child_shared)
+{
+    RawState *s = node->opaque;
+
+    *child_perm = s->fixed_size ? perm & ~BLK_PERM_RESIZE : perm;
+    *child_shared = shared;
+}
+
+static int raw_co_preadv(BlkNode *node, BlkRequest *req)
+{
+    RawState *s = node->opaque;
+
+    return blk_co_preadv(node->file->node, req->offset + s->offset, req->bytes, req->iov, req->flags);
+}
+
+/* Would a disk that begins with this first sector be taken for another format? */
+static bool raw_looks_like_other_format(BlkNode *node, BlkRequest *req)
+{
+    uint8_t head[SECTOR];
+    const BlkDriver *driver;
+
+    blk_iov_to_buf(req->iov, head, sizeof(head));
+    for (unsigned i = 0; (driver = blk_driver_nth(node->ctx, i)); i++) {
+        if (driver->kind == BLK_FORMAT && driver->probe && driver != node->driver &&
+            driver->probe(head, sizeof(head), blk_node_filename(node)) > raw_probe(head, sizeof(head), NULL)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int raw_co_pwritev(BlkNode *node, BlkRequest *req)
+{
+    RawState *s = node->opaque;
+
+    if (s->guessed && req->offset < SECTOR &&
+        (req->offset != 0 || req->bytes < SECTOR || raw_looks_like_other_format(node, req))) {
+        return -EPERM;
+    }
+    return blk_co_pwritev(node->file->node, req->offset + s->offset, req->bytes, req->iov, req->flags);
+}
+
+static int raw_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
+{
+    RawState *s = node->opaque;
+
+    return blk_co_pwrite_zeroes(node->file->node, req->offset + s->offset, req->bytes, req->flags);
+}
+
+static int raw_co_discard(BlkNode *node, BlkRequest *req)
+{
+    RawState *s = node->opaque;
+
+    return blk_co_discard(node->file->node, req->offset + s->offset, req->bytes);
+}
+
+static int raw_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status)
+{
+    RawState *s = node->opaque;
+
+    return blk_co_block_status_above(node->file->node, NULL, offset + s->offset, bytes, status);
+}
+
+static int raw_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
+{
+    RawState *s = node->opaque;
+
+    if (s->fixed_size) {
+        return blk_error(error, -ENOTSUP, "Cannot resize a raw disk of fixed size");
+    }
+    if (length > BLK_MAX_LENGTH - s->offset) {
+        return blk_error(error, -EFBIG, "Length %" PRIu64 " is too large for a disk at offset %" PRIu64, length,
+                         s->offset);
+    }
+    int ret = blk_co_truncate(node->file->node, s->offset + length, prealloc, error);
+    if (ret == 0) {
+        node->length = node->file->node->length - s->offset;
+    }
+    return ret;
+}
+
+static int raw_co_info(BlkNode *node, BlkInfo *info, GError **error)
+{
+    return blk_co_info(node->file->node, info, error);
+}
+
+static int raw_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error)
+{
+    return blk_co_truncate(file, blk_options_uint(options, "size"),
+                           prealloc_modes[blk_options_enum(options, "preallocation")], error);
+}
+
+const BlkDriver blk_driver_raw = {
+    .name = "raw",
+    .kind = BLK_FORMAT,
+    .help = "the bytes of the file, or of a window of it",
+    .options = raw_options,
+    .create_options = raw_create_options,
+    .instance_size = sizeof(RawState),
+    .probe = raw_probe,
+    .co_open = raw_co_open,
+    .refresh_limits = raw_refresh_limits,
+    .child_perm = raw_child_perm,
+    .co_preadv = raw_co_preadv,
+    .co_pwritev = raw_co_pwritev,
+    .co_pwrite_zeroes = raw_co_pwrite_zeroes,
+    .co_discard = raw_co_discard,
+    .co_block_status = raw_co_block_status,
+    .co_truncate = raw_co_truncate,
+    .co_info = raw_co_info,
+    .co_create = raw_co_create,
+};
