@@ -1,1 +1,329 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * codec.c - raw deflate and zstd.
+ *
+ * Deflate is libdeflate's if it is built in, else zlib's; both write and read the same format, with distances up to
+ * 32 KiB. A reader that inflates a cluster into one buffer decodes them whatever window it announces, so there is no
+ * need for the small windows of old writers.
+ *
+ * Default levels, measured on 64 KiB clusters of two archives, of programs with their documentation and of shared
+ * libraries (ratio of each, MB/s on one core):
+ *
+ *     libdeflate 1              0.329  0.406   200        zlib 6, 4 KiB window     0.343  0.401    34
+ *     libdeflate 2 (default)    0.319  0.391   125        zlib 6, 32 KiB (default) 0.307  0.381    30
+ *     libdeflate 6              0.304  0.377    70        zstd 3 (default)         0.322  0.390   195
+ *
+ * zstd frames carry a checksum of their content. They are decoded one by one straight into the caller's buffer, which
+ * needs no window, whatever their headers ask for.
+ *
+ * Limitations: one thread keeps one deflate compressor, of the level used last.
+ */
+#include "config.h"
+
+#include <string.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#ifdef HAVE_LIBDEFLATE
+#include <libdeflate.h>
+#define DEFLATE_LEVEL_DEFAULT 2
+#define DEFLATE_LEVEL_MAX 12
+#else
+#include <zlib.h>
+#define DEFLATE_LEVEL_DEFAULT 6
+#define DEFLATE_LEVEL_MAX 9
+#define DEFLATE_WINDOW_BITS (-15)      /* negative: raw deflate */
+#define DEFLATE_MEM_LEVEL 9
+#endif
+
+#include <core/codec.h>
+
+#define ZSTD_LEVEL_DEFAULT 3
+#define ZSTD_LEVEL_MAX 22
+
+struct BlkCodec {
+    BlkCodecType type;
+    int level;
+};
+
+/* What one thread reuses. */
+typedef struct CodecCache {
+#ifdef HAVE_LIBDEFLATE
+    struct libdeflate_compressor *deflate;
+    struct libdeflate_decompressor *inflate;
+#else
+    z_stream deflate, inflate;
+    bool has_inflate;
+#endif
+    int deflate_level;      /* of deflate; 0: there is none */
+    ZSTD_CCtx *zstd_compress;
+    ZSTD_DCtx *zstd_decompress;
+} CodecCache;
+
+static void cache_free(gpointer data)
+{
+    CodecCache *cache = data;
+
+#ifdef HAVE_LIBDEFLATE
+    if (cache->deflate != NULL) {
+        libdeflate_free_compressor(cache->deflate);
+    }
+    if (cache->inflate != NULL) {
+        libdeflate_free_decompressor(cache->inflate);
+    }
+#else
+    if (cache->deflate_level != 0) {
+        deflateEnd(&cache->deflate);
+    }
+    if (cache->has_inflate) {
+        inflateEnd(&cache->inflate);
+    }
+#endif
+    ZSTD_freeCCtx(cache->zstd_compress);
+    ZSTD_freeDCtx(cache->zstd_decompress);
+    g_free(cache);
+}
+
+static CodecCache *cache_get(void)
+{
+    static GPrivate per_thread = G_PRIVATE_INIT(cache_free);
+    CodecCache *cache = g_private_get(&per_thread);
+
+    if (cache == NULL) {
+        cache = g_new0(CodecCache, 1);
+        g_private_set(&per_thread, cache);
+    }
+    return cache;
+}
+
+BlkCodec *blk_codec_new(BlkCodecType type, int level, GError **error)
+{
+    bool zstd = type == BLK_CODEC_ZSTD;
+    int max = zstd ? ZSTD_LEVEL_MAX : DEFLATE_LEVEL_MAX;
+    BlkCodec *codec;
+
+    if (level != -1 && (level < 1 || level > max)) {
+        blk_error(error, -EINVAL, "%s has the compression levels 1 to %d, not %d", zstd ? "zstd" : "deflate", max,
+                  level);
+        return NULL;
+    }
+    codec = g_new0(BlkCodec, 1);
+    codec->type = type;
+    codec->level = level != -1 ? level : zstd ? ZSTD_LEVEL_DEFAULT : DEFLATE_LEVEL_DEFAULT;
+    return codec;
+}
+
+void blk_codec_free(BlkCodec *codec)
+{
+    g_free(codec);
+}
+
+/* ---- deflate ---- */
+
+#ifdef HAVE_LIBDEFLATE
+
+static gssize deflate_compress(int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecCache *cache = cache_get();
+    size_t bytes;
+
+    if (cache->deflate_level != level) {
+        if (cache->deflate != NULL) {
+            libdeflate_free_compressor(cache->deflate);
+        }
+        cache->deflate = libdeflate_alloc_compressor(level);
+        cache->deflate_level = cache->deflate != NULL ? level : 0;
+    }
+    if (cache->deflate == NULL) {
+        return -ENOMEM;
+    }
+    bytes = libdeflate_deflate_compress(cache->deflate, src, src_bytes, dst, dst_bytes);
+    return bytes != 0 ? (gssize)bytes : -ENOSPC;
+}
+
+static int deflate_decompress(void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecCache *cache = cache_get();
+
+    if (cache->inflate == NULL) {
+        cache->inflate = libdeflate_alloc_decompressor();
+        if (cache->inflate == NULL) {
+            return -ENOMEM;
+        }
+    }
+    /* Without a place for the true length, anything but dst_bytes is an error. */
+    return libdeflate_deflate_decompress(cache->inflate, src, src_bytes, dst, dst_bytes, NULL) == LIBDEFLATE_SUCCESS
+           ? 0 : -EIO;
+}
+
+#else
+
+static gssize deflate_compress(int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecCache *cache = cache_get();
+
+    if (cache->deflate_level != level) {
+        if (cache->deflate_level != 0) {
+            deflateEnd(&cache->deflate);
+            cache->deflate_level = 0;
+        }
+        if (deflateInit2(&cache->deflate, level, Z_DEFLATED, DEFLATE_WINDOW_BITS, DEFLATE_MEM_LEVEL,
+                         Z_DEFAULT_STRATEGY) != Z_OK) {
+            return -ENOMEM;
+        }
+        cache->deflate_level = level;
+    }
+    deflateReset(&cache->deflate);
+    cache->deflate.next_in = (Bytef *)src;
+    cache->deflate.avail_in = src_bytes;
+    cache->deflate.next_out = dst;
+    cache->deflate.avail_out = dst_bytes;
+    return deflate(&cache->deflate, Z_FINISH) == Z_STREAM_END ? (gssize)cache->deflate.total_out : -ENOSPC;
+}
+
+static int deflate_decompress(void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecCache *cache = cache_get();
+
+    if (!cache->has_inflate) {
+        if (inflateInit2(&cache->inflate, DEFLATE_WINDOW_BITS) != Z_OK) {
+            return -ENOMEM;
+        }
+        cache->has_inflate = true;
+    }
+    inflateReset(&cache->inflate);
+    cache->inflate.next_in = (Bytef *)src;
+    cache->inflate.avail_in = src_bytes;
+    cache->inflate.next_out = dst;
+    cache->inflate.avail_out = dst_bytes;
+    return inflate(&cache->inflate, Z_FINISH) == Z_STREAM_END && cache->inflate.avail_out == 0 ? 0 : -EIO;
+}
+
+#endif
+
+/* ---- zstd ---- */
+
+static gssize zstd_compress(int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecCache *cache = cache_get();
+    size_t bytes;
+
+    if (cache->zstd_compress == NULL) {
+        cache->zstd_compress = ZSTD_createCCtx();
+        if (cache->zstd_compress == NULL) {
+            return -ENOMEM;
+        }
+    }
+    ZSTD_CCtx_setParameter(cache->zstd_compress, ZSTD_c_compressionLevel, level);
+    ZSTD_CCtx_setParameter(cache->zstd_compress, ZSTD_c_checksumFlag, 1);
+    bytes = ZSTD_compress2(cache->zstd_compress, dst, dst_bytes, src, src_bytes);
+    if (!ZSTD_isError(bytes)) {
+        return bytes;
+    }
+    switch (ZSTD_getErrorCode(bytes)) {
+    case ZSTD_error_dstSize_tooSmall:
+        return -ENOSPC;
+    case ZSTD_error_memory_allocation:
+        return -ENOMEM;
+    default:
+        return -EIO;
+    }
+}
+
+/* A frame of the current format, or one to be skipped; the library may know older formats as well. */
+static bool zstd_is_frame(const uint8_t *src, size_t src_bytes)
+{
+    uint32_t magic;
+
+    if (src_bytes < sizeof(magic)) {
+        return false;
+    }
+    memcpy(&magic, src, sizeof(magic));
+    magic = GUINT32_FROM_LE(magic);
+    return magic == ZSTD_MAGICNUMBER || (magic & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START;
+}
+
+static int zstd_decompress(uint8_t *dst, size_t dst_bytes, const uint8_t *src, size_t src_bytes)
+{
+    CodecCache *cache = cache_get();
+
+    if (cache->zstd_decompress == NULL) {
+        cache->zstd_decompress = ZSTD_createDCtx();
+        if (cache->zstd_decompress == NULL) {
+            return -ENOMEM;
+        }
+    }
+    while (dst_bytes > 0) {
+        size_t frame_bytes, decoded;
+
+        if (!zstd_is_frame(src, src_bytes)) {
+            return -EIO;
+        }
+        frame_bytes = ZSTD_findFrameCompressedSize(src, src_bytes);
+        if (ZSTD_isError(frame_bytes)) {
+            return -EIO;
+        }
+        decoded = ZSTD_decompressDCtx(cache->zstd_decompress, dst, dst_bytes, src, frame_bytes);
+        if (ZSTD_isError(decoded)) {
+            return ZSTD_getErrorCode(decoded) == ZSTD_error_memory_allocation ? -ENOMEM : -EIO;
+        }
+        dst += decoded;
+        dst_bytes -= decoded;
+        src += frame_bytes;
+        src_bytes -= frame_bytes;
+    }
+    return 0;
+}
+
+/* ---- both ---- */
+
+gssize blk_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    return codec->type == BLK_CODEC_ZSTD ? zstd_compress(codec->level, dst, dst_bytes, src, src_bytes)
+                                         : deflate_compress(codec->level, dst, dst_bytes, src, src_bytes);
+}
+
+int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    return codec->type == BLK_CODEC_ZSTD ? zstd_decompress(dst, dst_bytes, src, src_bytes)
+                                         : deflate_decompress(dst, dst_bytes, src, src_bytes);
+}
+
+typedef struct CodecJob {
+    const BlkCodec *codec;
+    void *dst;
+    size_t dst_bytes;
+    const void *src;
+    size_t src_bytes;
+    gssize compressed;
+} CodecJob;
+
+static int compress_job(void *arg)
+{
+    CodecJob *job = arg;
+
+    job->compressed = blk_codec_compress(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes);
+    return 0;
+}
+
+static int decompress_job(void *arg)
+{
+    CodecJob *job = arg;
+
+    return blk_codec_decompress(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes);
+}
+
+gssize blk_co_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecJob job = { .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes };
+    int ret = blk_co_offload(compress_job, &job);
+
+    return ret < 0 ? ret : job.compressed;
+}
+
+int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    CodecJob job = { .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes };
+
+    return blk_co_offload(decompress_job, &job);
+}
