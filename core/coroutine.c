@@ -19,7 +19,6 @@
 #include "core/coroutine.h"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #ifndef __has_feature
@@ -109,6 +108,7 @@ static void run_functions(void)
     BlkCo *co = current;
 
     end_enter(co);
+    g_clear_pointer(&co->beginning, g_free);
     while (co->fn) {
         co->ret = co->fn(co->opaque);
         co->fn = NULL;
@@ -116,22 +116,6 @@ static void run_functions(void)
     }
     begin_leave(co, true);
     siglongjmp(*co->back, 1);
-}
-
-static void enter_new_stack(BlkCo *co)
-{
-    ucontext_t context;
-
-    if (getcontext(&context) != 0) {
-        g_error("getcontext: %s", g_strerror(errno));
-    }
-    context.uc_link = NULL;
-    context.uc_stack.ss_sp = stack_of(co);
-    context.uc_stack.ss_size = STACK_BYTES;
-    makecontext(&context, run_functions, 0);
-    co->started = true;
-    setcontext(&context);
-    g_error("setcontext: %s", g_strerror(errno));
 }
 
 bool blk_coroutine_enter(BlkCo *co)
@@ -147,7 +131,9 @@ bool blk_coroutine_enter(BlkCo *co)
         if (co->started) {
             siglongjmp(co->env, 1);
         }
-        enter_new_stack(co);
+        co->started = true;
+        setcontext(co->beginning);
+        g_error("setcontext: %s", g_strerror(errno));
     }
     end_leave(fake_stack);
     co = current;
@@ -172,6 +158,21 @@ BlkContext *blk_co_context(void)
 
 /* ---- stacks ---- */
 
+/* On the heap: the frame of a function that leaves by setcontext() would stay poisoned for AddressSanitizer. */
+static ucontext_t *make_beginning(const BlkCo *co)
+{
+    ucontext_t *context = g_new0(ucontext_t, 1);
+
+    if (getcontext(context) != 0) {
+        g_error("getcontext: %s", g_strerror(errno));
+    }
+    context->uc_link = NULL;
+    context->uc_stack.ss_sp = stack_of(co);
+    context->uc_stack.ss_size = STACK_BYTES;
+    makecontext(context, run_functions, 0);
+    return context;
+}
+
 BlkCo *blk_coroutine_new(BlkContext *ctx)
 {
     BlkCo *co = g_new0(BlkCo, 1);
@@ -182,6 +183,7 @@ BlkCo *blk_coroutine_new(BlkContext *ctx)
     if (co->mapping == MAP_FAILED || mprotect(co->mapping, guard_bytes(), PROT_NONE) != 0) {
         g_error("no memory for the stack of a coroutine: %s", g_strerror(errno));
     }
+    co->beginning = make_beginning(co);
 #ifdef BLK_ASAN
     __lsan_register_root_region(stack_of(co), STACK_BYTES);
 #endif
@@ -204,6 +206,7 @@ void blk_coroutine_free(BlkCo *co)
 #ifdef BLK_TSAN
     __tsan_destroy_fiber(co->fibre);
 #endif
+    g_free(co->beginning);
     munmap(co->mapping, guard_bytes() + STACK_BYTES);
     g_free(co);
 }

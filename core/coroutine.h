@@ -10,6 +10,7 @@
 
 #include <blkstack/blkstack.h>
 #include <setjmp.h>
+#include <ucontext.h>
 
 typedef enum BlkCoState {
     BLK_CO_IDLE,        /* without a function */
@@ -27,6 +28,7 @@ struct BlkCo {
     BlkCoState state;
     bool started;
     BlkCo *next;            /* in the ready list or the idle list */
+    ucontext_t *beginning;  /* until it has started */
     sigjmp_buf env;         /* where it left off */
     sigjmp_buf *back;       /* the loop that entered it */
     void *mapping;          /* guard page, then the stack */

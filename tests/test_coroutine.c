@@ -186,7 +186,7 @@ END_TEST
 typedef struct Many {
     BlkCoQueue queue;
     unsigned n, asleep, done;
-    uint64_t sum;
+    uint64_t sum, damaged;
 } Many;
 
 static int one_of_many(void *opaque)
@@ -198,7 +198,7 @@ static int one_of_many(void *opaque)
     memset(filled, (int)number, sizeof(filled));
     blk_co_queue_wait(&m->queue);
     for (unsigned i = 0; i < sizeof(filled); i++) {
-        ck_assert_int_eq(filled[i], (char)number);
+        m->damaged += filled[i] != (char)number;
     }
     m->sum += number;
     m->done++;
@@ -233,6 +233,7 @@ START_TEST(ten_thousand_at_once)
 
         ck_assert_int_eq(blk_run(ctx, run_many, &m), 0);
         ck_assert_uint_eq(m.sum, (uint64_t)10000 * 9999 / 2);
+        ck_assert_uint_eq(m.damaged, 0);
     }
 }
 END_TEST
