@@ -4,9 +4,17 @@
  */
 #include "common/tool.h"
 
+/* Whether @text is written like a size, however large. */
+static bool looks_like_size(const char *text)
+{
+    text += strspn(text, "0123456789");
+    text += *text == '.' ? 1 + strspn(text + 1, "0123456789") : 0;
+    return text[0] == '\0' || (strchr("bBkKmMgGtTpPeE", text[0]) && text[1] == '\0');
+}
+
 int tool_parse_size(const char *text, uint64_t *bytes)
 {
-    uint64_t value;
+    uint64_t value = UINT64_MAX;
 
     while (g_ascii_isspace(*text)) {
         text++;
@@ -14,7 +22,10 @@ int tool_parse_size(const char *text, uint64_t *bytes)
     if (*text == '+') {
         text++;
     }
-    if (!g_ascii_isdigit(*text) || !blk_parse_size(text, &value)) {
+    if (!g_ascii_isdigit(*text)) {
+        return -EINVAL;
+    }
+    if (!blk_parse_size(text, &value) && !looks_like_size(text)) {
         return -EINVAL;
     }
     if (value > INT64_MAX) {

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * info.c - blkstack-img info.
+ *
+ * Opens the image's own metadata only; with --backing-chain the chain as well, by the rules that hold for every use of it.
+ * JSON members come in a fixed order.
+ */
+#include "img/img.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+typedef struct InfoArgs {
+    ImgArgs common;
+    bool chain;
+} InfoArgs;
+
+static bool parse_args(InfoArgs *args, int argc, char **argv)
+{
+    enum { OPTION_BACKING_CHAIN = IMG_OPTION_OWN };
+    static const struct option long_options[] = {
+        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        { "backing-chain", no_argument, NULL, OPTION_BACKING_CHAIN },
+        IMG_LONG_END,
+    };
+    int c;
+
+    while ((c = img_next_option(&args->common, argc, argv, ":hf:U", long_options)) != -1) {
+        if (c == IMG_STOP) {
+            return false;
+        }
+        args->chain = true;
+    }
+    if (optind != argc - 1) {
+        args->common.status = img_usage_error("Expecting one image file name");
+        return false;
+    }
+    args->common.open.name = argv[optind];
+    args->common.open.metadata_only = !args->chain;
+    return img_args_valid(&args->common, 1);
+}
+
+/* ---- JSON ---- */
+
+static void add_string(JsonObject *object, const char *name, const char *value)
+{
+    if (value) {
+        json_object_set_string_member(object, name, value);
+    }
+}
+
+static void add_flag(JsonObject *object, const char *name, bool value)
+{
+    if (value) {
+        json_object_set_boolean_member(object, name, true);
+    }
+}
+
+static JsonObject *image_to_json(BlkNode *node, const BlkInfo *info)
+{
+    JsonObject *object = json_object_new();
+
+    if (info->snapshots && json_array_get_length(info->snapshots) > 0) {
+        json_object_set_array_member(object, "snapshots", json_array_ref(info->snapshots));
+    }
+    add_string(object, "backing-filename-format", info->backing_format);
+    json_object_set_int_member(object, "virtual-size", blk_node_length(node));
+    json_object_set_string_member(object, "filename", blk_node_filename(node));
+    if (info->cluster_size) {
+        json_object_set_int_member(object, "cluster-size", info->cluster_size);
+    }
+    json_object_set_string_member(object, "format", blk_node_driver_name(node));
+    if (info->has_allocated) {
+        json_object_set_int_member(object, "actual-size", info->allocated_bytes);
+    }
+    add_flag(object, "encrypted", info->encrypted);
+    if (info->specific) {
+        JsonObject *specific = json_object_new();
+
+        json_object_set_string_member(specific, "type", blk_node_driver_name(node));
+        json_object_set_object_member(specific, "data", json_object_ref(info->specific));
+        json_object_set_object_member(object, "format-specific", specific);
+    }
+    if (info->backing_filename) {
+        add_string(object, "full-backing-filename", info->full_backing_filename);
+    }
+    add_string(object, "backing-filename", info->backing_filename);
+    if (node->driver->kind != BLK_PROTOCOL) {
+        json_object_set_boolean_member(object, "dirty-flag", info->dirty);
+    }
+    return object;
+}
+
+/* ---- for people ---- */
+
+static void print_value(JsonNode *value, unsigned depth);
+
+static void print_members(JsonObject *object, unsigned depth)
+{
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, object);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        g_autofree char *label = g_strdelimit(g_strdup(name), "-", ' ');
+
+        printf("%*s%s:", depth * 4, "", label);
+        print_value(value, depth);
+    }
+}
+
+static void print_elements(JsonArray *array, unsigned depth)
+{
+    for (unsigned i = 0; i < json_array_get_length(array); i++) {
+        printf("%*s[%u]:", depth * 4, "", i);
+        print_value(json_array_get_element(array, i), depth);
+    }
+}
+
+/* The rest of the line that begins with the label, and what is below it. */
+static void print_value(JsonNode *value, unsigned depth)
+{
+    if (JSON_NODE_HOLDS_OBJECT(value)) {
+        putchar('\n');
+        print_members(json_node_get_object(value), depth + 1);
+    } else if (JSON_NODE_HOLDS_ARRAY(value)) {
+        putchar('\n');
+        print_elements(json_node_get_array(value), depth + 1);
+    } else if (JSON_NODE_HOLDS_NULL(value)) {
+        printf(" null\n");
+    } else if (json_node_get_value_type(value) == G_TYPE_STRING) {
+        printf(" %s\n", json_node_get_string(value));
+    } else if (json_node_get_value_type(value) == G_TYPE_BOOLEAN) {
+        printf(" %s\n", json_node_get_boolean(value) ? "true" : "false");
+    } else {
+        printf(" %" PRId64 "\n", (int64_t)json_node_get_int(value));
+    }
+}
+
+static int64_t snapshot_number(JsonObject *snapshot, const char *name)
+{
+    return json_object_get_int_member_with_default(snapshot, name, 0);
+}
+
+static void print_snapshot(JsonObject *snapshot)
+{
+    g_autofree char *size = tool_size_text(snapshot_number(snapshot, "vm-state-size"));
+    int64_t clock = snapshot_number(snapshot, "vm-clock-sec");
+    time_t seconds = snapshot_number(snapshot, "date-sec");
+    g_autofree char *clock_text = g_strdup_printf("%02d:%02d:%02d.%03d", (int)(clock / 3600), (int)(clock / 60 % 60),
+        (int)(clock % 60), (int)(snapshot_number(snapshot, "vm-clock-nsec") / 1000000));
+    char date[64] = "";
+    struct tm tm;
+
+    if (localtime_r(&seconds, &tm)) {
+        strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+    }
+    printf("%-9s %-16s %8s %20s %13s", json_object_get_string_member_with_default(snapshot, "id", ""),
+           json_object_get_string_member_with_default(snapshot, "name", ""), size, date, clock_text);
+    if (json_object_has_member(snapshot, "icount")) {
+        printf(" %10" PRId64, snapshot_number(snapshot, "icount"));
+    }
+    putchar('\n');
+}
+
+static void print_snapshots(JsonArray *snapshots)
+{
+    printf("Snapshot list:\n%-9s %-16s %8s %20s %13s %10s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+    for (unsigned i = 0; i < json_array_get_length(snapshots); i++) {
+        print_snapshot(json_array_get_object_element(snapshots, i));
+    }
+}
+
+static void print_backing(const BlkInfo *info)
+{
+    printf("backing file: %s", info->backing_filename);
+    if (!info->full_backing_filename) {
+        printf(" (cannot determine actual path)");
+    } else if (strcmp(info->backing_filename, info->full_backing_filename) != 0) {
+        printf(" (actual path: %s)", info->full_backing_filename);
+    }
+    putchar('\n');
+    if (info->backing_format) {
+        printf("backing file format: %s\n", info->backing_format);
+    }
+}
+
+static void print_image(BlkNode *node, const BlkInfo *info)
+{
+    g_autofree char *length = tool_size_text(blk_node_length(node));
+    g_autofree char *allocated = info->has_allocated ? tool_size_text(info->allocated_bytes) : g_strdup("unavailable");
+
+    printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n", blk_node_filename(node),
+           blk_node_driver_name(node), length, blk_node_length(node), allocated);
+    if (info->encrypted) {
+        printf("encrypted: yes\n");
+    }
+    if (info->cluster_size) {
+        printf("cluster_size: %u\n", info->cluster_size);
+    }
+    if (info->dirty) {
+        printf("cleanly shut down: no\n");
+    }
+    if (info->backing_filename) {
+        print_backing(info);
+    }
+    if (info->snapshots && json_array_get_length(info->snapshots) > 0) {
+        print_snapshots(info->snapshots);
+    }
+    if (info->specific) {
+        printf("Format specific information:\n");
+        print_members(info->specific, 1);
+    }
+}
+
+/* ---- the chain ---- */
+
+static int add_image(BlkNode *node, const InfoArgs *args, JsonArray *images)
+{
+    GError *error = NULL;
+    BlkInfo info = { 0 };
+
+    if (blk_co_info(node, &info, &error) < 0) {
+        g_prefix_error(&error, "Could not get information about '%s': ", blk_node_filename(node));
+        tool_report(error);
+        blk_info_clear(&info);
+        return 1;
+    }
+    if (args->common.json) {
+        json_array_add_object_element(images, image_to_json(node, &info));
+    } else {
+        print_image(node, &info);
+    }
+    blk_info_clear(&info);
+    return 0;
+}
+
+static int show_images(BlkNode *node, const InfoArgs *args)
+{
+    g_autoptr(JsonArray) images = json_array_new();
+    g_autoptr(JsonNode) root = NULL;
+    int status = add_image(node, args, images);
+
+    while (status == 0 && args->chain && (node = blk_node_backing(node)) != NULL) {
+        if (!args->common.json) {
+            putchar('\n');
+        }
+        status = add_image(node, args, images);
+    }
+    if (status == 0 && args->common.json) {
+        root = args->chain ? json_node_init_array(json_node_alloc(), images)
+                           : json_node_copy(json_array_get_element(images, 0));
+        img_print_json(root);
+    }
+    return status;
+}
+
+int img_info(BlkContext *ctx, int argc, char **argv)
+{
+    InfoArgs args = { .chain = false };
+    GError *error = NULL;
+    BlkChild *user;
+    int status;
+
+    if (!parse_args(&args, argc, argv)) {
+        return args.common.status;
+    }
+    user = tool_co_open(ctx, &args.common.open, &error);
+    if (!user) {
+        tool_report(error);
+        return 1;
+    }
+    status = show_images(blk_child_node(user), &args);
+    blk_co_detach(user);
+    return status;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * main.c - blkstack-img: finds the subcommand and runs it.
+ */
+#include "config.h"
+#include "img/img.h"
+
+#include <stdio.h>
+
+const ImgCommand img_commands[] = {
+    { "check", "[--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [--data] [-T src_cache] [-U] filename",
+      "looks for errors in an image's metadata and repairs them", img_check },
+    { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
+      "tells whether two images have the same content", img_compare },
+    { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] "
+      "[-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] "
+      "[-r rate_limit] [-m num_coroutines] [-W] filename [filename2 [...]] output_filename",
+      "copies one or several images into another one", img_convert },
+    { "create", "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
+      "makes a new image", img_create },
+    { "info", "[--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename",
+      "shows what an image is", img_info },
+    { "map", "[--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename",
+      "shows where the content of an image lies", img_map },
+    { "resize", "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size",
+      "changes the length of an image", img_resize },
+    { NULL }
+};
+
+typedef struct Run {
+    BlkContext *ctx;
+    const ImgCommand *command;
+    int argc;
+    char **argv;
+} Run;
+
+static int run_command(void *opaque)
+{
+    Run *run = opaque;
+
+    return run->command->run(run->ctx, run->argc, run->argv);
+}
+
+static int start_command(const char *name, int argc, char **argv)
+{
+    Run run = { .command = img_commands, .argc = argc, .argv = argv };
+    GError *error = NULL;
+    int status;
+
+    while (run.command->name && strcmp(run.command->name, name) != 0) {
+        run.command++;
+    }
+    if (!run.command->name) {
+        return img_usage_error("Command not found: %s", name);
+    }
+    run.ctx = blk_context_new(NULL, &error);
+    if (!run.ctx) {
+        tool_report(error);
+        return 1;
+    }
+    status = blk_run(run.ctx, run_command, &run);
+    blk_context_free(run.ctx);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        IMG_LONG_HELP,
+        { "version", no_argument, NULL, 'V' },
+        IMG_LONG_END,
+    };
+    int c;
+
+    tool_set_program(argv[0]);
+    while ((c = getopt_long(argc, argv, "+:hV", long_options, NULL)) != -1) {
+        switch (c) {
+        case 'h':
+            return img_print_help();
+        case 'V':
+            printf("%s version %s\n", tool_program(), BLK_VERSION);
+            return 0;
+        default:
+            tool_option_error(c, argv);
+            fprintf(stderr, "Try '%s --help' for more information\n", tool_program());
+            return 1;
+        }
+    }
+    if (optind == argc) {
+        return img_usage_error("Not enough arguments");
+    }
+    argc -= optind;
+    argv += optind;
+    optind = 0;     /* getopt_long() starts anew */
+    return start_command(argv[0], argc, argv);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * new_image.c - the creation options of a format, for create and convert.
+ */
+#include "img/img.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+bool img_is_help(const char *text)
+{
+    g_auto(GStrv) words = g_strsplit(text, ",", -1);
+
+    return g_strv_contains((const char *const *)words, "help") || g_strv_contains((const char *const *)words, "?");
+}
+
+const BlkDriver *img_find_create_driver(BlkContext *ctx, const char *format, GError **error)
+{
+    const BlkDriver *driver = blk_driver_find(ctx, format);
+
+    if (!driver) {
+        blk_error(error, -EINVAL, "Unknown file format '%s'", format);
+        return NULL;
+    }
+    if (!driver->create_options || (driver->kind == BLK_FORMAT && !driver->co_create)) {
+        blk_error(error, -ENOTSUP, "Format driver '%s' does not support image creation", driver->name);
+        return NULL;
+    }
+    return driver;
+}
+
+static const char *type_text(BlkOptionType type)
+{
+    switch (type) {
+    case BLK_OPTION_BOOL:
+        return "bool (on/off)";
+    case BLK_OPTION_UINT:
+        return "num";
+    case BLK_OPTION_SIZE:
+        return "size";
+    default:
+        return "str";
+    }
+}
+
+static int compare_lines(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+int img_print_create_help(BlkContext *ctx, const char *format, bool with_filename)
+{
+    g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
+    GError *error = NULL;
+    const BlkDriver *driver = img_find_create_driver(ctx, format, &error);
+
+    if (!driver) {
+        tool_report(error);
+        return 1;
+    }
+    for (const BlkOption *option = driver->create_options; option->name; option++) {
+        g_autofree char *word = g_strdup_printf("%s=<%s>", option->name, type_text(option->type));
+
+        g_ptr_array_add(lines, g_strdup_printf("  %-22s - %s", word, option->help));
+    }
+    g_ptr_array_sort(lines, compare_lines);
+    if (with_filename) {
+        printf("Supported options:\n");
+    } else {
+        printf("Supported %s options:\n", driver->name);
+    }
+    for (unsigned i = 0; i < lines->len; i++) {
+        puts(g_ptr_array_index(lines, i));
+    }
+    return 0;
+}
+
+static void replace_member(JsonObject *object, const char *key, JsonNode *value, gpointer opaque)
+{
+    JsonObject *options = opaque;
+
+    json_object_set_member(options, key, json_node_copy(value));
+}
+
+bool img_add_create_options(JsonObject *options, const char *text, GError **error)
+{
+    g_autoptr(JsonObject) more = NULL;
+
+    if (*text == '\0') {
+        blk_error(error, -EINVAL, "Invalid option list: ");
+        return false;
+    }
+    more = blk_options_parse_keyval(text, NULL, error);
+    if (!more) {
+        return false;
+    }
+    json_object_foreach_member(more, replace_member, options);
+    return true;
+}
+
+BlkOptions *img_parse_create_options(const BlkDriver *driver, JsonObject *options, GError **error)
+{
+    const BlkOption *const tables[] = { driver->create_options, NULL };
+    g_autofree char *what = g_strdup_printf("format '%s'", driver->name);
+
+    return blk_options_parse(tables, options, what, error);
+}
+
+bool img_has_create_option(const BlkDriver *driver, const char *name)
+{
+    for (const BlkOption *option = driver->create_options; option->name; option++) {
+        if (strcmp(option->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
