@@ -1,1 +1,231 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * aio_uring.c - the I/O engine on io_uring.
+ *
+ *     submit() -> queue -> (poll: as many as fit) -> submission ring -> kernel -> completion ring -> coroutine
+ *
+ * Requests wait in a list on the stacks of their coroutines until the loop polls; then they go to the kernel together, with
+ * one system call that also waits. No more are in the ring than the completion ring can hold, so it never overflows. While
+ * the loop sleeps, a read of the context's eventfd is in the ring as well: other threads wake the loop by it.
+ *
+ * Needs Linux 5.11; on 6.1 and later completions are delivered only when the loop asks for them.
+ */
+#include "config.h"
+#include "core/loop.h"
+
+#ifdef HAVE_LIBURING
+
+#include <fcntl.h>
+#include <liburing.h>
+#include <unistd.h>
+
+#define RING_ENTRIES 256
+
+typedef struct UringState {
+    BlkContext *ctx;
+    struct io_uring ring;
+    BlkAioRequest *head, *tail;     /* not yet in the ring */
+    unsigned in_ring;               /* requests whose completion has not been seen */
+    bool event_armed;
+    uint64_t event_value;
+} UringState;
+
+static bool supports_operations(struct io_uring *ring)
+{
+    static const int needed[] = {
+        IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+    };
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    bool all = probe != NULL;
+
+    for (unsigned i = 0; all && i < G_N_ELEMENTS(needed); i++) {
+        all = io_uring_opcode_supported(probe, needed[i]);
+    }
+    io_uring_free_probe(probe);
+    return all && (ring->features & IORING_FEAT_EXT_ARG) && (ring->features & IORING_FEAT_NODROP);
+}
+
+static void *uring_create(BlkContext *ctx, GError **error)
+{
+    g_autofree UringState *s = g_new0(UringState, 1);
+    unsigned best = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
+                    IORING_SETUP_TASKRUN_FLAG;
+    int ret = io_uring_queue_init(RING_ENTRIES, &s->ring, best);
+
+    if (ret == -EINVAL) {
+        ret = io_uring_queue_init(RING_ENTRIES, &s->ring, 0);
+    }
+    if (ret < 0) {
+        blk_error_errno(error, ret, "cannot use the I/O engine 'io_uring' (BLKSTACK_AIO=threads works without it)");
+        return NULL;
+    }
+    if (!supports_operations(&s->ring)) {
+        io_uring_queue_exit(&s->ring);
+        blk_error(error, -ENOTSUP, "cannot use the I/O engine 'io_uring': this kernel's is too old "
+                  "(BLKSTACK_AIO=threads works without it)");
+        return NULL;
+    }
+    s->ctx = ctx;
+    return g_steal_pointer(&s);
+}
+
+static bool uring_submit(void *state, BlkAioRequest *req)
+{
+    UringState *s = state;
+
+    req->next = NULL;
+    if (s->head) {
+        s->tail->next = req;
+    } else {
+        s->head = req;
+    }
+    s->tail = req;
+    return false;
+}
+
+static void prepare(struct io_uring_sqe *sqe, BlkAioRequest *req)
+{
+    const struct iovec *vec = req->vec;
+
+    switch (req->op) {
+    case BLK_AIO_READ:
+        if (req->count == 1) {
+            io_uring_prep_read(sqe, req->fd, vec->iov_base, (unsigned)vec->iov_len, req->offset);
+        } else {
+            io_uring_prep_readv(sqe, req->fd, vec, req->count, req->offset);
+        }
+        break;
+    case BLK_AIO_WRITE:
+        if (req->count == 1) {
+            io_uring_prep_write(sqe, req->fd, vec->iov_base, (unsigned)vec->iov_len, req->offset);
+        } else {
+            io_uring_prep_writev(sqe, req->fd, vec, req->count, req->offset);
+        }
+        sqe->rw_flags = req->dsync ? RWF_DSYNC : 0;
+        break;
+    case BLK_AIO_FDATASYNC:
+        io_uring_prep_fsync(sqe, req->fd, IORING_FSYNC_DATASYNC);
+        break;
+    case BLK_AIO_FALLOCATE:
+        io_uring_prep_fallocate(sqe, req->fd, req->mode, (off_t)req->offset, (off_t)req->bytes);
+        break;
+    }
+    io_uring_sqe_set_data(sqe, req);
+}
+
+static void fill_ring(UringState *s)
+{
+    struct io_uring_sqe *sqe;
+
+    /* One place is the eventfd's. */
+    while (s->head && s->in_ring < s->ring.cq.ring_entries - 1 && io_uring_sq_space_left(&s->ring) > 1) {
+        sqe = io_uring_get_sqe(&s->ring);
+        prepare(sqe, s->head);
+        s->head = s->head->next;
+        s->in_ring++;
+    }
+}
+
+static void arm_event(UringState *s)
+{
+    struct io_uring_sqe *sqe = s->event_armed ? NULL : io_uring_get_sqe(&s->ring);
+
+    if (sqe) {
+        io_uring_prep_read(sqe, s->ctx->event_fd, &s->event_value, sizeof(s->event_value), 0);
+        io_uring_sqe_set_data(sqe, NULL);
+        s->event_armed = true;
+    }
+}
+
+static void reap(UringState *s)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head, n = 0;
+
+    io_uring_for_each_cqe(&s->ring, head, cqe) {
+        BlkAioRequest *req = io_uring_cqe_get_data(cqe);
+
+        n++;
+        if (req == NULL) {
+            s->event_armed = false;
+        } else {
+            s->in_ring--;
+            req->result = cqe->res;
+            blk_context_complete(s->ctx, req->co);
+        }
+    }
+    io_uring_cq_advance(&s->ring, n);
+}
+
+static void uring_poll(void *state, int64_t timeout_ns)
+{
+    UringState *s = state;
+    struct io_uring_cqe *cqe;
+    int ret;
+
+    fill_ring(s);
+    if (timeout_ns != 0) {
+        struct __kernel_timespec ts = { .tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000 };
+
+        arm_event(s);
+        ret = io_uring_submit_and_wait_timeout(&s->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
+    } else if (io_uring_sq_ready(&s->ring) > 0) {
+        ret = io_uring_submit_and_get_events(&s->ring);
+    } else {
+        ret = io_uring_peek_cqe(&s->ring, &cqe);
+    }
+    if (ret < 0 && ret != -ETIME && ret != -EINTR && ret != -EAGAIN && ret != -EBUSY) {
+        g_error("io_uring_enter: %s", g_strerror(-ret));
+    }
+    reap(s);
+}
+
+static void uring_destroy(void *state)
+{
+    UringState *s = state;
+    uint64_t one = 1;
+
+    g_assert(s->in_ring == 0 && s->head == NULL);
+    /* The kernel must not write to event_value any more when it is freed. */
+    while (s->event_armed) {
+        ssize_t written = write(s->ctx->event_fd, &one, sizeof(one));
+
+        g_assert(written == sizeof(one) || errno == EINTR);
+        uring_poll(s, 1000000);
+    }
+    io_uring_queue_exit(&s->ring);
+    g_free(s);
+}
+
+#else
+
+static void *uring_create(BlkContext *ctx, GError **error)
+{
+    blk_error(error, -ENOTSUP, "cannot use the I/O engine 'io_uring': it was not built in");
+    return NULL;
+}
+
+static bool uring_submit(void *state, BlkAioRequest *req)
+{
+    g_assert_not_reached();
+}
+
+static void uring_poll(void *state, int64_t timeout_ns)
+{
+    g_assert_not_reached();
+}
+
+static void uring_destroy(void *state)
+{
+    g_assert_not_reached();
+}
+
+#endif
+
+const BlkAioEngine blk_aio_uring = {
+    .name    = "io_uring",
+    .create  = uring_create,
+    .destroy = uring_destroy,
+    .submit  = uring_submit,
+    .poll    = uring_poll,
+};

@@ -1,1 +1,424 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * context.c - the context: one thread, one event loop, its coroutines.
+ *
+ * One turn of the loop:
+ *
+ *     run every coroutine that is ready  ->  the engine sends and reaps I/O, sleeping if nobody is ready
+ *       ->  finished jobs of the pools and expired timers make coroutines ready  ->  next turn
+ *
+ * When nobody is ready and nothing is outstanding, nothing can ever happen again: that is a bug in this program, and the
+ * loop aborts with a message rather than sleep for ever.
+ *
+ * Limitations: a sleeping coroutine cannot be cancelled from outside; freeing a context waits for all of them.
+ */
+#include "core/loop.h"
+
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_IDLE_COROUTINES 64
+#define MAX_IO_THREADS      16
+#define MAX_WORKERS         256
+
+/* ---- coroutines ---- */
+
+static void make_ready(BlkContext *ctx, BlkCo *co)
+{
+    co->state = BLK_CO_READY;
+    co->next = NULL;
+    if (ctx->ready_tail) {
+        ctx->ready_tail->next = co;
+    } else {
+        ctx->ready_head = co;
+    }
+    ctx->ready_tail = co;
+}
+
+void blk_context_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque, BlkCoGroup *group)
+{
+    BlkCo *co = ctx->idle;
+
+    if (co) {
+        ctx->idle = co->next;
+        ctx->n_idle--;
+    } else {
+        co = blk_coroutine_new(ctx);
+    }
+    co->fn = fn;
+    co->opaque = opaque;
+    co->group = group;
+    ctx->n_live++;
+    make_ready(ctx, co);
+}
+
+void blk_co_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque)
+{
+    blk_context_spawn(ctx, fn, opaque, NULL);
+}
+
+static void retire(BlkContext *ctx, BlkCo *co)
+{
+    if (co->group) {
+        blk_co_group_task_done(co->group, co->ret);
+    }
+    ctx->n_live--;
+    co->state = BLK_CO_IDLE;
+    if (ctx->n_idle < MAX_IDLE_COROUTINES) {
+        co->next = ctx->idle;
+        ctx->idle = co;
+        ctx->n_idle++;
+    } else {
+        blk_coroutine_free(co);
+    }
+}
+
+/* Those that become ready meanwhile wait for the next turn, so that I/O and timers get theirs. */
+static void run_ready(BlkContext *ctx)
+{
+    BlkCo *co = ctx->ready_head;
+
+    ctx->ready_head = ctx->ready_tail = NULL;
+    while (co) {
+        BlkCo *next = co->next;
+
+        co->state = BLK_CO_RUNNING;
+        if (blk_coroutine_enter(co)) {
+            retire(ctx, co);
+        }
+        co = next;
+    }
+}
+
+void blk_co_yield(void)
+{
+    BlkCo *co = blk_co_self();
+
+    g_assert(co != NULL);
+    co->state = BLK_CO_ASLEEP;
+    blk_coroutine_leave();
+}
+
+void blk_co_wake(BlkCo *co)
+{
+    g_assert(co->state == BLK_CO_ASLEEP);
+    make_ready(co->ctx, co);
+}
+
+void blk_co_reschedule(void)
+{
+    BlkCo *co = blk_co_self();
+
+    g_assert(co != NULL);
+    make_ready(co->ctx, co);
+    blk_coroutine_leave();
+}
+
+void blk_context_complete(BlkContext *ctx, BlkCo *co)
+{
+    g_assert(ctx->outstanding > 0);
+    ctx->outstanding--;
+    blk_co_wake(co);
+}
+
+/* ---- timers: a binary heap ---- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static bool timer_before(const BlkTimer *a, const BlkTimer *b)
+{
+    return a->deadline_ns != b->deadline_ns ? a->deadline_ns < b->deadline_ns : a->sequence < b->sequence;
+}
+
+static void timer_insert(GPtrArray *heap, BlkTimer *timer)
+{
+    unsigned at = heap->len;
+
+    g_ptr_array_add(heap, timer);
+    while (at > 0 && timer_before(timer, heap->pdata[(at - 1) / 2])) {
+        heap->pdata[at] = heap->pdata[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    heap->pdata[at] = timer;
+}
+
+static BlkTimer *timer_take_first(GPtrArray *heap)
+{
+    BlkTimer *first = heap->pdata[0];
+    BlkTimer *last = heap->pdata[heap->len - 1];
+    unsigned at = 0;
+
+    g_ptr_array_set_size(heap, (int)heap->len - 1);
+    for (unsigned child = 1; child < heap->len; child = 2 * at + 1) {
+        if (child + 1 < heap->len && timer_before(heap->pdata[child + 1], heap->pdata[child])) {
+            child++;
+        }
+        if (timer_before(last, heap->pdata[child])) {
+            break;
+        }
+        heap->pdata[at] = heap->pdata[child];
+        at = child;
+    }
+    if (heap->len > 0) {
+        heap->pdata[at] = last;
+    }
+    return first;
+}
+
+void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns)
+{
+    BlkTimer timer = { .deadline_ns = deadline_ns, .sequence = ctx->timer_sequence++, .co = blk_co_self() };
+
+    timer_insert(ctx->timers, &timer);
+    blk_co_yield();
+}
+
+void blk_co_sleep_ns(uint64_t ns)
+{
+    uint64_t deadline_ns;
+
+    if (!g_uint64_checked_add(&deadline_ns, now_ns(), ns)) {
+        deadline_ns = UINT64_MAX;
+    }
+    blk_co_sleep_until_ns(blk_co_context(), deadline_ns);
+}
+
+static void expire_timers(BlkContext *ctx)
+{
+    uint64_t now = ctx->timers->len > 0 ? now_ns() : 0;
+
+    while (ctx->timers->len > 0 && ((BlkTimer *)ctx->timers->pdata[0])->deadline_ns <= now) {
+        blk_co_wake(timer_take_first(ctx->timers)->co);
+    }
+}
+
+/* ---- jobs that other threads have finished ---- */
+
+void blk_context_finish_job(BlkContext *ctx, BlkJob *job)
+{
+    BlkJob *head = atomic_load(&ctx->finished);
+
+    do {
+        job->next = head;
+    } while (!atomic_compare_exchange_weak(&ctx->finished, &head, job));
+
+    if (atomic_exchange(&ctx->asleep, false)) {
+        uint64_t one = 1;
+
+        while (write(ctx->event_fd, &one, sizeof(one)) < 0) {
+            g_assert(errno == EINTR);
+        }
+    }
+}
+
+static void reap_jobs(BlkContext *ctx)
+{
+    BlkJob *job = atomic_exchange(&ctx->finished, NULL);
+    BlkJob *in_order = NULL;
+
+    while (job) {
+        BlkJob *next = job->next;
+
+        job->next = in_order;
+        in_order = job;
+        job = next;
+    }
+    while (in_order) {
+        BlkJob *next = in_order->next;
+
+        blk_context_complete(ctx, in_order->co);
+        in_order = next;
+    }
+}
+
+/* ---- the loop ---- */
+
+static bool can_progress(const BlkContext *ctx)
+{
+    return ctx->ready_head || ctx->outstanding > 0 || ctx->timers->len > 0;
+}
+
+static int64_t time_to_sleep(const BlkContext *ctx)
+{
+    if (ctx->ready_head) {
+        return 0;
+    }
+    if (ctx->timers->len == 0) {
+        return -1;
+    }
+
+    uint64_t deadline = ((BlkTimer *)ctx->timers->pdata[0])->deadline_ns;
+    uint64_t now = now_ns();
+
+    return deadline > now ? (int64_t)MIN(deadline - now, (uint64_t)INT64_MAX) : 0;
+}
+
+static void turn(BlkContext *ctx)
+{
+    int64_t timeout_ns;
+
+    if (!can_progress(ctx)) {
+        g_error("deadlock: %u coroutines are asleep and nothing is outstanding that could wake one", ctx->n_live);
+    }
+    run_ready(ctx);
+    if (!can_progress(ctx)) {
+        return;     /* the caller knows whether that is the end */
+    }
+    timeout_ns = time_to_sleep(ctx);
+    if (timeout_ns != 0) {
+        atomic_store(&ctx->asleep, true);
+        if (atomic_load(&ctx->finished)) {
+            timeout_ns = 0;
+        }
+    }
+    ctx->engine->poll(ctx->engine_state, timeout_ns);
+    atomic_store(&ctx->asleep, false);
+    reap_jobs(ctx);
+    expire_timers(ctx);
+}
+
+typedef struct RunState {
+    BlkCoFn *fn;
+    void *opaque;
+    int ret;
+    bool done;
+} RunState;
+
+static int run_entry(void *opaque)
+{
+    RunState *run = opaque;
+
+    run->ret = run->fn(run->opaque);
+    run->done = true;
+    return 0;
+}
+
+int blk_run(BlkContext *ctx, BlkCoFn *fn, void *opaque)
+{
+    RunState run = { .fn = fn, .opaque = opaque };
+
+    if (blk_co_self()) {
+        g_assert(blk_co_context() == ctx);
+        return fn(opaque);
+    }
+    g_assert(g_thread_self() == ctx->owner);
+    blk_co_spawn(ctx, run_entry, &run);
+    while (!run.done) {
+        turn(ctx);
+    }
+    return run.ret;
+}
+
+/* ---- making and freeing ---- */
+
+static int choose_engine(BlkContext *ctx, const char *aio, GError **error)
+{
+    static const BlkAioEngine *const engines[] = { &blk_aio_uring, &blk_aio_threads };
+    const char *wanted = aio ? aio : g_getenv("BLKSTACK_AIO");
+
+    if (wanted && *wanted == '\0') {
+        wanted = NULL;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(engines); i++) {
+        bool last = i + 1 == G_N_ELEMENTS(engines);
+
+        if (wanted && !g_str_equal(wanted, engines[i]->name)) {
+            continue;
+        }
+        ctx->engine_state = engines[i]->create(ctx, wanted || last ? error : NULL);
+        ctx->engine = engines[i];
+        if (ctx->engine_state) {
+            return 0;
+        }
+        if (wanted || last) {
+            return -EIO;
+        }
+    }
+    return blk_error(error, -EINVAL, "unknown I/O engine '%s': use 'io_uring' or 'threads'", wanted);
+}
+
+static int count_workers(unsigned *workers, GError **error)
+{
+    const char *text = g_getenv("BLKSTACK_WORKERS");
+    guint64 n = CLAMP(g_get_num_processors(), 1, MAX_WORKERS);
+
+    if (text && *text && !g_ascii_string_to_unsigned(text, 10, 1, MAX_WORKERS, &n, NULL)) {
+        return blk_error(error, -EINVAL, "BLKSTACK_WORKERS is '%s': it must be a number from 1 to %d", text, MAX_WORKERS);
+    }
+    *workers = (unsigned)n;
+    return 0;
+}
+
+static void free_runtime(BlkContext *ctx)
+{
+    while (ctx->idle) {
+        BlkCo *co = ctx->idle;
+
+        ctx->idle = co->next;
+        blk_coroutine_free(co);
+    }
+    blk_pool_free(ctx->workers);
+    blk_pool_free(ctx->io_threads);
+    if (ctx->engine_state) {
+        ctx->engine->destroy(ctx->engine_state);
+    }
+    if (ctx->event_fd >= 0) {
+        close(ctx->event_fd);
+    }
+    g_ptr_array_unref(ctx->timers);
+    g_free(ctx);
+}
+
+BlkContext *blk_context_new(const char *aio, GError **error)
+{
+    BlkContext *ctx = g_new0(BlkContext, 1);
+    unsigned workers = 0;
+
+    ctx->owner = g_thread_self();
+    ctx->timers = g_ptr_array_new();
+    ctx->event_fd = eventfd(0, EFD_CLOEXEC);
+    if (ctx->event_fd < 0) {
+        blk_error_errno(error, -errno, "cannot make an eventfd for the event loop");
+        free_runtime(ctx);
+        return NULL;
+    }
+    if (count_workers(&workers, error) < 0 || choose_engine(ctx, aio, error) < 0) {
+        free_runtime(ctx);
+        return NULL;
+    }
+    ctx->workers = blk_pool_new(ctx, "blk-worker", workers);
+    ctx->io_threads = blk_pool_new(ctx, "blk-io", MAX_IO_THREADS);
+    ctx->graph = blk_graph_new(ctx);
+    return ctx;
+}
+
+void blk_context_free(BlkContext *ctx)
+{
+    if (ctx == NULL) {
+        return;
+    }
+    g_assert(blk_co_self() == NULL && g_thread_self() == ctx->owner);
+    while (ctx->n_live > 0) {
+        turn(ctx);
+    }
+    blk_graph_free(ctx->graph);
+    free_runtime(ctx);
+}
+
+const char *blk_context_aio_name(const BlkContext *ctx)
+{
+    return ctx->engine->name;
+}
+
+BlkGraph *blk_context_graph(const BlkContext *ctx)
+{
+    return ctx->graph;
+}

@@ -1,1 +1,163 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * drain.c - requests in flight, and sections in which a node has none.
+ *
+ * A drained section holds the node and all nodes above it, topmost first: a node is gated when everything above it is
+ * idle, so that a request of a parent that is still under way always finds the gates below it open and can end.
+ *
+ * A request that finds the gate closed waits there. If the graph changes meanwhile it goes to the node that took the place
+ * of the one that it was sent to.
+ */
+#include "core/node.h"
+
+typedef struct BlkDrain {
+    BlkNode *node;              /* for which the section was begun */
+    GPtrArray *gated;           /* BlkNode *: it and all above */
+} BlkDrain;
+
+void blk_co_request_begin(BlkNode **node)
+{
+    BlkNodeCore *core = (*node)->core;
+    BlkGateWaiter waiter = { .node = *node, .co = blk_co_self() };
+
+    if (core->drained == 0) {
+        core->in_flight++;
+        return;
+    }
+    if (core->gate_last) {
+        core->gate_last->next = &waiter;
+    } else {
+        core->gate_first = &waiter;
+    }
+    core->gate_last = &waiter;
+    while (waiter.co) {
+        blk_co_yield();
+    }
+    *node = waiter.node;
+}
+
+void blk_request_end(BlkNode *node)
+{
+    g_assert(node->core->in_flight > 0);
+    if (--node->core->in_flight == 0) {
+        blk_co_queue_wake_all(&node->core->idle);
+    }
+}
+
+void blk_gate_redirect(BlkNode *from, BlkNode *to)
+{
+    BlkNodeCore *source = from->core, *target = to->core;
+
+    if (!source->gate_first) {
+        return;
+    }
+    for (BlkGateWaiter *waiter = source->gate_first; waiter; waiter = waiter->next) {
+        waiter->node = to;
+    }
+    if (target->gate_last) {
+        target->gate_last->next = source->gate_first;
+    } else {
+        target->gate_first = source->gate_first;
+    }
+    target->gate_last = source->gate_last;
+    source->gate_first = source->gate_last = NULL;
+}
+
+/* Those that waited count as in flight at once, before they run: nobody drains or closes the node in between. */
+static void open_gate(BlkNode *node)
+{
+    BlkGateWaiter *waiter = node->core->gate_first, *next;
+
+    node->core->gate_first = node->core->gate_last = NULL;
+    for (; waiter; waiter = next) {
+        BlkCo *co = waiter->co;
+
+        next = waiter->next;
+        waiter->co = NULL;
+        node->core->in_flight++;
+        blk_co_wake(co);
+    }
+}
+
+static bool all_above_gated(const BlkNode *node, const GPtrArray *gated)
+{
+    for (GList *l = node->core->parents.head; l; l = l->next) {
+        BlkNode *parent = ((BlkChild *)l->data)->parent;
+
+        if (parent && !g_ptr_array_find((GPtrArray *)gated, parent, NULL)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The topmost node at or above @node that is not in @gated, or NULL. */
+static BlkNode *next_to_gate(BlkNode *node, const GPtrArray *gated)
+{
+    BlkNode *found = NULL;
+
+    if (all_above_gated(node, gated)) {
+        return g_ptr_array_find((GPtrArray *)gated, node, NULL) ? NULL : node;
+    }
+    for (GList *l = node->core->parents.head; l && !found; l = l->next) {
+        BlkNode *parent = ((BlkChild *)l->data)->parent;
+
+        found = parent ? next_to_gate(parent, gated) : NULL;
+    }
+    return found;
+}
+
+void blk_co_drain_begin(BlkNode *node)
+{
+    BlkDrain *drain = g_new0(BlkDrain, 1);
+    BlkNode *next;
+
+    drain->node = node;
+    drain->gated = g_ptr_array_new();
+    g_ptr_array_add(blk_context_graph(node->ctx)->drains, drain);
+    /* Looked up anew each time: the graph may change while this waits. */
+    while ((next = next_to_gate(node, drain->gated))) {
+        g_ptr_array_add(drain->gated, next);
+        next->core->drained++;
+        blk_node_ref(next);
+        while (next->core->in_flight > 0) {
+            blk_co_queue_wait(&next->core->idle);
+        }
+        blk_co_unref(next);
+    }
+}
+
+void blk_drain_end(BlkNode *node)
+{
+    GPtrArray *drains = blk_context_graph(node->ctx)->drains;
+    BlkDrain *drain = NULL;
+
+    for (guint i = drains->len; i-- > 0 && !drain; ) {
+        BlkDrain *candidate = g_ptr_array_index(drains, i);
+
+        drain = candidate->node == node ? candidate : NULL;
+    }
+    g_assert(drain);
+    g_ptr_array_remove(drains, drain);
+    for (guint i = 0; i < drain->gated->len; i++) {
+        BlkNode *gated = g_ptr_array_index(drain->gated, i);
+
+        if (--gated->core->drained == 0) {
+            open_gate(gated);
+        }
+    }
+    g_ptr_array_unref(drain->gated);
+    g_free(drain);
+}
+
+void blk_drain_forget(BlkNode *node)
+{
+    GPtrArray *drains = blk_context_graph(node->ctx)->drains;
+
+    for (guint i = 0; i < drains->len; i++) {
+        BlkDrain *drain = g_ptr_array_index(drains, i);
+
+        g_assert(drain->node != node);
+        g_ptr_array_remove(drain->gated, node);
+    }
+}

@@ -1,1 +1,41 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * error.c - GError with the positive errno as its code.
+ */
+#include <blkstack/blkstack.h>
+
+GQuark blk_error_quark(void)
+{
+    return g_quark_from_static_string("blkstack");
+}
+
+static int G_GNUC_PRINTF(3, 0) set_error(GError **error, int ret, const char *format, va_list args, bool add_errno)
+{
+    g_assert(ret < 0);
+    if (error) {
+        g_autofree char *text = g_strdup_vprintf(format, args);
+
+        g_set_error(error, BLK_ERROR, -ret, "%s%s%s", text, add_errno ? ": " : "", add_errno ? g_strerror(-ret) : "");
+    }
+    return ret;
+}
+
+int blk_error(GError **error, int ret, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    set_error(error, ret, format, args, false);
+    va_end(args);
+    return ret;
+}
+
+int blk_error_errno(GError **error, int ret, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    set_error(error, ret, format, args, true);
+    va_end(args);
+    return ret;
+}

@@ -1,1 +1,603 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * open.c - from a tree of options to open nodes.
+ *
+ * A tree without "driver" means: the protocol of its file name where a format asks for its file, else the format that the
+ * first bytes look like. Such a detected format is not trusted: what it names (a backing file) is followed only to a plain
+ * file beside the image.
+ *
+ * Each backing file is opened on a stack of its own, since chains may be long.
+ */
+#include "core/node.h"
+
+#include "core/options.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#define PROBE_BYTES 2048
+
+/* What a node hands down to a child that it opens. */
+typedef struct OpenParent {
+    BlkNode *node;              /* (nullable): NULL while the format is being detected */
+    const BlkOpenFlags *flags;
+    BlkRole role;
+    bool below_format;
+    bool trusted;               /* the options come from the user or from a trusted image */
+    unsigned chain;
+} OpenParent;
+
+static const BlkOption filter_options[] = {
+    { "file", BLK_OPTION_NODE, "node that is filtered", .required = true },
+    { NULL },
+};
+
+static BlkNode *open_tree(BlkContext *ctx, JsonObject *given, const OpenParent *parent, GError **error);
+
+/* ---- options ---- */
+
+static bool table_has(const BlkOption *table, const char *name, bool node_only)
+{
+    for (; table && table->name; table++) {
+        if (strcmp(table->name, name) == 0 && (!node_only || table->type == BLK_OPTION_NODE)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool table_has_node(const BlkOption *table)
+{
+    for (; table && table->name; table++) {
+        if (table->type == BLK_OPTION_NODE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Options of every node, taken from @tree. */
+static BlkOptions *parse_common(JsonObject *tree, GError **error)
+{
+    const BlkOption *tables[] = { blk_node_options, NULL };
+    g_autoptr(JsonObject) common = json_object_new();
+
+    for (const BlkOption *option = blk_node_options; option->name; option++) {
+        g_autofree char *head = g_strndup(option->name, strcspn(option->name, "."));
+
+        if (json_object_has_member(tree, head)) {
+            json_object_set_member(common, head, json_object_dup_member(tree, head));
+        }
+    }
+    return blk_options_parse(tables, common, "node", error);
+}
+
+static bool given_or(const BlkOptions *options, const char *name, bool inherited)
+{
+    return blk_options_has(options, name) ? blk_options_bool(options, name) : inherited;
+}
+
+static int flags_from_options(const BlkOptions *options, const OpenParent *parent, BlkOpenFlags *flags, GError **error)
+{
+    static const BlkOpenFlags none;
+    const BlkOpenFlags *above = parent ? parent->flags : &none;
+    bool cow = parent && parent->role == BLK_ROLE_COW;
+
+    *flags = (BlkOpenFlags) {
+        .read_only = given_or(options, "read-only", above->read_only || cow),
+        .auto_read_only = given_or(options, "auto-read-only", above->auto_read_only && !cow),
+        .force_share = given_or(options, "force-share", above->force_share),
+        .no_flush = given_or(options, "cache.no-flush", above->no_flush),
+        .direct = given_or(options, "cache.direct", above->direct),
+        .no_backing = given_or(options, "metadata-only", above->no_backing),
+        /* Who opens a child has decided already whether to pass discards on. */
+        .unmap = blk_options_has(options, "discard") ? blk_options_enum(options, "discard") == 1 : parent != NULL,
+        .detect_zeroes = blk_options_enum(options, "detect-zeroes"),
+    };
+    if (flags->force_share && !flags->read_only) {
+        return blk_error(error, -EINVAL, "force-share=on can only be used with read-only images");
+    }
+    if (flags->detect_zeroes == 2 && !flags->unmap) {
+        return blk_error(error, -EINVAL, "detect-zeroes=unmap is not allowed without discard=unmap");
+    }
+    return 0;
+}
+
+static const char *string_member(JsonObject *tree, const char *name)
+{
+    JsonNode *value = json_object_get_member(tree, name);
+
+    return value && json_node_get_value_type(value) == G_TYPE_STRING ? json_node_get_string(value) : NULL;
+}
+
+/* Takes "filename" out of @tree: what its protocol makes of it. */
+static JsonObject *take_filename(BlkContext *ctx, JsonObject *tree, GError **error)
+{
+    const char *filename = string_member(tree, "filename");
+    JsonObject *protocol;
+
+    if (!filename) {
+        blk_error(error, -EINVAL, "The option 'filename' must be a string");
+        return NULL;
+    }
+    protocol = blk_filename_parse_protocol(ctx, filename, error);
+    if (protocol) {
+        json_object_remove_member(tree, "filename");
+    }
+    return protocol;
+}
+
+/* {"filename": x} becomes {"file": protocol of x}; for a filter the child is an image in that file. */
+static int wrap_filename(BlkContext *ctx, JsonObject *tree, bool filter, GError **error)
+{
+    JsonObject *protocol = take_filename(ctx, tree, error);
+
+    if (!protocol) {
+        return -EINVAL;
+    }
+    if (filter) {
+        JsonObject *image = json_object_new();
+
+        json_object_set_object_member(image, "file", protocol);
+        protocol = image;
+    }
+    json_object_set_object_member(tree, "file", protocol);
+    return 0;
+}
+
+static void add_member(JsonObject *object, const char *name, JsonNode *value, gpointer tree)
+{
+    json_object_set_member(tree, name, json_node_copy(value));
+}
+
+/* {"filename": x} becomes the protocol of x. */
+static int expand_protocol(BlkContext *ctx, JsonObject *tree, GError **error)
+{
+    g_autoptr(JsonObject) protocol = NULL;
+
+    if (!json_object_has_member(tree, "filename")) {
+        return blk_error(error, -EINVAL, "A node needs a 'driver' or a 'filename'");
+    }
+    protocol = take_filename(ctx, tree, error);
+    if (!protocol) {
+        return -EINVAL;
+    }
+    json_object_foreach_member(protocol, add_member, tree);
+    return 0;
+}
+
+/* ---- which driver ---- */
+
+static const BlkDriver *find_driver(BlkContext *ctx, const char *name, GError **error)
+{
+    const BlkDriver *driver = blk_driver_find(ctx, name);
+
+    if (!driver) {
+        g_autoptr(GPtrArray) names = g_ptr_array_new();
+        const char *near;
+
+        for (unsigned i = 0; (driver = blk_driver_nth(ctx, i)); i++) {
+            g_ptr_array_add(names, (gpointer)driver->name);
+        }
+        g_ptr_array_add(names, NULL);
+        near = blk_nearest_word(name, (const char *const *)names->pdata);
+        blk_error(error, -EINVAL, "Unknown driver '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "",
+                  near ? "'?" : "");
+    }
+    return driver;
+}
+
+/* Opens the "file" of @tree, puts its name there instead, and says what it looks like. */
+static const BlkDriver *detect_format(BlkContext *ctx, JsonObject *tree, const OpenParent *self, BlkNode **file,
+                                      GError **error)
+{
+    JsonNode *value = json_object_get_member(tree, "file");
+    const BlkDriver *driver = NULL;
+    g_autofree uint8_t *head = g_malloc0(PROBE_BYTES);
+    uint64_t bytes;
+    int ret, score;
+
+    if (JSON_NODE_HOLDS_OBJECT(value)) {
+        *file = open_tree(ctx, json_node_get_object(value), self, error);
+    } else if (string_member(tree, "file")) {
+        BlkNode *found = blk_node_find(ctx, string_member(tree, "file"));
+
+        *file = found ? blk_node_ref(found) : NULL;
+        if (!found) {
+            blk_error(error, -ENOENT, "Cannot find the node '%s'", string_member(tree, "file"));
+        }
+    } else {
+        blk_error(error, -EINVAL, "The option 'file' must be an object of options or the name of a node");
+    }
+    if (!*file) {
+        return NULL;
+    }
+    bytes = MIN(PROBE_BYTES, (*file)->length);
+    ret = blk_co_pread(*file, 0, bytes, head, 0);
+    if (ret < 0) {
+        blk_error_errno(error, ret, "Could not read image for determining its format");
+    } else {
+        driver = blk_driver_probe(ctx, head, bytes, blk_node_filename(*file), &score);
+        if (!driver) {
+            blk_error(error, -ENOENT, "Could not determine image format: No compatible driver found");
+        }
+    }
+    if (!driver) {
+        blk_co_unref(*file);
+        *file = NULL;
+        return NULL;
+    }
+    json_object_set_string_member(tree, "file", blk_node_name(*file));
+    return driver;
+}
+
+/* Completes @tree so far that its driver is known. @file: (out): open already, if the format was detected. */
+static const BlkDriver *choose_driver(BlkContext *ctx, JsonObject *tree, bool protocol, const OpenParent *self,
+                                      BlkNode **file, GError **error)
+{
+    const BlkDriver *driver;
+    const char *name;
+
+    if (!json_object_has_member(tree, "driver")) {
+        if (protocol) {
+            if (expand_protocol(ctx, tree, error) < 0) {
+                return NULL;
+            }
+        } else {
+            if (!json_object_has_member(tree, "file") && json_object_has_member(tree, "filename") &&
+                wrap_filename(ctx, tree, false, error) < 0) {
+                return NULL;
+            }
+            if (!json_object_has_member(tree, "file")) {
+                blk_error(error, -EINVAL, "A node needs a 'driver', a 'file' or a 'filename'");
+                return NULL;
+            }
+            return detect_format(ctx, tree, self, file, error);
+        }
+    }
+    name = string_member(tree, "driver");
+    if (!name) {
+        blk_error(error, -EINVAL, "The option 'driver' must be a string");
+        return NULL;
+    }
+    driver = find_driver(ctx, name, error);
+    if (driver && driver->kind != BLK_PROTOCOL && json_object_has_member(tree, "filename") &&
+        !json_object_has_member(tree, "file") && !table_has(driver->options, "filename", false) &&
+        wrap_filename(ctx, tree, driver->kind == BLK_FILTER && !protocol, error) < 0) {
+        return NULL;
+    }
+    return driver;
+}
+
+/* ---- one node ---- */
+
+static int call_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    if (node->driver->co_open) {
+        return node->driver->co_open(node, options, error);
+    }
+    if (node->driver->kind != BLK_FILTER) {
+        return 0;
+    }
+    return blk_co_open_child(node, options, "file", BLK_ROLE_FILTERED, error) ? 0 : -EINVAL;
+}
+
+static int finish_open(BlkNode *node, GError **error)
+{
+    BlkNode *below = blk_node_filtered(node);
+
+    if (below) {
+        node->length = below->length;
+        node->core->caps_follow = node->caps == below->caps;
+    }
+    if (node->length > BLK_MAX_LENGTH) {
+        return blk_error(error, -EFBIG, "The length of the image is too large: %" G_GUINT64_FORMAT " bytes",
+                         node->length);
+    }
+    blk_limits_refresh(node);
+    return blk_perm_refresh(node, NULL, error);
+}
+
+/* Opens @node, which is complete but for what its driver does. On failure it is gone. */
+static BlkNode *run_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    int ret = call_open(node, options, &local);
+
+    if (ret == 0) {
+        ret = finish_open(node, &local);
+    }
+    node->core->opener = NULL;
+    if (ret < 0) {
+        if (!local) {
+            blk_error_errno(&local, ret, "Could not open the node '%s' (%s)", blk_node_name(node), node->driver->name);
+        }
+        g_propagate_error(error, g_steal_pointer(&local));
+        blk_co_node_close(node);
+        return NULL;
+    }
+    node->core->open = true;
+    return node;
+}
+
+static BlkOptions *parse_all(const BlkDriver *driver, JsonObject *tree, GError **error)
+{
+    const BlkOption *tables[4] = { blk_node_options };
+    g_autofree char *what = g_strdup_printf("driver '%s'", driver->name);
+    unsigned n = 1;
+
+    if (driver->options) {
+        tables[n++] = driver->options;
+    }
+    if (driver->kind == BLK_FILTER && !table_has_node(driver->options)) {
+        tables[n++] = filter_options;
+    }
+    return blk_options_parse(tables, tree, what, error);
+}
+
+static BlkNode *open_with(BlkContext *ctx, const BlkDriver *driver, JsonObject *tree, const char *name, bool detected,
+                          bool below_format, const OpenParent *self, GError **error)
+{
+    g_autoptr(BlkOptions) options = NULL;
+    BlkNode *node;
+
+    json_object_set_string_member(tree, "driver", driver->name);
+    options = parse_all(driver, tree, error);
+    node = options ? blk_node_new(ctx, driver, name, error) : NULL;
+    if (!node) {
+        return NULL;
+    }
+    node->core->flags = *self->flags;
+    node->core->flags.trusted = !detected && self->trusted;
+    node->core->guard_head = detected && !driver->format;
+    node->core->below_format = below_format;
+    node->core->chain = self->chain;
+    node->core->opener = self->node;
+    node->core->options = json_object_ref(tree);
+    node->read_only = self->flags->read_only;
+    return run_open(node, options, error);
+}
+
+static BlkNode *open_tree(BlkContext *ctx, JsonObject *given, const OpenParent *parent, GError **error)
+{
+    g_autoptr(JsonObject) tree = blk_options_expand(given, error);
+    g_autoptr(BlkOptions) common = tree ? parse_common(tree, error) : NULL;
+    /* Where a format asks for its file, also through filters, nothing is detected. */
+    bool below_format = parent && (parent->role == BLK_ROLE_IMAGE || parent->role == BLK_ROLE_DATA ||
+                                   (parent->role == BLK_ROLE_FILTERED && parent->below_format));
+    bool detected = tree && !below_format && !json_object_has_member(tree, "driver");
+    BlkOpenFlags flags;
+    OpenParent self = {
+        .node = parent ? parent->node : NULL,
+        .flags = &flags,
+        .role = BLK_ROLE_IMAGE,
+        .trusted = !parent || parent->trusted,
+        .chain = parent ? parent->chain : 0,
+    };
+    const BlkDriver *driver;
+    BlkNode *file = NULL, *node;
+
+    if (!common || flags_from_options(common, parent, &flags, error) < 0) {
+        return NULL;
+    }
+    driver = choose_driver(ctx, tree, below_format, &self, &file, error);
+    node = driver ? open_with(ctx, driver, tree, blk_options_string(common, "node-name"), detected, below_format, &self,
+                              error) : NULL;
+    blk_co_unref(file);
+    return node;
+}
+
+BlkNode *blk_co_open(BlkContext *ctx, JsonObject *options, GError **error)
+{
+    return open_tree(ctx, options, NULL, error);
+}
+
+/* ---- children ---- */
+
+static BlkChild *attach_child(BlkNode *node, BlkNode *child, const char *name, BlkRole role, GError **error)
+{
+    BlkChild *edge;
+
+    if (node->driver->check_child && node->driver->check_child(node, child, error) < 0) {
+        return NULL;
+    }
+    if (role != BLK_ROLE_COW && child->read_only && node->core->flags.auto_read_only) {
+        node->read_only = true;
+    }
+    edge = blk_edge_new(node, child, name, role);
+    if (blk_perm_refresh(node, NULL, error) < 0) {
+        blk_co_edge_free(edge);
+        return NULL;
+    }
+    if (role == BLK_ROLE_COW) {
+        node->backing = edge;
+    } else if (role != BLK_ROLE_DATA) {
+        node->file = edge;
+    }
+    if (role == BLK_ROLE_FILTERED) {
+        node->caps = child->caps;
+    }
+    return edge;
+}
+
+typedef struct OpenCall {
+    BlkContext *ctx;
+    JsonObject *tree;
+    const OpenParent *parent;
+    GError **error;
+    BlkNode *result;
+    BlkCo *caller;
+    bool done;
+} OpenCall;
+
+static int open_call(void *opaque)
+{
+    OpenCall *call = opaque;
+
+    call->result = open_tree(call->ctx, call->tree, call->parent, call->error);
+    call->done = true;
+    blk_co_wake(call->caller);
+    return 0;
+}
+
+static BlkNode *open_on_new_stack(BlkContext *ctx, JsonObject *tree, const OpenParent *parent, GError **error)
+{
+    OpenCall call = { ctx, tree, parent, error, NULL, blk_co_self(), false };
+
+    blk_co_spawn(ctx, open_call, &call);
+    while (!call.done) {
+        blk_co_yield();
+    }
+    return call.result;
+}
+
+static BlkChild *open_and_attach(BlkNode *node, JsonObject *tree, const char *name, BlkRole role, bool trusted,
+                                 GError **error)
+{
+    bool cow = role == BLK_ROLE_COW;
+    OpenParent self = {
+        .node = node,
+        .flags = &node->core->flags,
+        .role = role,
+        .below_format = node->core->below_format,
+        .trusted = trusted,
+        .chain = node->core->chain + cow,
+    };
+    BlkChild *edge;
+    BlkNode *child;
+
+    child = cow ? open_on_new_stack(node->ctx, tree, &self, error) : open_tree(node->ctx, tree, &self, error);
+    if (!child) {
+        return NULL;
+    }
+    edge = attach_child(node, child, name, role, error);
+    blk_co_unref(child);
+    return edge;
+}
+
+BlkChild *blk_co_open_child(BlkNode *node, const BlkOptions *options, const char *name, BlkRole role, GError **error)
+{
+    JsonNode *value = blk_options_json(options, name);
+    BlkNode *child;
+
+    if (!value || JSON_NODE_HOLDS_NULL(value)) {
+        blk_error(error, -EINVAL, "The driver '%s' needs the option '%s': a node", node->driver->name, name);
+        return NULL;
+    }
+    if (JSON_NODE_HOLDS_OBJECT(value)) {
+        return open_and_attach(node, json_node_get_object(value), name, role, true, error);
+    }
+    child = blk_node_find(node->ctx, json_node_get_string(value));
+    if (!child) {
+        blk_error(error, -ENOENT, "Cannot find the node '%s' that the option '%s' names", json_node_get_string(value),
+                  name);
+        return NULL;
+    }
+    return attach_child(node, child, name, role, error);
+}
+
+/* ---- backing files ---- */
+
+/* The file name that relative names in @node start from. */
+static const char *own_filename(BlkNode *node)
+{
+    return blk_node_filename(node->file ? blk_node_skip_filters(node->file->node) : node);
+}
+
+char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error)
+{
+    return blk_filename_resolve(own_filename(node), name, error);
+}
+
+/* An image whose format was only detected may name nothing but a plain file beside itself. */
+static int check_untrusted(BlkNode *node, const char *name, GError **error)
+{
+    g_autofree char *own = g_path_get_dirname(own_filename(node)), *other = g_path_get_dirname(name);
+    struct stat own_dir, other_dir, file;
+    bool beside = !blk_filename_has_prefix(name) && stat(own, &own_dir) == 0 && stat(other, &other_dir) == 0 &&
+                  own_dir.st_dev == other_dir.st_dev && own_dir.st_ino == other_dir.st_ino;
+
+    if (beside && (lstat(name, &file) < 0 || S_ISREG(file.st_mode))) {
+        return 0;
+    }
+    return blk_error(error, -EPERM, "the format of '%s' was detected, not given, and its backing file '%s' is no plain "
+                     "file in the same directory; give the format '%s' if you trust the image", own_filename(node), name,
+                     node->driver->name);
+}
+
+/* Whether @name is the file of @node or of one that is being opened above it. */
+static int check_loop(BlkNode *node, const char *name, GError **error)
+{
+    struct stat st, own;
+
+    if (node->core->chain >= BLK_MAX_CHAIN) {
+        return blk_error(error, -ELOOP, "the backing chain is longer than %u images", BLK_MAX_CHAIN);
+    }
+    if (stat(name, &st) < 0) {
+        return 0;       /* opening it will say why, if it is a file at all */
+    }
+    for (; node; node = node->core->opener) {
+        if (node->file && stat(own_filename(node), &own) == 0 && own.st_dev == st.st_dev && own.st_ino == st.st_ino) {
+            return blk_error(error, -ELOOP, "the backing chain loops: '%s' is already part of it", name);
+        }
+    }
+    return 0;
+}
+
+static int open_backing_name(BlkNode *node, const char *stored, const char *format, GError **error)
+{
+    g_autofree char *name = blk_node_resolve_name(node, stored, error);
+    g_autoptr(JsonObject) tree = NULL;
+    bool trusted = node->core->flags.trusted;
+
+    if (!name) {
+        return -EINVAL;
+    }
+    if ((!trusted && check_untrusted(node, name, error) < 0) || check_loop(node, name, error) < 0) {
+        return -EPERM;
+    }
+    tree = blk_options_parse_filename(node->ctx, name, format, error);
+    if (!tree) {
+        return -EINVAL;
+    }
+    return open_and_attach(node, tree, "backing", BLK_ROLE_COW, trusted, error) ? 0 : -EINVAL;
+}
+
+/* The code of @error as a negative errno. */
+static int error_to_errno(const GError *error)
+{
+    return error->domain == BLK_ERROR && error->code > 0 ? -error->code : -EINVAL;
+}
+
+int blk_co_open_backing(BlkNode *node, const BlkOptions *options, const char *filename, const char *format,
+                        GError **error)
+{
+    static const char prefix[] = "Could not open backing file";
+    g_autoptr(GError) local = NULL;
+    int ret;
+
+    if (node->core->flags.no_backing) {
+        return 0;
+    }
+    if (blk_options_has(options, "backing")) {
+        JsonNode *value = blk_options_json(options, "backing");
+
+        if (!value || JSON_NODE_HOLDS_NULL(value) ||
+            blk_co_open_child(node, options, "backing", BLK_ROLE_COW, &local)) {
+            return 0;
+        }
+        ret = error_to_errno(local);
+    } else {
+        ret = filename ? open_backing_name(node, filename, format, &local) : 0;
+        if (ret == 0) {
+            return 0;
+        }
+        ret = error_to_errno(local);
+    }
+    if (g_str_has_prefix(local->message, prefix)) {
+        g_propagate_error(error, g_steal_pointer(&local));      /* one that lies deeper: said once */
+    } else {
+        g_propagate_prefixed_error(error, g_steal_pointer(&local), "%s '%s': ", prefix, filename ? filename : "");
+    }
+    return ret;
+}

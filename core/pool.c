@@ -1,1 +1,141 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * pool.c - a bounded pool of threads.
+ *
+ * Jobs wait in a list; a thread is started for a job that finds none idle, up to the maximum. Threads stay until the pool
+ * is freed. All signals are blocked in them, so that handlers run in the threads of the program.
+ */
+#include "core/loop.h"
+
+#include <signal.h>
+
+struct BlkPool {
+    BlkContext *ctx;
+    const char *name;
+    unsigned max_threads;
+    GPtrArray *threads;         /* of the loop's thread */
+
+    GMutex lock;                /* for what follows */
+    GCond work;
+    BlkJob *head, *tail;
+    unsigned waiting;           /* jobs in the list */
+    unsigned idle;              /* threads in g_cond_wait() */
+    bool stop;
+};
+
+static BlkJob *take_job(BlkPool *pool)
+{
+    BlkJob *job = NULL;
+
+    g_mutex_lock(&pool->lock);
+    while (pool->head == NULL && !pool->stop) {
+        pool->idle++;
+        g_cond_wait(&pool->work, &pool->lock);
+        pool->idle--;
+    }
+    job = pool->head;
+    if (job) {
+        pool->head = job->next;
+        pool->waiting--;
+    }
+    g_mutex_unlock(&pool->lock);
+    return job;
+}
+
+static void *pool_thread(void *opaque)
+{
+    BlkPool *pool = opaque;
+
+    for (BlkJob *job = take_job(pool); job; job = take_job(pool)) {
+        job->ret = job->fn(job->arg);
+        blk_context_finish_job(pool->ctx, job);
+    }
+    return NULL;
+}
+
+static bool start_thread(BlkPool *pool)
+{
+    sigset_t all, old;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+
+    GThread *thread = g_thread_try_new(pool->name, pool_thread, pool, NULL);
+
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (thread) {
+        g_ptr_array_add(pool->threads, thread);
+    }
+    return thread != NULL;
+}
+
+BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads)
+{
+    BlkPool *pool = g_new0(BlkPool, 1);
+
+    g_assert(max_threads > 0);
+    pool->ctx = ctx;
+    pool->name = name;
+    pool->max_threads = max_threads;
+    pool->threads = g_ptr_array_new();
+    g_mutex_init(&pool->lock);
+    g_cond_init(&pool->work);
+    return pool;
+}
+
+void blk_pool_free(BlkPool *pool)
+{
+    if (pool == NULL) {
+        return;
+    }
+    g_mutex_lock(&pool->lock);
+    g_assert(pool->head == NULL);
+    pool->stop = true;
+    g_cond_broadcast(&pool->work);
+    g_mutex_unlock(&pool->lock);
+    for (unsigned i = 0; i < pool->threads->len; i++) {
+        g_thread_join(pool->threads->pdata[i]);
+    }
+    g_ptr_array_unref(pool->threads);
+    g_cond_clear(&pool->work);
+    g_mutex_clear(&pool->lock);
+    g_free(pool);
+}
+
+void blk_pool_submit(BlkPool *pool, BlkJob *job)
+{
+    bool need_thread;
+
+    job->next = NULL;
+    g_mutex_lock(&pool->lock);
+    if (pool->head) {
+        pool->tail->next = job;
+    } else {
+        pool->head = job;
+    }
+    pool->tail = job;
+    pool->waiting++;
+    need_thread = pool->waiting > pool->idle;
+    if (pool->idle > 0) {
+        g_cond_signal(&pool->work);
+    }
+    g_mutex_unlock(&pool->lock);
+    if (need_thread && pool->threads->len < pool->max_threads && !start_thread(pool) && pool->threads->len == 0) {
+        g_error("cannot start any thread of the pool '%s'", pool->name);
+    }
+}
+
+int blk_co_pool_run(BlkPool *pool, int (*fn)(void *arg), void *arg)
+{
+    BlkJob job = { .fn = fn, .arg = arg, .co = blk_co_self() };
+
+    pool->ctx->outstanding++;
+    blk_pool_submit(pool, &job);
+    blk_co_yield();
+    return job.ret;
+}
+
+int blk_co_offload(int (*fn)(void *arg), void *arg)
+{
+    return blk_co_pool_run(blk_co_context()->workers, fn, arg);
+}

@@ -255,6 +255,8 @@ struct BlkDriver {
     /* What this node needs from a child when its own parents need @perm and share @shared. NULL: by role. */
     void (*child_perm)(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
                        unsigned *child_perm, unsigned *child_shared);
+    /* May @child become a child of @node, or stay one after the graph below it has changed? NULL: any node may. */
+    int (*check_child)(BlkNode *node, BlkNode *child, GError **error);
     /* Protocols: takes and gives locks; lowering never fails. */
     int (*set_perm)(BlkNode *node, unsigned perm, unsigned shared, GError **error);
 

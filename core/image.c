@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * image.c - what can be said about an image, and whether it is sound.
+ */
+#include "core/node.h"
+
+#include <string.h>
+
+/* The host space of a format is that of its files. */
+static int add_children(BlkNode *node, BlkInfo *info, GError **error)
+{
+    for (GList *l = node->core->children.head; l; l = l->next) {
+        BlkChild *edge = l->data;
+        BlkInfo below;
+        int ret;
+
+        if (edge->role == BLK_ROLE_COW) {
+            continue;
+        }
+        ret = blk_co_info(edge->node, &below, error);
+        if (ret < 0) {
+            return ret;
+        }
+        info->has_allocated |= below.has_allocated;
+        info->allocated_bytes += below.allocated_bytes;
+        blk_info_clear(&below);
+    }
+    return 0;
+}
+
+int blk_co_info(BlkNode *node, BlkInfo *info, GError **error)
+{
+    int ret = 0;
+
+    if (!node->driver->co_info && blk_node_filtered(node)) {
+        return blk_co_info(blk_node_filtered(node), info, error);
+    }
+    *info = (BlkInfo) { .cluster_size = node->limits.cluster_size };
+    if (node->driver->co_info) {
+        ret = node->driver->co_info(node, info, error);
+    }
+    if (ret == 0 && !info->has_allocated) {
+        ret = add_children(node, info, error);
+    }
+    if (ret < 0) {
+        blk_info_clear(info);
+    }
+    return ret;
+}
+
+void blk_info_clear(BlkInfo *info)
+{
+    g_free(info->backing_filename);
+    g_free(info->backing_format);
+    g_free(info->full_backing_filename);
+    g_clear_pointer(&info->snapshots, json_array_unref);
+    g_clear_pointer(&info->specific, json_object_unref);
+    *info = (BlkInfo) { .cluster_size = 0 };
+}
+
+int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
+{
+    *result = (BlkCheckResult) { .corruptions = 0 };
+    if (node->driver->co_check) {
+        return node->driver->co_check(node, options, result, error);
+    }
+    if (blk_node_filtered(node)) {
+        return blk_co_check(blk_node_filtered(node), options, result, error);
+    }
+    return blk_error(error, -ENOTSUP, "This image format does not support checks");
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loop.h - the inside of a context, for the files that make it up: the loop, the pools and the I/O engines.
+ *
+ * A coroutine that waits for the world registers one operation (an engine's request, a job of a pool or a timer) that
+ * lives on its stack, and sleeps. When the operation has ended the loop puts the coroutine on the ready list.
+ */
+#ifndef BLKSTACK_CORE_LOOP_H
+#define BLKSTACK_CORE_LOOP_H
+
+#include "core/aio.h"
+#include "core/context.h"
+#include "core/coroutine.h"
+#include "core/pool.h"
+
+#include <stdatomic.h>
+
+typedef struct BlkTimer {
+    uint64_t deadline_ns;       /* CLOCK_MONOTONIC */
+    uint64_t sequence;          /* equal deadlines end in the order of their beginning */
+    BlkCo *co;
+} BlkTimer;
+
+struct BlkContext {
+    GThread *owner;
+    BlkGraph *graph;
+
+    BlkCo *ready_head, *ready_tail;
+    BlkCo *idle;                /* without a function, to be used again */
+    unsigned n_idle;
+    unsigned n_live;            /* with a function */
+    unsigned outstanding;       /* operations of engine and pools that have not ended */
+    GPtrArray *timers;          /* a binary heap of BlkTimer, the first to end at 0 */
+    uint64_t timer_sequence;
+
+    const BlkAioEngine *engine;
+    void *engine_state;
+    BlkPool *workers;           /* CPU work */
+    BlkPool *io_threads;        /* blocking calls */
+
+    /* The only part that other threads touch. */
+    _Atomic(BlkJob *) finished; /* last in, first out */
+    atomic_bool asleep;         /* who finishes a job must write to event_fd */
+    int event_fd;
+};
+
+/* Like blk_co_spawn(); @group (nullable) hears the result. */
+void blk_context_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque, BlkCoGroup *group);
+
+/* Sleeps until that time of CLOCK_MONOTONIC, which may have passed. Context: coroutine. */
+void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns);
+
+/* Ends an operation of sleeping @co. Context: the loop. */
+void blk_context_complete(BlkContext *ctx, BlkCo *co);
+
+/* Ends @job, which is not touched afterwards: its coroutine may go on at once. Context: any thread. */
+void blk_context_finish_job(BlkContext *ctx, BlkJob *job);
+
+/* The end of a task of @group. Context: the loop. */
+void blk_co_group_task_done(BlkCoGroup *group, int ret);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool.h - a bounded pool of threads that run jobs for the coroutines of one context.
+ */
+#ifndef BLKSTACK_CORE_POOL_H
+#define BLKSTACK_CORE_POOL_H
+
+#include <blkstack/blkstack.h>
+
+typedef struct BlkPool BlkPool;
+
+/* Lives on the stack of the coroutine that waits for it. */
+typedef struct BlkJob {
+    struct BlkJob *next;
+    int (*fn)(void *arg);
+    void *arg;
+    int ret;
+    BlkCo *co;
+} BlkJob;
+
+/* Threads start when they are needed. */
+BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads);
+void blk_pool_free(BlkPool *pool);      /* no job may be left; NULL is ignored */
+
+/* Runs @job->fn on a thread, first in, first out; ends with blk_context_finish_job(). Context: the loop's thread. */
+void blk_pool_submit(BlkPool *pool, BlkJob *job);
+
+/* The same, and waits. Context: coroutine; yields. Returns: what @fn returned. */
+int blk_co_pool_run(BlkPool *pool, int (*fn)(void *arg), void *arg);
+
+#endif

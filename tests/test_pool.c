@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* test_pool.c - work and blocking calls on other threads. */
+#include "no_graph.h"
+#include "test.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+static BlkContext *new_context(void)
+{
+    g_autoptr(GError) error = NULL;
+    BlkContext *ctx = blk_context_new(NULL, &error);
+
+    ck_assert_msg(ctx != NULL, "%s", error ? error->message : "no message");
+    return ctx;
+}
+
+typedef struct Job {
+    unsigned number;
+    GThread *thread;
+    atomic_uint *running, *most;
+    unsigned done;
+} Job;
+
+static int square(void *arg)
+{
+    Job *job = arg;
+    unsigned running = atomic_fetch_add(job->running, 1) + 1;
+    unsigned most = atomic_load(job->most);
+
+    while (running > most && !atomic_compare_exchange_weak(job->most, &most, running)) {
+    }
+    job->thread = g_thread_self();
+    ck_assert_ptr_null(blk_co_self());
+    job->done++;
+    atomic_fetch_sub(job->running, 1);
+    return (int)(job->number * job->number);
+}
+
+static int offload_task(void *opaque)
+{
+    Job *job = opaque;
+
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_int_eq(blk_co_offload(square, job), (int)(job->number * job->number));
+    }
+    return 0;
+}
+
+enum { N_JOBS = 1000 };
+
+static int offload_main(void *opaque)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(N_JOBS);
+    Job *jobs = opaque;
+
+    for (unsigned i = 0; i < N_JOBS; i++) {
+        ck_assert_int_eq(blk_co_group_run(&group, offload_task, &jobs[i]), 0);
+    }
+    return blk_co_group_wait(&group);
+}
+
+static void run_offload(unsigned max_threads)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+    g_autofree Job *jobs = g_new0(Job, N_JOBS);
+    atomic_uint running = 0, most = 0;
+
+    for (unsigned i = 0; i < N_JOBS; i++) {
+        jobs[i] = (Job){ .number = i, .running = &running, .most = &most };
+    }
+    ck_assert_int_eq(blk_run(ctx, offload_main, jobs), 0);
+    for (unsigned i = 0; i < N_JOBS; i++) {
+        ck_assert_uint_eq(jobs[i].done, 3);
+        ck_assert_ptr_ne(jobs[i].thread, g_thread_self());
+    }
+    ck_assert_uint_ge(most, 1);
+    ck_assert_uint_le(most, max_threads);
+}
+
+START_TEST(offload_from_a_thousand_coroutines)
+{
+    g_unsetenv("BLKSTACK_WORKERS");
+    run_offload(g_get_num_processors());
+}
+END_TEST
+
+START_TEST(workers_can_be_limited)
+{
+    g_setenv("BLKSTACK_WORKERS", "1", true);
+    run_offload(1);
+    g_unsetenv("BLKSTACK_WORKERS");
+}
+END_TEST
+
+START_TEST(bad_number_of_workers_is_refused)
+{
+    static const char *const bad[] = { "0", "-1", "many", "257", "1x", "99999999999999999999" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_setenv("BLKSTACK_WORKERS", bad[i], true);
+        ck_assert_ptr_null(blk_context_new(NULL, &error));
+        ck_assert_ptr_nonnull(error);
+        ck_assert_int_eq(error->code, EINVAL);
+        ck_assert_ptr_nonnull(strstr(error->message, bad[i]));
+    }
+    g_unsetenv("BLKSTACK_WORKERS");
+}
+END_TEST
+
+/* ---- blocking calls ---- */
+
+typedef struct Rendezvous {
+    int pipe[2];
+    char got;
+    bool read_done;
+} Rendezvous;
+
+static int blocking_read(void *arg)
+{
+    Rendezvous *r = arg;
+
+    return read(r->pipe[0], &r->got, 1) == 1 ? 0 : -EIO;
+}
+
+static int reader(void *opaque)
+{
+    Rendezvous *r = opaque;
+    int ret = blk_aio_co_call(blk_co_context(), blocking_read, r);
+
+    r->read_done = true;
+    return ret;
+}
+
+static int rendezvous_main(void *opaque)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(1);
+    Rendezvous *r = opaque;
+
+    /* The loop goes on while a thread of the pool is blocked. */
+    blk_co_group_run(&group, reader, r);
+    blk_co_sleep_ns(2000000);
+    ck_assert(!r->read_done);
+    ck_assert_int_eq(write(r->pipe[1], "x", 1), 1);
+    ck_assert_int_eq(blk_co_group_wait(&group), 0);
+    ck_assert_int_eq(r->got, 'x');
+    return 0;
+}
+
+START_TEST(blocking_call_does_not_block_the_loop)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+    Rendezvous r = { 0 };
+
+    ck_assert_int_eq(pipe(r.pipe), 0);
+    ck_assert_int_eq(blk_run(ctx, rendezvous_main, &r), 0);
+    close(r.pipe[0]);
+    close(r.pipe[1]);
+}
+END_TEST
+
+static int refuse(void *arg)
+{
+    return -ENXIO;
+}
+
+static int call_fails(void *opaque)
+{
+    ck_assert_int_eq(blk_aio_co_call(blk_co_context(), refuse, NULL), -ENXIO);
+    return blk_co_offload(refuse, NULL);
+}
+
+START_TEST(result_is_passed_on)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+
+    ck_assert_int_eq(blk_run(ctx, call_fails, NULL), -ENXIO);
+}
+END_TEST
+
+static int signals_are_blocked(void *arg)
+{
+    sigset_t mask;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    return sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGUSR1) == 1;
+}
+
+static int check_signals(void *opaque)
+{
+    return blk_co_offload(signals_are_blocked, NULL);
+}
+
+START_TEST(threads_take_no_signals)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+
+    ck_assert_int_eq(signals_are_blocked(NULL), 0);
+    ck_assert_int_eq(blk_run(ctx, check_signals, NULL), 1);
+    ck_assert_int_eq(signals_are_blocked(NULL), 0);
+}
+END_TEST
+
+static int nothing(void *opaque)
+{
+    return 0;
+}
+
+static int ping(void *opaque)
+{
+    for (unsigned i = 0; i < 2000; i++) {
+        ck_assert_int_eq(blk_co_offload(nothing, NULL), 0);
+    }
+    return 0;
+}
+
+/* One job at a time: a lost wake-up would stop here. */
+START_TEST(no_wake_up_is_lost)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+
+    ck_assert_int_eq(blk_run(ctx, ping, NULL), 0);
+}
+END_TEST
+
+BLK_TEST_MAIN("pool", offload_from_a_thousand_coroutines, workers_can_be_limited, bad_number_of_workers_is_refused,
+              blocking_call_does_not_block_the_loop, result_is_passed_on, threads_take_no_signals, no_wake_up_is_lost)
