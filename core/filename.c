@@ -55,10 +55,6 @@ JsonObject *blk_filename_parse_protocol(BlkContext *ctx, const char *name, GErro
     const BlkDriver *driver;
     JsonObject *tree;
 
-    if (length == strlen(DEFAULT_PROTOCOL) && g_str_has_prefix(name, DEFAULT_PROTOCOL ":")) {
-        name += length + 1;
-        length = 0;
-    }
     if (*name == '\0') {
         blk_error(error, -EINVAL, "A file name is missing");
         return NULL;

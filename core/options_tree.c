@@ -177,10 +177,11 @@ static bool is_group(const BlkOption *const *tables, const char *key)
     return false;
 }
 
-static bool set_once(JsonObject *object, const char *key, JsonNode *value, GError **error)
+/* @full: the key as the user wrote it, for the message. */
+static bool set_once(JsonObject *object, const char *key, JsonNode *value, const char *full, GError **error)
 {
     if (json_object_has_member(object, key)) {
-        blk_error(error, -EINVAL, "option '%s' is given twice, with dots and nested", key);
+        blk_error(error, -EINVAL, "option '%s' is given twice, with dots and nested", full);
         return false;
     }
     json_object_set_member(object, key, json_node_copy(value));
@@ -199,7 +200,7 @@ static bool flatten_member(Normaliser *n, const char *key, JsonNode *value, unsi
             json_object_set_object_member(n->below, subtree->name, json_object_new());
         }
         below = json_object_get_object_member(n->below, subtree->name);
-        return set_once(below, key + strlen(subtree->name) + 1, value, n->error);
+        return set_once(below, key + strlen(subtree->name) + 1, value, key, n->error);
     }
     if (subtree == NULL && JSON_NODE_HOLDS_OBJECT(value) &&
         (json_object_get_size(json_node_get_object(value)) > 0 || is_group(n->tables, key))) {
@@ -207,7 +208,7 @@ static bool flatten_member(Normaliser *n, const char *key, JsonNode *value, unsi
 
         return flatten(n, json_node_get_object(value), prefix, depth + 1);
     }
-    return set_once(n->out, key, value, n->error);
+    return set_once(n->out, key, value, key, n->error);
 }
 
 static bool flatten(Normaliser *n, JsonObject *object, const char *prefix, unsigned depth)
@@ -231,6 +232,25 @@ static bool flatten(Normaliser *n, JsonObject *object, const char *prefix, unsig
     return true;
 }
 
+/* The value of option @key, of type JSON, that the dotted keys in @below make up. */
+static JsonNode *expand_below(const char *key, JsonObject *below, GError **error)
+{
+    g_autofree char *root = g_strdelimit(g_strdup(key), ".", '-');
+    g_autoptr(JsonObject) rooted = json_object_new(), expanded = NULL;
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, below);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        g_autofree char *full = g_strconcat(root, ".", name, NULL);
+
+        json_object_set_member(rooted, full, json_node_copy(value));
+    }
+    expanded = blk_options_expand(rooted, error);
+    return expanded != NULL ? json_object_dup_member(expanded, root) : NULL;
+}
+
 /* Joins what stood below @key with dots and what was given as its value. */
 static bool join_subtree(Normaliser *n, const char *key, JsonObject *below)
 {
@@ -240,23 +260,14 @@ static bool join_subtree(Normaliser *n, const char *key, JsonObject *below)
     JsonNode *value;
 
     if (find_subtree(n->tables, key)->type == BLK_OPTION_JSON) {
-        g_autoptr(JsonObject) wrapped = json_object_new(), expanded = NULL;
-
+        value = given == NULL ? expand_below(key, below, n->error) : NULL;
         if (given != NULL) {
             blk_error(n->error, -EINVAL, "option '%s' is given twice, with dots and as one value", key);
-            return false;
         }
-        json_object_iter_init_ordered(&iter, below);
-        while (json_object_iter_next_ordered(&iter, &name, &value)) {
-            g_autofree char *full = g_strconcat("root.", name, NULL);
-
-            json_object_set_member(wrapped, full, json_node_copy(value));
+        if (value != NULL) {
+            json_object_set_member(n->out, key, value);
         }
-        expanded = blk_options_expand(wrapped, n->error);
-        if (expanded != NULL) {
-            json_object_set_member(n->out, key, json_object_dup_member(expanded, "root"));
-        }
-        return expanded != NULL;
+        return value != NULL;
     }
     if (given == NULL) {
         json_object_set_object_member(n->out, key, json_object_ref(below));
@@ -269,7 +280,9 @@ static bool join_subtree(Normaliser *n, const char *key, JsonObject *below)
     }
     json_object_iter_init_ordered(&iter, below);
     while (json_object_iter_next_ordered(&iter, &name, &value)) {
-        if (!set_once(json_node_get_object(given), name, value, n->error)) {
+        g_autofree char *full = g_strconcat(key, ".", name, NULL);
+
+        if (!set_once(json_node_get_object(given), name, value, full, n->error)) {
             return false;
         }
     }
