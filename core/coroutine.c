@@ -56,10 +56,10 @@ static char *stack_of(const BlkCo *co)
 
 /* ---- what the sanitizers must know: begin is called on the old stack, end on the new one ---- */
 
-static inline void begin_enter(BlkCo *co, void **fake_stack)
+static inline void begin_enter(BlkCo *co)
 {
 #ifdef BLK_ASAN
-    __sanitizer_start_switch_fiber(fake_stack, stack_of(co), STACK_BYTES);
+    __sanitizer_start_switch_fiber(&co->loop_fake_stack, stack_of(co), STACK_BYTES);
 #endif
 #ifdef BLK_TSAN
     co->loop_fibre = __tsan_get_current_fiber();
@@ -84,10 +84,10 @@ static inline void begin_leave(BlkCo *co, bool for_ever)
 #endif
 }
 
-static inline void end_leave(void *fake_stack)
+static inline void end_leave(BlkCo *co)
 {
 #ifdef BLK_ASAN
-    __sanitizer_finish_switch_fiber(fake_stack, NULL, NULL);
+    __sanitizer_finish_switch_fiber(co->loop_fake_stack, NULL, NULL);
 #endif
 }
 
@@ -95,8 +95,8 @@ static inline void end_leave(void *fake_stack)
 
 static void leave(BlkCo *co)
 {
-    begin_leave(co, false);
     if (sigsetjmp(co->env, 0) == 0) {
+        begin_leave(co, false);
         siglongjmp(*co->back, 1);
     }
     end_enter(current);
@@ -120,14 +120,13 @@ static void run_functions(void)
 
 bool blk_coroutine_enter(BlkCo *co)
 {
-    void *fake_stack = NULL;
     sigjmp_buf here;
 
     g_assert(current == NULL);
     current = co;
     co->back = &here;
-    begin_enter(co, &fake_stack);
     if (sigsetjmp(here, 0) == 0) {
+        begin_enter(co);
         if (co->started) {
             siglongjmp(co->env, 1);
         }
@@ -135,10 +134,12 @@ bool blk_coroutine_enter(BlkCo *co)
         setcontext(co->beginning);
         g_error("setcontext: %s", g_strerror(errno));
     }
-    end_leave(fake_stack);
-    co = current;
+
+    BlkCo *left = current;
+
+    end_leave(left);
     current = NULL;
-    return co->fn == NULL;
+    return left->fn == NULL;
 }
 
 void blk_coroutine_leave(void)

@@ -32,7 +32,7 @@ struct BlkCo {
     sigjmp_buf env;         /* where it left off */
     sigjmp_buf *back;       /* the loop that entered it */
     void *mapping;          /* guard page, then the stack */
-    void *fake_stack;       /* of the sanitizers */
+    void *fake_stack, *loop_fake_stack;     /* of the sanitizers, as all that follows */
     const void *loop_stack;
     size_t loop_stack_bytes;
     void *fibre, *loop_fibre;

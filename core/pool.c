@@ -7,6 +7,7 @@
  */
 #include "core/loop.h"
 
+#include <pthread.h>
 #include <signal.h>
 
 struct BlkPool {
@@ -15,22 +16,22 @@ struct BlkPool {
     unsigned max_threads;
     GPtrArray *threads;         /* of the loop's thread */
 
-    GMutex lock;                /* for what follows */
-    GCond work;
+    pthread_mutex_t lock;       /* for what follows */
+    pthread_cond_t work;
     BlkJob *head, *tail;
     unsigned waiting;           /* jobs in the list */
-    unsigned idle;              /* threads in g_cond_wait() */
+    unsigned idle;              /* threads in pthread_cond_wait() */
     bool stop;
 };
 
 static BlkJob *take_job(BlkPool *pool)
 {
-    BlkJob *job = NULL;
+    BlkJob *job;
 
-    g_mutex_lock(&pool->lock);
+    pthread_mutex_lock(&pool->lock);
     while (pool->head == NULL && !pool->stop) {
         pool->idle++;
-        g_cond_wait(&pool->work, &pool->lock);
+        pthread_cond_wait(&pool->work, &pool->lock);
         pool->idle--;
     }
     job = pool->head;
@@ -38,17 +39,25 @@ static BlkJob *take_job(BlkPool *pool)
         pool->head = job->next;
         pool->waiting--;
     }
-    g_mutex_unlock(&pool->lock);
+    pthread_mutex_unlock(&pool->lock);
     return job;
+}
+
+/* Returns: false when the pool has stopped. */
+static bool run_job(BlkPool *pool)
+{
+    BlkJob *job = take_job(pool);
+
+    if (job) {
+        job->ret = job->fn(job->arg);
+        blk_context_finish_job(pool->ctx, job);
+    }
+    return job != NULL;
 }
 
 static void *pool_thread(void *opaque)
 {
-    BlkPool *pool = opaque;
-
-    for (BlkJob *job = take_job(pool); job; job = take_job(pool)) {
-        job->ret = job->fn(job->arg);
-        blk_context_finish_job(pool->ctx, job);
+    while (run_job(opaque)) {
     }
     return NULL;
 }
@@ -78,8 +87,8 @@ BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads)
     pool->name = name;
     pool->max_threads = max_threads;
     pool->threads = g_ptr_array_new();
-    g_mutex_init(&pool->lock);
-    g_cond_init(&pool->work);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
     return pool;
 }
 
@@ -88,17 +97,17 @@ void blk_pool_free(BlkPool *pool)
     if (pool == NULL) {
         return;
     }
-    g_mutex_lock(&pool->lock);
+    pthread_mutex_lock(&pool->lock);
     g_assert(pool->head == NULL);
     pool->stop = true;
-    g_cond_broadcast(&pool->work);
-    g_mutex_unlock(&pool->lock);
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->threads->len; i++) {
         g_thread_join(pool->threads->pdata[i]);
     }
     g_ptr_array_unref(pool->threads);
-    g_cond_clear(&pool->work);
-    g_mutex_clear(&pool->lock);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->lock);
     g_free(pool);
 }
 
@@ -107,7 +116,7 @@ void blk_pool_submit(BlkPool *pool, BlkJob *job)
     bool need_thread;
 
     job->next = NULL;
-    g_mutex_lock(&pool->lock);
+    pthread_mutex_lock(&pool->lock);
     if (pool->head) {
         pool->tail->next = job;
     } else {
@@ -117,11 +126,11 @@ void blk_pool_submit(BlkPool *pool, BlkJob *job)
     pool->waiting++;
     need_thread = pool->waiting > pool->idle;
     if (pool->idle > 0) {
-        g_cond_signal(&pool->work);
+        pthread_cond_signal(&pool->work);
     }
-    g_mutex_unlock(&pool->lock);
+    pthread_mutex_unlock(&pool->lock);
     if (need_thread && pool->threads->len < pool->max_threads && !start_thread(pool) && pool->threads->len == 0) {
-        g_error("cannot start any thread of the pool '%s'", pool->name);
+        run_job(pool);      /* slow, but better than not at all */
     }
 }
 

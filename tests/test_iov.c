@@ -147,7 +147,7 @@ START_TEST(buffers_are_aligned)
 }
 END_TEST
 
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 START_TEST(too_large_buffer_is_null)
 {
     ck_assert_ptr_null(blk_buffer_try_alloc(NULL, SIZE_MAX / 2));
