@@ -8,6 +8,7 @@
 
 static const BlkDriver *const builtin[] = {
     &blk_driver_compress,
+    &blk_driver_copy_on_read,
     &blk_driver_fault,
     &blk_driver_file,
     &blk_driver_null_co,
