@@ -144,7 +144,7 @@ io_run() {      # PROGRAM-AND-OPTIONS... -- COMMAND...
         commands+=(-c "$1")
         shift
     done
-    "${program[@]}" "${commands[@]}" >io.out 2>&1 || status=$?
+    timeout 100 "${program[@]}" "${commands[@]}" >io.out 2>&1 || status=$?
     if [ "$status" -ne 0 ] || grep -q 'Pattern verification failed' io.out; then
         not_ok "io commands succeed" "status $status: ${program[*]} ${commands[*]}"$'\n'"$(tail -n 20 io.out)"
     fi
@@ -222,6 +222,12 @@ check_number() { # FILE KEY
     echo "${value:-0}"
 }
 
+# "yes" if the cluster at OFFSET of disk.qcow2 is compressed: the peer's map gives such data no place in the file.
+compressed_at() { # OFFSET
+    "$QEMU_IMG" map -f qcow2 --output=json --start-offset="$1" --max-length="$CLUSTER" disk.qcow2 |
+        grep -q '"depth": 0.*"data": true}' && echo yes || echo no
+}
+
 file_bytes() { stat -c %s "$1"; }
 file_blocks() { echo $(($(stat -c %b "$1") * 512)); }       # bytes of disk that FILE takes
 
@@ -243,6 +249,11 @@ new_image() {   # SIZE [QEMU-IMG-OPTIONS...]
 
 virtual_size() { # FILE
     "$QEMU_IMG" info -f qcow2 --output=json "$1" | sed -n 's/^    "virtual-size": \([0-9]*\),*$/\1/p'
+}
+
+# Makes model.raw from what disk.qcow2 holds now, by the peer.
+model_from_image() {
+    "$QEMU_IMG" convert -f qcow2 -O raw disk.qcow2 model.raw
 }
 
 # The same commands on the model, where discarding is writing zeroes.
@@ -275,7 +286,7 @@ both_peer() {   # COMMAND...: the peer's qcow2, and on the model
 }
 
 # The image has the model's bytes and is clean.
-agrees() {      # DESCRIPTION
+agrees() {      # TEXT
     same disk.qcow2 model.raw "$1: every byte as the model"
     judge disk.qcow2 "$1"
 }
