@@ -29,6 +29,7 @@ enum {
     QCOW2_MAX_REFCOUNT_ORDER = 6,
     QCOW2_MAX_BACKING_NAME  = 1023,             /* bytes, without end mark */
     QCOW2_SNAPSHOT_BYTES    = 40,               /* fixed part of a snapshot table entry */
+    QCOW2_MAX_FORMAT_NAME   = 15,               /* of the backing file */
     QCOW2_FEATURE_NAME_BYTES = 46,
 };
 

@@ -28,7 +28,6 @@ static const Qcow2Feature known_features[] = {
 enum {
     FEATURE_ENTRY_BYTES = 2 + QCOW2_FEATURE_NAME_BYTES,
     FEATURE_TABLE_MIN_CLUSTER = 8192,   /* in smaller clusters the space is kept for the backing file name */
-    MAX_FORMAT_NAME = 15,
 };
 
 int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename)
@@ -181,9 +180,9 @@ static int parse_extension(uint32_t type, const uint8_t *p, uint32_t bytes, Qcow
 {
     switch (type) {
     case QCOW2_EXT_BACKING_FORMAT:
-        if (bytes > MAX_FORMAT_NAME) {
+        if (bytes > QCOW2_MAX_FORMAT_NAME) {
             return blk_error(error, -EINVAL, "Backing format name is too long: %" PRIu32 " bytes, the limit is %d",
-                             bytes, MAX_FORMAT_NAME);
+                             bytes, QCOW2_MAX_FORMAT_NAME);
         }
         return parse_string(p, bytes, "Backing format name", &h->backing_format, error);
     case QCOW2_EXT_DATA_FILE:
