@@ -285,6 +285,7 @@ typedef struct BlkInfo {
     uint64_t allocated_bytes;       /* on the host; meaningful if has_allocated */
     bool has_allocated;
     uint32_t cluster_size;          /* 0 = none */
+    uint64_t vm_state_offset;       /* where the state of a virtual machine would begin; 0: the format has none */
     bool encrypted, corrupt, dirty;
     char *backing_filename;         /* (nullable): as stored in the image */
     char *backing_format;           /* (nullable) */

@@ -75,9 +75,6 @@ static const char *conflict_of(const Vector *v, int lengths)
     if ((v->flags & BLK_REQ_UNMAP) && !v->zeroes) {
         return "-u requires -z to be specified";
     }
-    if (v->zeroes && v->pattern >= 0) {
-        return "-z and -P cannot be specified at the same time";
-    }
     return NULL;
 }
 

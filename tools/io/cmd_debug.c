@@ -19,7 +19,8 @@ static int run_break(IoSession *session, const IoCommand *self, int argc, char *
     int ret = blk_breakpoint_set(io_node(session), argv[1], argv[2], &error);
 
     if (ret < 0) {
-        printf("Could not set breakpoint: %s\n", ret == -ENOENT ? g_strerror(ENOENT) : error->message);
+        printf("Could not set breakpoint: %s\n", g_strerror(-ret));
+        tool_error("%s", error->message);
         return ret;
     }
     g_hash_table_add(session->breakpoints, g_strdup(argv[2]));

@@ -148,7 +148,7 @@ static int run_info(IoSession *session, const IoCommand *self, int argc, char **
         return ret;
     }
     cluster = io_size_text(info.cluster_size);
-    state = io_size_text(0);
+    state = io_size_text(info.vm_state_offset);
     printf("format name: %s\n", blk_node_driver_name(io_node(session)));
     printf("cluster size: %s\n", cluster);
     printf("vm state offset: %s\n", state);

@@ -196,6 +196,22 @@ static const char *write_conflict(const WriteArgs *args)
     return NULL;
 }
 
+/* Zeroes that are never written out may be of any length. */
+static int parse_write_length(WriteArgs *args, const char *text)
+{
+    int ret;
+
+    if (!args->zeroes) {
+        return io_parse_length(text, &args->bytes);
+    }
+    ret = io_parse_number(text, &args->bytes);
+    if (ret == 0 && args->bytes > IO_MAX_BYTES && !(args->flags & BLK_REQ_NO_FALLBACK)) {
+        printf("length cannot exceed %" PRIu64 " without -n, given %s\n", IO_MAX_BYTES, text);
+        ret = -EINVAL;
+    }
+    return ret;
+}
+
 static int parse_write(const IoCommand *self, int argc, char **argv, WriteArgs *args)
 {
     const char *conflict;
@@ -216,8 +232,7 @@ static int parse_write(const IoCommand *self, int argc, char **argv, WriteArgs *
     if (ret < 0) {
         return ret;
     }
-    return args->zeroes && (args->flags & BLK_REQ_NO_FALLBACK) ? io_parse_number(argv[optind + 1], &args->bytes)
-                                                               : io_parse_length(argv[optind + 1], &args->bytes);
+    return parse_write_length(args, argv[optind + 1]);
 }
 
 static int co_write(IoSession *session, const WriteArgs *args, const IoBuffer *buffer)

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * random_image.c - random sequences of requests through the compress filter and without it, against a model in memory.
+ *
+ * Each sequence makes an image of random properties, sends it random requests, some of them concurrent, and opens it
+ * again now and then. At its end every byte is compared with the model, the image is checked, and some images (and all
+ * that failed) are also judged by qemu-img. A failure prints the seed of its sequence, which --seed repeats:
+ *     random_image --seed SEED --sequences 1
+ */
+#include "random_image.h"
+
+#include <glib/gstdio.h>
+#include <stdlib.h>
+
+#define MODEL_NAME "model.raw"
+#define BACKING_NAME "backing.img"
+
+/* ---- notes ---- */
+
+int sequence_fail(Sequence *seq, const char *format, ...)
+{
+    va_list args;
+
+    if (!seq->failure) {
+        va_start(args, format);
+        seq->failure = g_strdup_vprintf(format, args);
+        va_end(args);
+        sequence_log(seq, "FAILED: %s", seq->failure);
+    }
+    return -EIO;
+}
+
+void sequence_log(Sequence *seq, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_string_append_vprintf(seq->log, format, args);
+    va_end(args);
+    g_string_append_c(seq->log, '\n');
+}
+
+BlkNode *sequence_node(const Sequence *seq)
+{
+    return blk_child_node(seq->user);
+}
+
+/* ---- properties of an image ---- */
+
+static void pick_config(Rng *rng, ImageConfig *config)
+{
+    static const unsigned refcount_widths[] = { 1, 2, 4, 8, 16, 16, 16, 32, 64 };
+    unsigned n = rng_below(rng, 100);
+    uint64_t most, sectors;
+
+    config->cluster_size = n < 20 ? 512 : n < 50 ? 4096 : n < 95 ? 65536 : 2 << 20;
+    most = config->cluster_size == 512 ? 512 << 10 : config->cluster_size == 2 << 20 ? 8 << 20 : 4 << 20;
+    sectors = rng_range(rng, most / 4, most) / SECTOR_SIZE;
+    config->size = sectors * SECTOR_SIZE;
+    if (rng_percent(rng, 40)) {
+        config->size = MAX(config->size / config->cluster_size, 1) * config->cluster_size;
+    }
+    config->v2 = rng_percent(rng, 15);
+    config->zstd = !config->v2 && rng_percent(rng, 50);
+    config->refcount_bits = config->v2 ? 16 : refcount_widths[rng_below(rng, G_N_ELEMENTS(refcount_widths))];
+    config->no_flush = rng_percent(rng, 85);
+    config->unmap = rng_percent(rng, 70);
+    if (rng_percent(rng, 40)) {
+        config->backing_format = g_strdup(rng_percent(rng, 50) ? "raw" : "qcow2");
+        config->backing_size = MAX(config->size * rng_range(rng, 20, 150) / 100 / SECTOR_SIZE, 1) * SECTOR_SIZE;
+    } else {
+        config->preallocated = rng_percent(rng, 20);
+    }
+}
+
+static void log_config(Sequence *seq)
+{
+    const ImageConfig *c = &seq->config;
+
+    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s", c->seed,
+                 c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
+                 c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+    if (c->backing_format) {
+        sequence_log(seq, "backing: %s of %" PRIu64, c->backing_format, c->backing_size);
+    }
+}
+
+/* ---- opening ---- */
+
+static void put_object(JsonObject *object, const char *key, JsonObject *value)
+{
+    json_object_set_object_member(object, key, value);
+}
+
+static JsonObject *image_tree(const Sequence *seq, const char *format, const char *name, bool filtered)
+{
+    g_autofree char *path = g_build_filename(seq->dir, name, NULL);
+    JsonObject *file = json_object_new(), *image = json_object_new(), *filter;
+
+    json_object_set_string_member(file, "driver", "file");
+    json_object_set_string_member(file, "filename", path);
+    json_object_set_string_member(image, "driver", format);
+    json_object_set_boolean_member(image, "cache.no-flush", seq->config.no_flush);
+    json_object_set_string_member(image, "discard", seq->config.unmap ? "unmap" : "ignore");
+    put_object(image, "file", file);
+    if (!filtered) {
+        return image;
+    }
+    filter = json_object_new();
+    json_object_set_string_member(filter, "driver", "compress");
+    json_object_set_string_member(filter, "discard", seq->config.unmap ? "unmap" : "ignore");
+    put_object(filter, "file", image);
+    return filter;
+}
+
+static BlkChild *co_open_and_attach(Sequence *seq, JsonObject *tree)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = blk_co_open(seq->ctx, tree, &error);
+    BlkChild *user = node ? blk_co_attach(node, "random test", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error) : NULL;
+
+    blk_co_unref(node);
+    if (!user) {
+        sequence_fail(seq, "open: %s", error->message);
+    }
+    return user;
+}
+
+static int co_reopen(Sequence *seq, bool filtered)
+{
+    g_autoptr(JsonObject) tree = image_tree(seq, "qcow2", seq->image, filtered);
+
+    blk_co_detach(seq->user);
+    seq->filtered = filtered;
+    seq->user = co_open_and_attach(seq, tree);
+    sequence_log(seq, " open %s", filtered ? "with the filter" : "plain");
+    return seq->user ? 0 : -EIO;
+}
+
+/* ---- creating ---- */
+
+static int co_create_backing(Sequence *seq)
+{
+    const ImageConfig *config = &seq->config;
+    g_autoptr(JsonObject) options = json_object_new();
+    g_autoptr(JsonObject) tree = image_tree(seq, config->backing_format, BACKING_NAME, false);
+    g_autofree char *path = g_build_filename(seq->dir, BACKING_NAME, NULL);
+    g_autofree uint8_t *data = g_malloc(config->backing_size);
+    g_autoptr(GError) error = NULL;
+    BlkChild *user;
+    int ret;
+
+    for (uint64_t done = 0, n; done < config->backing_size; done += n) {
+        n = MIN(config->backing_size - done, rng_range(&seq->rng, 1, 100000));
+        rng_fill(&seq->rng, data + done, n);
+    }
+    json_object_set_int_member(options, "size", config->backing_size);
+    if (blk_co_create(seq->ctx, path, config->backing_format, options, &error) < 0) {
+        return sequence_fail(seq, "create the backing file: %s", error->message);
+    }
+    user = co_open_and_attach(seq, tree);
+    if (!user) {
+        return -EIO;
+    }
+    ret = blk_co_pwrite(blk_child_node(user), 0, config->backing_size, data, 0);
+    blk_co_detach(user);
+    if (ret < 0) {
+        return sequence_fail(seq, "write the backing file: %s", g_strerror(-ret));
+    }
+    seq->backing = g_malloc0(config->size);
+    memcpy(seq->backing, data, MIN(config->size, config->backing_size));
+    memcpy(seq->model, seq->backing, config->size);
+    return 0;
+}
+
+static int co_create_image(Sequence *seq)
+{
+    const ImageConfig *config = &seq->config;
+    g_autoptr(JsonObject) options = json_object_new();
+    g_autofree char *path = g_build_filename(seq->dir, seq->image, NULL);
+    g_autoptr(GError) error = NULL;
+
+    json_object_set_int_member(options, "size", config->size);
+    json_object_set_int_member(options, "cluster_size", config->cluster_size);
+    json_object_set_string_member(options, "compat", config->v2 ? "0.10" : "1.1");
+    json_object_set_int_member(options, "refcount_bits", config->refcount_bits);
+    if (config->zstd) {
+        json_object_set_string_member(options, "compression_type", "zstd");
+    }
+    if (config->preallocated) {
+        json_object_set_string_member(options, "preallocation", "metadata");
+    }
+    if (config->backing_format) {
+        json_object_set_string_member(options, "backing_file", BACKING_NAME);
+        json_object_set_string_member(options, "backing_fmt", config->backing_format);
+    }
+    if (blk_co_create(seq->ctx, path, "qcow2", options, &error) < 0) {
+        return sequence_fail(seq, "create: %s", error->message);
+    }
+    return 0;
+}
+
+/* ---- judging ---- */
+
+static void note_finding(const char *text, void *opaque)
+{
+    sequence_log(opaque, "check: %s", text);
+}
+
+static int co_check(Sequence *seq)
+{
+    BlkCheckOptions options = { .data = true, .message = note_finding, .opaque = seq };
+    BlkCheckResult result = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    if (blk_co_check(sequence_node(seq), &options, &result, &error) < 0) {
+        return sequence_fail(seq, "check: %s", error->message);
+    }
+    if (result.corruptions || result.leaks || result.check_errors) {
+        return sequence_fail(seq, "check: %" PRIu64 " corruptions, %" PRIu64 " leaks, %" PRIu64 " errors",
+                             result.corruptions, result.leaks, result.check_errors);
+    }
+    return 0;
+}
+
+static int judge_by(Sequence *seq, const char *const *argv)
+{
+    g_autofree char *out = NULL, *err = NULL;
+    g_autofree char *command = g_strjoinv(" ", (char **)argv);
+    g_autoptr(GError) error = NULL;
+    int status;
+
+    if (!g_spawn_sync(seq->dir, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, &err, &status, &error)) {
+        return sequence_fail(seq, "%s: %s", command, error->message);
+    }
+    if (!g_spawn_check_wait_status(status, NULL)) {
+        sequence_log(seq, "%s%s", out, err);
+        return sequence_fail(seq, "%s finds the image at fault", command);
+    }
+    return 0;
+}
+
+static int judge(Sequence *seq)
+{
+    g_autofree char *model = g_build_filename(seq->dir, MODEL_NAME, NULL);
+    const char *check[] = { "qemu-img", "check", "-f", "qcow2", seq->image, NULL };
+    const char *compare[] = { "qemu-img", "compare", "-f", "qcow2", "-F", "raw", seq->image, MODEL_NAME, NULL };
+    g_autoptr(GError) error = NULL;
+    int ret;
+
+    if (!g_file_set_contents(model, (const char *)seq->model, seq->config.size, &error)) {
+        return sequence_fail(seq, "%s", error->message);
+    }
+    ret = judge_by(seq, check);
+    return ret < 0 ? ret : judge_by(seq, compare);
+}
+
+/* ---- one sequence ---- */
+
+static int co_run_operations(Sequence *seq)
+{
+    int ret = co_reopen(seq, rng_percent(&seq->rng, 80));
+
+    for (unsigned i = 0; i < seq->operations && ret == 0; i++) {
+        sequence_log(seq, "%u:", i);
+        if (rng_percent(&seq->rng, 5)) {
+            ret = co_reopen(seq, rng_percent(&seq->rng, 70));
+        } else {
+            ret = sequence_co_operation(seq);
+        }
+    }
+    return ret;
+}
+
+static int co_sequence(void *opaque)
+{
+    Sequence *seq = opaque;
+    int ret = seq->config.backing_format ? co_create_backing(seq) : 0;
+
+    ret = ret < 0 ? ret : co_create_image(seq);
+    ret = ret < 0 ? ret : co_run_operations(seq);
+    ret = ret < 0 ? ret : sequence_co_compare(seq, 0, seq->config.size);
+    ret = ret < 0 ? ret : co_reopen(seq, false);
+    ret = ret < 0 ? ret : sequence_co_compare(seq, 0, seq->config.size);
+    ret = ret < 0 ? ret : co_check(seq);
+    blk_co_detach(seq->user);
+    seq->user = NULL;
+    return ret;
+}
+
+static void remove_files(const char *dir)
+{
+    static const char *const names[] = { "image.qcow2", BACKING_NAME, MODEL_NAME };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename(dir, names[i], NULL);
+
+        g_unlink(path);
+    }
+}
+
+static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsigned operations, bool judged)
+{
+    Sequence seq = { .ctx = ctx, .dir = dir, .image = "image.qcow2", .operations = operations, .rng = { seed } };
+    bool good;
+
+    seq.log = g_string_new(NULL);
+    seq.config.seed = seed;
+    pick_config(&seq.rng, &seq.config);
+    log_config(&seq);
+    seq.model = g_malloc0(seq.config.size);
+    remove_files(dir);
+    good = blk_run(ctx, co_sequence, &seq) == 0;
+    if (!good) {
+        (void)judge(&seq);      /* its words go to the log */
+    } else if (judged) {
+        good = judge(&seq) == 0;
+    }
+    if (!good) {
+        printf("%s", seq.log->str);
+        printf("FAILED: seed %" PRIu64 ": %s\n", seed, seq.failure);
+        printf("again: random_image --seed %" PRIu64 " --sequences 1 --ops %u; files kept in %s\n", seed, operations, dir);
+    }
+    g_free(seq.failure);
+    g_free(seq.model);
+    g_free(seq.backing);
+    g_free(seq.config.backing_format);
+    g_string_free(seq.log, TRUE);
+    return good;
+}
+
+/* ---- the program ---- */
+
+static gint64 arg_seed = -1;
+static int arg_sequences = 20, arg_operations = 60, arg_judge_every = 20;
+static char *arg_dir;
+
+static const GOptionEntry entries[] = {
+    { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "seed of the first sequence; the next ones count up", "N" },
+    { "sequences", 0, 0, G_OPTION_ARG_INT, &arg_sequences, "how many sequences", "N" },
+    { "ops", 0, 0, G_OPTION_ARG_INT, &arg_operations, "operations of each", "N" },
+    { "judge-every", 0, 0, G_OPTION_ARG_INT, &arg_judge_every, "let qemu-img judge one image of N; 0: none", "N" },
+    { "dir", 0, 0, G_OPTION_ARG_FILENAME, &arg_dir, "directory for the images; without it a new one", "DIR" },
+    { NULL },
+};
+
+/* Runs all; the directory goes away if it was made here and nothing failed. */
+static int run_all(BlkContext *ctx, const char *dir)
+{
+    unsigned scale = g_strcmp0(g_getenv("BLKSTACK_TEST_LEVEL"), "quick") == 0 ? 5 : 1;
+    g_autofree char *peer = g_find_program_in_path("qemu-img");
+    int count = MAX(arg_sequences / (int)scale, 1);
+
+    if (!peer) {
+        printf("qemu-img is not installed: no second judge\n");
+        arg_judge_every = 0;
+    }
+    printf("seed %" G_GINT64_FORMAT ", %d sequences of %d operations on %s\n", arg_seed, count, arg_operations,
+           blk_context_aio_name(ctx));
+    fflush(stdout);
+    for (int i = 0; i < count; i++) {
+        bool judged = arg_judge_every > 0 && i % arg_judge_every == 0;
+
+        if (!run_sequence(ctx, dir, arg_seed + i, arg_operations, judged)) {
+            return EXIT_FAILURE;
+        }
+    }
+    remove_files(dir);
+    printf("%d sequences: 0 differences, 0 errors, 0 leaks\n", count);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GOptionContext) options = g_option_context_new("- random requests against a model");
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BlkContext) ctx = NULL;
+    g_autofree char *dir = NULL;
+    int code;
+
+    g_option_context_add_main_entries(options, entries, NULL);
+    if (!g_option_context_parse(options, &argc, &argv, &error)) {
+        fprintf(stderr, "%s\n", error->message);
+        return EXIT_FAILURE;
+    }
+    if (arg_seed < 0) {
+        arg_seed = g_random_int();
+    }
+    dir = arg_dir ? g_steal_pointer(&arg_dir) : g_dir_make_tmp("blkstack-random-XXXXXX", &error);
+    ctx = dir ? blk_context_new(NULL, &error) : NULL;
+    if (!ctx) {
+        fprintf(stderr, "%s\n", error->message);
+        return EXIT_FAILURE;
+    }
+    code = run_all(ctx, dir);
+    if (code == EXIT_SUCCESS) {
+        g_rmdir(dir);
+    }
+    return code;
+}

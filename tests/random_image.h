@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * random_image.h - what the files of the random test share: one sequence of random requests on one image.
+ *
+ * The model is the guest's disk in memory. Everything random comes from one generator, so that a seed repeats a sequence
+ * up to the order in which concurrent requests are served.
+ */
+#ifndef BLKSTACK_RANDOM_IMAGE_H
+#define BLKSTACK_RANDOM_IMAGE_H
+
+#include <blkstack/driver.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SECTOR_SIZE 512u
+
+typedef struct Rng {
+    uint64_t state;
+} Rng;
+
+uint64_t rng_next(Rng *rng);
+/* 0..limit - 1; 0 for limit 0 */
+uint64_t rng_below(Rng *rng, uint64_t limit);
+/* min..max */
+uint64_t rng_range(Rng *rng, uint64_t min, uint64_t max);
+bool rng_percent(Rng *rng, unsigned percent);
+
+/* Compressible, incompressible, zero or mixed bytes. */
+void rng_fill(Rng *rng, uint8_t *buf, size_t bytes);
+
+typedef struct ImageConfig {
+    uint64_t seed;
+    uint64_t size;
+    uint32_t cluster_size;
+    unsigned refcount_bits;
+    bool v2, zstd, preallocated, no_flush, unmap;
+    char *backing_format;       /* NULL: no backing file */
+    uint64_t backing_size;
+} ImageConfig;
+
+typedef struct Sequence {
+    BlkContext *ctx;
+    const char *dir;
+    const char *image;          /* name of the image, in dir */
+    unsigned operations;
+    bool judge;                 /* let the peer's tools look at the result */
+    Rng rng;
+    ImageConfig config;
+    uint8_t *model;             /* config.size bytes */
+    uint8_t *backing;           /* (nullable): config.size bytes: what the backing file shows below the image */
+    BlkChild *user;             /* NULL: closed */
+    bool filtered;
+    GString *log;               /* one line per operation */
+    char *failure;              /* (nullable): the first one */
+} Sequence;
+
+/* Notes the first failure. Returns: -EIO. */
+int sequence_fail(Sequence *seq, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void sequence_log(Sequence *seq, const char *format, ...) G_GNUC_PRINTF(2, 3);
+BlkNode *sequence_node(const Sequence *seq);
+
+/* random_requests.c: one random operation: a request or a batch of concurrent ones, checked against the model. */
+int sequence_co_operation(Sequence *seq);
+/* Reads @bytes at @offset in pieces and compares them with the model. */
+int sequence_co_compare(Sequence *seq, uint64_t offset, uint64_t bytes);
+
+#endif
