@@ -57,7 +57,7 @@ static int mem_co_open(BlkNode *node, const BlkOptions *options, GError **error)
     }
     node->length = blk_options_uint(options, "size");
     node->caps = blk_options_bool(options, "fua") ? BLK_CAP_FUA : 0;
-    mem->room = node->length + (1 << 20);
+    mem->room = MIN(node->length, 1 << 24) + (1 << 20);
     mem->data = g_malloc0(mem->room);
     mem->limits.read_align = blk_options_uint(options, "read-align");
     mem->limits.write_align = blk_options_uint(options, "write-align");
