@@ -15,6 +15,24 @@
 
 /* ---- dotted keys to nested objects ---- */
 
+/* Puts the members of @from into @group, which stands at @key. */
+static bool merge(JsonObject *group, JsonObject *from, const char *key, GError **error)
+{
+    JsonObjectIter iter;
+    const char *name;
+    JsonNode *value;
+
+    json_object_iter_init_ordered(&iter, from);
+    while (json_object_iter_next_ordered(&iter, &name, &value)) {
+        if (json_object_has_member(group, name)) {
+            blk_error(error, -EINVAL, "'%s.%s' is given twice, with dots and nested", key, name);
+            return false;
+        }
+        json_object_set_member(group, name, json_node_copy(value));
+    }
+    return true;
+}
+
 /* Puts @value below @root at the path @key. The path's groups are made on the way. */
 static bool place(JsonObject *root, const char *key, JsonNode *value, GError **error)
 {
@@ -32,6 +50,9 @@ static bool place(JsonObject *root, const char *key, JsonNode *value, GError **e
         if (path[i][0] == '\0') {
             blk_error(error, -EINVAL, "the key '%s' has an empty part", key);
             return false;
+        }
+        if (present != NULL && i == last && JSON_NODE_HOLDS_OBJECT(present) && JSON_NODE_HOLDS_OBJECT(value)) {
+            return merge(json_node_get_object(present), json_node_get_object(value), key, error);
         }
         if (present != NULL && (i == last || !JSON_NODE_HOLDS_OBJECT(present))) {
             blk_error(error, -EINVAL, "'%s' is given both as a value and as a group of keys, or twice", key);
@@ -122,13 +143,13 @@ static JsonNode *groups_to_arrays(JsonObject *group, const char *name, GError **
 
 JsonObject *blk_options_expand(JsonObject *object, GError **error)
 {
-    g_autoptr(JsonObject) groups = json_object_new();
+    g_autoptr(JsonObject) groups = json_object_new(), copy = blk_json_copy(object);
     g_autoptr(JsonNode) out = NULL;
     JsonObjectIter iter;
     const char *key;
     JsonNode *value;
 
-    json_object_iter_init_ordered(&iter, object);
+    json_object_iter_init_ordered(&iter, copy);
     while (json_object_iter_next_ordered(&iter, &key, &value)) {
         if (!place(groups, key, value, error)) {
             return NULL;

@@ -309,6 +309,33 @@ START_TEST(test_keyval_refuses)
 }
 END_TEST
 
+static void check_expands(const char *text, const char *expanded)
+{
+    g_autoptr(JsonObject) object = json(text), out = NULL;
+    g_autofree char *before = blk_json_to_string(object), *after = NULL, *printed = NULL;
+    g_autoptr(GError) error = NULL;
+
+    out = blk_options_expand(object, &error);
+    printed = out != NULL ? blk_json_to_string(out) : g_strdup(error->message);
+    ck_assert_str_eq(printed, expanded);
+    after = blk_json_to_string(object);
+    ck_assert_str_eq(before, after);
+}
+
+START_TEST(test_expand)
+{
+    check_expands("{'a.b':1,'c.0.d':2}", "{\"a\": {\"b\": 1}, \"c\": [{\"d\": 2}]}");
+    check_expands("{'file':{'driver':'f'},'file.size':1}", "{\"file\": {\"driver\": \"f\", \"size\": 1}}");
+    check_expands("{'file.size':1,'file':{'driver':'f'}}", "{\"file\": {\"size\": 1, \"driver\": \"f\"}}");
+    check_expands("{'file':{'a.b':1}}", "{\"file\": {\"a.b\": 1}}");
+    check_expands("{'file.size':1,'file':{'size':1}}", "'file.size' is given twice, with dots and nested");
+    check_expands("{'file':{'size':1},'file.size':1}",
+                  "'file.size' is given both as a value and as a group of keys, or twice");
+    check_expands("{'file':'x','file.size':1}",
+                  "'file.size' is given both as a value and as a group of keys, or twice");
+}
+END_TEST
+
 START_TEST(test_sizes)
 {
     static const struct { const char *text; uint64_t value; } good[] = {
@@ -480,5 +507,5 @@ START_TEST(test_random_trees)
 END_TEST
 
 BLK_TEST_MAIN("options", test_defaults, test_values, test_conversions, test_ill_typed, test_bounds,
-              test_unknown_and_required, test_normalise, test_both_forms, test_keyval, test_keyval_refuses, test_sizes,
-              test_nearest_word, test_describe, test_node_options, test_random_texts, test_random_trees)
+              test_unknown_and_required, test_normalise, test_both_forms, test_keyval, test_keyval_refuses, test_expand,
+              test_sizes, test_nearest_word, test_describe, test_node_options, test_random_texts, test_random_trees)
