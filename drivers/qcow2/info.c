@@ -1,1 +1,76 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * info.c - what `info` shows of a qcow2 image: read from the header and the snapshot table, never from another file.
+ */
+#include "drivers/qcow2/format.h"
+
+static JsonObject *describe_snapshot(const Qcow2Snapshot *snapshot)
+{
+    JsonObject *object = json_object_new();
+
+    if (snapshot->has_icount && snapshot->icount != UINT64_MAX) {       /* all ones: none was recorded */
+        json_object_set_int_member(object, "icount", (gint64)snapshot->icount);
+    }
+    json_object_set_int_member(object, "vm-clock-nsec", (gint64)(snapshot->vm_clock_nsec % 1000000000));
+    json_object_set_string_member(object, "name", snapshot->name);
+    json_object_set_int_member(object, "date-sec", snapshot->date_sec);
+    json_object_set_int_member(object, "date-nsec", snapshot->date_nsec);
+    json_object_set_int_member(object, "vm-clock-sec", (gint64)(snapshot->vm_clock_nsec / 1000000000));
+    json_object_set_string_member(object, "id", snapshot->id);
+    json_object_set_int_member(object, "vm-state-size", (gint64)snapshot->vm_state_size);
+    return object;
+}
+
+static JsonObject *describe_format(const Qcow2Header *h)
+{
+    JsonObject *object = json_object_new();
+    JsonObject *data = json_object_new();
+
+    json_object_set_string_member(data, "compat", h->version == 2 ? "0.10" : "1.1");
+    json_object_set_string_member(data, "compression-type",
+                                  h->compression_type == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
+    if (h->version >= 3) {
+        json_object_set_boolean_member(data, "lazy-refcounts", (h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0);
+    }
+    json_object_set_int_member(data, "refcount-bits", 1 << h->refcount_order);
+    if (h->version >= 3) {
+        json_object_set_boolean_member(data, "corrupt", (h->incompatible & QCOW2_INCOMPAT_CORRUPT) != 0);
+        json_object_set_boolean_member(data, "extended-l2", (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) != 0);
+    }
+    json_object_set_string_member(object, "type", "qcow2");
+    json_object_set_object_member(object, "data", data);
+    return object;
+}
+
+static JsonArray *describe_snapshots(const GArray *snapshots)
+{
+    JsonArray *array = json_array_new();
+
+    for (guint i = 0; i < snapshots->len; i++) {
+        json_array_add_object_element(array, describe_snapshot(&g_array_index(snapshots, Qcow2Snapshot, i)));
+    }
+    return array;
+}
+
+int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
+{
+    Qcow2Header header;
+    g_autoptr(GArray) snapshots = NULL;
+    int ret;
+
+    ret = qcow2_co_read_header(node->file->node, &header, error);
+    if (ret == 0) {
+        ret = qcow2_snapshot_co_read_all(node->file->node, &header, &snapshots, NULL, error);
+    }
+    if (ret == 0) {
+        info->cluster_size = (uint32_t)qcow2_cluster_size(&header);
+        info->corrupt = header.incompatible & QCOW2_INCOMPAT_CORRUPT;
+        info->dirty = header.incompatible & QCOW2_INCOMPAT_DIRTY;
+        info->backing_filename = g_strdup(header.backing_file);
+        info->backing_format = g_strdup(header.backing_format);
+        info->snapshots = snapshots->len > 0 ? describe_snapshots(snapshots) : NULL;
+        info->specific = describe_format(&header);
+    }
+    qcow2_header_clear(&header);
+    return ret;
+}
