@@ -9,6 +9,7 @@
 
 #include "core/options.h"
 #include "core/request.h"
+#include "core/stack.h"
 
 #include <string.h>
 
@@ -107,17 +108,29 @@ void blk_co_node_close(BlkNode *node)
     blk_node_free(node);
 }
 
-void blk_co_unref(BlkNode *node)
+static int close_last(void *opaque)
 {
-    if (!node || --node->core->refs > 0) {
-        return;
-    }
+    BlkNode *node = opaque;
+
     /* Nobody can find the node any more, but its own requests go on until it is closed. */
     node->core->open = false;
     if (!node->read_only) {
         blk_request_flush(node);
     }
     blk_co_node_close(node);
+    return 0;
+}
+
+void blk_co_unref(BlkNode *node)
+{
+    if (!node || --node->core->refs > 0) {
+        return;
+    }
+    if (blk_stack_is_short()) {
+        blk_co_call_fresh(close_last, node);
+    } else {
+        close_last(node);
+    }
 }
 
 /* ---- edges ---- */

@@ -44,6 +44,7 @@ struct BlkNodeCore {
     bool below_format;          /* a file name without a driver means a protocol here */
     bool guard_head;            /* detected for want of anything better: must not become another format */
     unsigned chain;             /* backing steps from the first node, while opening */
+    unsigned below;             /* backing steps below this node */
     BlkNode *opener;            /* the node that opens this one, while opening */
     BlkOpenFlags flags;
     GQueue parents, children;

@@ -11,6 +11,7 @@
 #include "core/node.h"
 
 #include "core/options.h"
+#include "core/stack.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -396,8 +397,13 @@ BlkNode *blk_co_open(BlkContext *ctx, JsonObject *options, GError **error)
 
 static BlkChild *attach_child(BlkNode *node, BlkNode *child, const char *name, BlkRole role, GError **error)
 {
+    unsigned below = child->core->below + (role == BLK_ROLE_COW);
     BlkChild *edge;
 
+    if (below > BLK_MAX_CHAIN) {
+        blk_error(error, -ELOOP, "The backing chain is longer than %u images", BLK_MAX_CHAIN);
+        return NULL;
+    }
     if (node->driver->check_child && node->driver->check_child(node, child, error) < 0) {
         return NULL;
     }
@@ -409,6 +415,7 @@ static BlkChild *attach_child(BlkNode *node, BlkNode *child, const char *name, B
         blk_co_edge_free(edge);
         return NULL;
     }
+    node->core->below = MAX(node->core->below, below);
     if (role == BLK_ROLE_COW) {
         node->backing = edge;
     } else if (role != BLK_ROLE_DATA) {
@@ -426,8 +433,6 @@ typedef struct OpenCall {
     const OpenParent *parent;
     GError **error;
     BlkNode *result;
-    BlkCo *caller;
-    bool done;
 } OpenCall;
 
 static int open_call(void *opaque)
@@ -435,19 +440,14 @@ static int open_call(void *opaque)
     OpenCall *call = opaque;
 
     call->result = open_tree(call->ctx, call->tree, call->parent, call->error);
-    call->done = true;
-    blk_co_wake(call->caller);
     return 0;
 }
 
 static BlkNode *open_on_new_stack(BlkContext *ctx, JsonObject *tree, const OpenParent *parent, GError **error)
 {
-    OpenCall call = { ctx, tree, parent, error, NULL, blk_co_self(), false };
+    OpenCall call = { ctx, tree, parent, error, NULL };
 
-    blk_co_spawn(ctx, open_call, &call);
-    while (!call.done) {
-        blk_co_yield();
-    }
+    blk_co_call_fresh(open_call, &call);
     return call.result;
 }
 

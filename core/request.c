@@ -6,6 +6,8 @@
  */
 #include "core/request.h"
 
+#include "core/stack.h"
+
 /* A format or filter above may write past the end of a protocol, also through filters; a user of a protocol that may
  * resize it, too. What is past the end reads as zeroes for them. */
 static bool parent_may_pass_end(const BlkNode *node, unsigned perm)
@@ -107,10 +109,27 @@ static int read_begun(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov
     return flags ? read_locked(node, offset, bytes, iov, flags) : blk_request_preadv(node, offset, bytes, iov, 0);
 }
 
+typedef struct ReadCall {
+    BlkNode *node;
+    BlkRequest req;
+} ReadCall;
+
+static int read_call(void *opaque)
+{
+    ReadCall *call = opaque;
+
+    return blk_co_preadv(call->node, call->req.offset, call->req.bytes, call->req.iov, call->req.flags);
+}
+
 int blk_co_preadv(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, unsigned flags)
 {
     int ret;
 
+    if (blk_stack_is_short()) {
+        ReadCall call = { node, { offset, bytes, iov, flags } };
+
+        return blk_co_call_fresh(read_call, &call);
+    }
     blk_co_request_begin(&node);
     ret = read_begun(node, offset, bytes, iov, flags);
     blk_request_end(node);

@@ -193,6 +193,67 @@ static int detection(void *ctx)
     return 0;
 }
 
+/* ---- long chains ---- */
+
+typedef struct Over {
+    char room[2048];        /* as much as a driver may have on its stack, and more */
+} Over;
+
+static const BlkOption over_options[] = {
+    { "backing", BLK_OPTION_NODE, "what is below" },
+    { NULL },
+};
+
+static int over_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    node->length = 4096;
+    return blk_co_open_backing(node, options, NULL, NULL, error);
+}
+
+static int over_co_preadv(BlkNode *node, BlkRequest *req)
+{
+    volatile Over over;
+    int ret = 0;
+
+    over.room[0] = 1;
+    if (node->backing) {
+        ret = blk_co_preadv(node->backing->node, req->offset, req->bytes, req->iov, 0);
+    }
+    return ret < 0 || over.room[0] != 1 ? -EIO : ret;
+}
+
+static const BlkDriver over_driver = {
+    .name = "over",
+    .kind = BLK_FORMAT,
+    .options = over_options,
+    .co_open = over_co_open,
+    .co_preadv = over_co_preadv,
+};
+
+static int long_chain(void *ctx)
+{
+    g_autofree char *tree = g_strdup("{'driver':'over','node-name':'n0'}");
+    BlkNode *top, *next;
+    uint8_t byte;
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_int_eq(blk_driver_register(ctx, &over_driver, NULL), 0);
+    top = open_stack(ctx, tree);
+    for (int i = 1; i <= BLK_MAX_CHAIN; i++) {
+        g_free(tree);
+        tree = g_strdup_printf("{'driver':'over','node-name':'n%d','backing':'n%d'}", i, i - 1);
+        next = open_stack(ctx, tree);
+        blk_co_unref(top);
+        top = next;
+    }
+    ck_assert(try_open(ctx, "{'driver':'over','backing':'n200'}", &error) == NULL);
+    ck_assert(strstr(error->message, "longer than 200") != NULL);
+    ck_assert_int_eq(blk_co_pread(top, 0, 1, &byte, 0), 0);
+    blk_co_unref(top);
+    ck_assert(blk_node_find(ctx, "n0") == NULL);
+    return 0;
+}
+
 /* ---- live changes ---- */
 
 typedef struct Write {
@@ -389,6 +450,7 @@ CASE(inheritance)
 CASE(nodes_by_name)
 CASE(filenames)
 CASE(detection)
+CASE(long_chain)
 CASE(insert_and_remove)
 CASE(insert_refused)
 CASE(insert_below_parents)
@@ -396,5 +458,5 @@ CASE(drain_waits_for_parents)
 CASE(events)
 
 BLK_TEST_MAIN("graph", test_minimal_filter, test_option_errors, test_inheritance, test_nodes_by_name, test_filenames,
-              test_detection, test_insert_and_remove, test_insert_refused, test_insert_below_parents,
+              test_detection, test_long_chain, test_insert_and_remove, test_insert_refused, test_insert_below_parents,
               test_drain_waits_for_parents, test_events)
