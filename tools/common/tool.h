@@ -38,6 +38,9 @@ int tool_parse_size(const char *text, uint64_t *bytes);
 /* "64 KiB": three significant digits, a power of 1024. (transfer full) */
 char *tool_size_text(uint64_t bytes);
 
+/* "name: value" lines on standard output, @depth steps of indentation deep. */
+void tool_print_members(JsonObject *object, unsigned depth);
+
 /* ---- opening ---- */
 
 typedef struct ToolCache {

@@ -140,18 +140,30 @@ static int run_info(IoSession *session, const IoCommand *self, int argc, char **
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *cluster = NULL, *state = NULL;
+    BlkNode *node = io_node(session);
     BlkInfo info = { 0 };
-    int ret = blk_co_info(io_node(session), &info, &error);
 
+    if (argc == 2) {
+        node = blk_node_find(blk_node_context(node), argv[1]);
+        if (!node) {
+            tool_error("there is no node '%s'", argv[1]);
+            return -ENOENT;
+        }
+    }
+    int ret = blk_co_info(node, &info, &error);
     if (ret < 0) {
         tool_error("%s", error->message);
         return ret;
     }
     cluster = io_size_text(info.cluster_size);
     state = io_size_text(info.vm_state_offset);
-    printf("format name: %s\n", blk_node_driver_name(io_node(session)));
+    printf("format name: %s\n", blk_node_driver_name(node));
     printf("cluster size: %s\n", cluster);
     printf("vm state offset: %s\n", state);
+    if (info.specific) {
+        printf("Format specific information:\n");
+        tool_print_members(info.specific, 1);
+    }
     blk_info_clear(&info);
     return 0;
 }
@@ -178,7 +190,8 @@ const IoCommand io_image_commands[] = {
         .summary = "counts the bytes of a range that the image holds itself",
         .co_run = run_alloc,
     }, {
-        .name = "info", .alias = "i", .needs_file = true,
+        .name = "info", .alias = "i", .max_args = 1, .needs_file = true,
+        .args = "[node]",
         .summary = "prints format, cluster size and what the format tells about itself",
         .co_run = run_info,
     },
