@@ -5,8 +5,8 @@
  * A drained section holds the node and all nodes above it, topmost first: a node is gated when everything above it is
  * idle, so that a request of a parent that is still under way always finds the gates below it open and can end.
  *
- * A request that finds the gate closed waits there. If the graph changes meanwhile it goes to the node that took the place
- * of the one that it was sent to.
+ * A request that finds the gate closed waits there. If the graph changes meanwhile it goes to the node that took the
+ * place of the one that it was sent to.
  */
 #include "core/node.h"
 

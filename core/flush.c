@@ -2,8 +2,8 @@
 /*
  * flush.c - flushes, and writes that must be stable when they return.
  *
- * Each change of a node raises its generation when it returns. A flush that finds that nothing changed since the last one
- * began does not bother the driver; flushes that arrive meanwhile share one.
+ * Each change of a node raises its generation when it returns. A flush that finds that nothing changed since the last
+ * one began does not bother the driver; flushes that arrive meanwhile share one.
  */
 #include "core/request.h"
 

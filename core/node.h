@@ -69,15 +69,15 @@ const BlkDriver *blk_driver_probe(BlkContext *ctx, const uint8_t *head, size_t b
 BlkNode *blk_node_new(BlkContext *ctx, const BlkDriver *driver, const char *name, GError **error);
 void blk_node_free(BlkNode *node);              /* no children, no parents */
 void blk_co_node_close(BlkNode *node);          /* also one whose co_open failed; no parents */
-BlkChild *blk_edge_new(BlkNode *parent, BlkNode *node, const char *name, BlkRole role);   /* takes a reference to @node */
+BlkChild *blk_edge_new(BlkNode *parent, BlkNode *node, const char *name, BlkRole role);     /* takes a reference */
 void blk_co_edge_free(BlkChild *edge);          /* and gives it back; permissions below are refreshed */
 void blk_edge_move(BlkChild *edge, BlkNode *node);    /* references go with it */
-bool blk_node_reaches(const BlkNode *from, const BlkNode *node);    /* through any children; true if they are the same */
+bool blk_node_reaches(const BlkNode *from, const BlkNode *node);    /* through any children; true if the same */
 BlkNode *blk_node_filtered(const BlkNode *node);      /* (nullable): the child that a filter stands for */
 
 /* ---- permission.c ---- */
-/* Computes the permissions of @node, @other (nullable) and all below them from the edges above. On failure everything is
- * as it was. */
+/* Computes the permissions of @node, @other (nullable) and all below them from the edges above. On failure everything
+ * is as it was. */
 int blk_perm_refresh(BlkNode *node, BlkNode *other, GError **error);
 /* What the first permission in @perm is called. */
 const char *blk_perm_name(unsigned perm);

@@ -2,9 +2,9 @@
 /*
  * open.c - from a tree of options to open nodes.
  *
- * A tree without "driver" means: the protocol of its file name where a format asks for its file, else the format that the
- * first bytes look like. Such a detected format is not trusted: what it names (a backing file) is followed only to a plain
- * file beside the image.
+ * A tree without "driver" means: the protocol of its file name where a format asks for its file, else the format that
+ * the first bytes look like. Such a detected format is not trusted: what it names (a backing file) is followed only to
+ * a plain file beside the image.
  *
  * Each backing file is opened on a stack of its own, since chains may be long.
  */
@@ -521,8 +521,8 @@ static int check_untrusted(BlkNode *node, const char *name, GError **error)
         return 0;
     }
     return blk_error(error, -EPERM, "the format of '%s' was detected, not given, and its backing file '%s' is no plain "
-                     "file in the same directory; give the format '%s' if you trust the image", own_filename(node), name,
-                     node->driver->name);
+                     "file in the same directory; give the format '%s' if you trust the image", own_filename(node),
+                     name, node->driver->name);
 }
 
 /* Whether @name is the file of @node or of one that is being opened above it. */

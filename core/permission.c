@@ -3,8 +3,8 @@
  * permission.c - who may do what with a node.
  *
  * Each edge says what its user does (perm) and what it lets others do (shared). A node does what all its users together
- * do; from that follows what it needs from its children. A change is computed for all nodes below at once, parents before
- * children, and either holds everywhere or is undone everywhere.
+ * do; from that follows what it needs from its children. A change is computed for all nodes below at once, parents
+ * before children, and either holds everywhere or is undone everywhere.
  */
 #include "core/node.h"
 

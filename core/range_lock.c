@@ -2,8 +2,8 @@
 /*
  * range_lock.c - shared and exclusive locks on byte ranges.
  *
- * All holds, those that have the range and those that still wait, stand in one list in order of arrival. A hold waits on
- * the queue of an earlier one that stands in its way, and looks again when that one is gone.
+ * All holds, those that have the range and those that still wait, stand in one list in order of arrival. A hold waits
+ * on the queue of an earlier one that stands in its way, and looks again when that one is gone.
  */
 #include "core/range_lock.h"
 

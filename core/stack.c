@@ -2,8 +2,8 @@
 /*
  * stack.c - room for what recurs along a backing chain.
  *
- * Layers are plain calls on one stack of fixed size, and a chain may be longer than fits. What recurs asks before it goes
- * down a step whether it should go on with a stack of its own.
+ * Layers are plain calls on one stack of fixed size, and a chain may be longer than fits. What recurs asks before it
+ * goes down a step whether it should go on with a stack of its own.
  */
 #include "core/stack.h"
 

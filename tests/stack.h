@@ -3,8 +3,8 @@
  * stack.h - stacks for tests of the graph and the request path, made of fakes.
  *
  * "mem": a protocol in memory that checks what it is asked, counts, yields in each request, fails and stops on demand.
- * "box": a format without an engine that keeps its data in "file" as it is, may have a cluster size, and takes compressed
- * writes.
+ * "box": a format without an engine that keeps its data in "file" as it is, may have a cluster size, and takes
+ * compressed writes.
  */
 #ifndef BLKSTACK_TEST_STACK_H
 #define BLKSTACK_TEST_STACK_H

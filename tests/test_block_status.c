@@ -4,7 +4,8 @@
  */
 #include "stack.h"
 
-/* A format whose content is written down in its options: one letter for each 4096 bytes, 'd'ata, 'z'ero, '-' backing. */
+/* A format whose content is written down in its options: one letter for each 4096 bytes, 'd'ata, 'z'ero, '-' for
+ * the backing. */
 typedef struct Written {
     char *map;
 } Written;
@@ -107,7 +108,8 @@ static int one_node(void *ctx)
 static int chain(void *ctx)
 {
     BlkNode *top = open_written(ctx, "{'driver':'nothing','file':{'driver':'written','map':'d---z-','backing':"
-                                "{'driver':'nothing','file':{'driver':'written','node-name':'mid','map':'zd--','backing':"
+                                "{'driver':'nothing','file':{'driver':'written','node-name':'mid','map':'zd--',"
+                                "'backing':"
                                 "{'driver':'written','node-name':'base','map':'ddd'}}}}}");
     unsigned data = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED, zero = BLK_STATUS_ZERO | BLK_STATUS_ALLOCATED;
 

@@ -118,7 +118,8 @@ static int lock_refused(void *ctx)
 
 static int cow_child(void *ctx)
 {
-    BlkNode *node = open_stack(ctx, "{'driver':'box','file':{'driver':'mem'},'backing':{'driver':'mem','node-name':'m'}}");
+    BlkNode *node = open_stack(ctx, "{'driver':'box','file':{'driver':'mem'},"
+                               "'backing':{'driver':'mem','node-name':'m'}}");
     Mem *mem = mem_of(ctx, "m");
     BlkChild *user = blk_co_attach(node, "user", RDWR, BLK_PERM_READ, NULL);
 

@@ -260,7 +260,8 @@ static int splitting(void *ctx)
 
 static int zero_units(void *ctx)
 {
-    BlkChild *user = use_stack(ctx, "{'driver':'mem','node-name':'m','size':'4M','zeroes-align':4096,'write-align':512}",
+    BlkChild *user = use_stack(ctx, "{'driver':'mem','node-name':'m','size':'4M','zeroes-align':4096,"
+                               "'write-align':512}",
                                RDWR);
     BlkNode *node = blk_child_node(user);
     Mem *mem = mem_of(ctx, "m");
@@ -344,7 +345,8 @@ static int fua_and_flush(void *ctx)
     ck_assert_uint_eq(mem->flushes, 0);
     blk_co_detach(user);
 
-    user = use_stack(ctx, "{'driver':'box','node-name':'b','cache.no-flush':true,'file':{'driver':'mem','node-name':'m'}}",
+    user = use_stack(ctx, "{'driver':'box','node-name':'b','cache.no-flush':true,"
+                     "'file':{'driver':'mem','node-name':'m'}}",
                      RDWR);
     mem = mem_of(ctx, "m");
     ck_assert_int_eq(blk_co_pwrite(blk_child_node(user), 0, 1, &byte, BLK_REQ_FUA), 0);
@@ -426,7 +428,8 @@ static int compress_rewrites(void *ctx)
     refuse_open(ctx, "{'driver':'compress','file':{'driver':'mem'}}", "driver 'mem'");
     refuse_open(ctx, "{'driver':'compress','file':{'driver':'box','rewrite':false,'file':{'driver':'mem'}}}",
                 "cannot rewrite compressed clusters");
-    refuse_open(ctx, "{'driver':'compress','file':{'driver':'box','read-only':true,'file':{'driver':'mem'}}}", "read-only");
+    refuse_open(ctx, "{'driver':'compress','file':{'driver':'box','read-only':true,'file':{'driver':'mem'}}}",
+                "read-only");
     blk_co_unref(open_stack(ctx, "{'driver':'compress','read-only':true,'file':{'driver':'box',"
                             "'file':{'driver':'mem'}}}"));
     return 0;
