@@ -18,7 +18,7 @@ refused() {     # TEXT REGEX OPTIONS
 refused raw "raw.*compress|compress.*raw" driver=compress,file.driver=raw,file.file.driver=file,file.file.filename=disk.raw
 refused "a protocol node" "compress" driver=compress,file.driver=file,file.filename=disk.raw
 refused null "compress" driver=compress,file.driver=null-co,file.size=1M
-refused "qcow2 with a data file" "compress" \
+refused "qcow2 with a data file" "compress|data.file" \
     driver=compress,file.driver=qcow2,file.file.driver=file,file.file.filename=external.qcow2
 refused "a read-only qcow2 for writing" "read-only" \
     driver=compress,file.driver=qcow2,file.read-only=on,file.file.driver=file,file.file.filename=disk.qcow2
