@@ -1,1 +1,388 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * metacache.c - cache of an image file's tables, with ordered group commit; see metacache.h for the rules.
+ *
+ * A block is clean or has a rank. A commit copies all changed blocks at one moment ("freeze") and writes the copies, so
+ * that changes made meanwhile belong to the next commit and may refer to things that this one does not make stable.
+ * Neighbouring blocks leave in one write. A block that is being written is not evicted, since reading it again could
+ * bring back what it was.
+ *
+ * Limitations: all blocks have one size; a changed block cannot be written alone.
+ */
+#include "core/metacache.h"
+
+#include <string.h>
+
+enum {
+    META_WRITES_IN_FLIGHT = 16,
+    META_MAX_WRITE = 1 << 20,       /* bytes, of one write of neighbouring blocks */
+};
+
+struct BlkMetaCache {
+    BlkNode *node;
+    size_t block_size, max_blocks, dirty_blocks;
+    GHashTable *blocks;             /* &block->offset -> block */
+    GQueue lru;                     /* blocks that are not held, the oldest first */
+    BlkMetaHooks hooks;
+    BlkCoMutex commit_lock;
+    uint64_t requests, served;      /* commits asked for; all up to @served are through */
+};
+
+/* What one commit writes: copies of the blocks of one rank, sorted by offset. */
+typedef struct MetaImage {
+    GPtrArray *blocks;
+    uint8_t *copies;                /* block_size bytes for each of @blocks */
+} MetaImage;
+
+BlkMetaCache *blk_meta_new(BlkNode *node, size_t block_size, size_t max_blocks, const BlkMetaHooks *hooks)
+{
+    BlkMetaCache *cache = g_new0(BlkMetaCache, 1);
+
+    cache->node = node;
+    cache->block_size = block_size;
+    cache->max_blocks = MAX(max_blocks, 16);
+    cache->blocks = g_hash_table_new(g_int64_hash, g_int64_equal);
+    cache->hooks = *hooks;
+    g_queue_init(&cache->lru);
+    return cache;
+}
+
+static void meta_destroy_block(BlkMetaBlock *block)
+{
+    blk_buffer_free(block->data);
+    g_free(block);
+}
+
+void blk_meta_free(BlkMetaCache *cache)
+{
+    GHashTableIter iter;
+    void *block;
+
+    if (!cache) {
+        return;
+    }
+    g_hash_table_iter_init(&iter, cache->blocks);
+    while (g_hash_table_iter_next(&iter, NULL, &block)) {
+        meta_destroy_block(block);
+    }
+    g_hash_table_unref(cache->blocks);
+    g_free(cache);
+}
+
+static void meta_remove(BlkMetaCache *cache, BlkMetaBlock *block)
+{
+    g_hash_table_remove(cache->blocks, &block->offset);
+    meta_destroy_block(block);
+}
+
+/* Makes room for one more block, if one can go. */
+static void meta_evict(BlkMetaCache *cache)
+{
+    GList *link = cache->lru.head;
+
+    while (g_hash_table_size(cache->blocks) >= cache->max_blocks && link) {
+        BlkMetaBlock *block = link->data;
+        link = link->next;
+        if (block->rank == BLK_META_CLEAN && !block->in_commit) {
+            g_queue_unlink(&cache->lru, &block->lru);
+            meta_remove(cache, block);
+        }
+    }
+}
+
+static void meta_hold(BlkMetaCache *cache, BlkMetaBlock *block)
+{
+    if (block->refs++ == 0) {
+        g_queue_unlink(&cache->lru, &block->lru);
+    }
+}
+
+void blk_meta_put(BlkMetaCache *cache, BlkMetaBlock *block)
+{
+    if (!block) {
+        return;
+    }
+    g_assert(block->refs > 0);
+    if (--block->refs == 0) {
+        g_queue_push_tail_link(&cache->lru, &block->lru);
+    }
+}
+
+/* Reads what the file has of the block; the rest stays zeroes. */
+static int meta_co_load(BlkMetaCache *cache, BlkMetaBlock *block)
+{
+    BlkNode *file = cache->node->file->node;
+    uint64_t length = blk_node_length(file);
+
+    if (block->offset >= length) {
+        return 0;
+    }
+    return blk_co_pread(file, block->offset, MIN(cache->block_size, length - block->offset), block->data, 0);
+}
+
+static BlkMetaBlock *meta_add(BlkMetaCache *cache, uint64_t offset)
+{
+    void *data = blk_buffer_try_alloc(cache->node->file->node, cache->block_size);
+    BlkMetaBlock *block;
+
+    if (!data) {
+        return NULL;
+    }
+    memset(data, 0, cache->block_size);
+    meta_evict(cache);
+    block = g_new0(BlkMetaBlock, 1);
+    block->offset = offset;
+    block->data = data;
+    block->rank = BLK_META_CLEAN;
+    block->lru.data = block;
+    block->refs = 1;
+    g_hash_table_insert(cache->blocks, &block->offset, block);
+    return block;
+}
+
+int blk_meta_co_get(BlkMetaCache *cache, uint64_t offset, BlkMetaBlock **out)
+{
+    BlkMetaBlock *block;
+    int ret;
+
+    *out = NULL;
+    offset &= ~(uint64_t)(cache->block_size - 1);
+    for (;;) {
+        block = g_hash_table_lookup(cache->blocks, &offset);
+        if (!block || !block->loading) {
+            break;
+        }
+        blk_co_queue_wait(&block->loaders);     /* it may have failed and gone: look again */
+    }
+    if (block) {
+        meta_hold(cache, block);
+        *out = block;
+        return 0;
+    }
+    block = meta_add(cache, offset);
+    if (!block) {
+        return -ENOMEM;
+    }
+    block->loading = true;
+    ret = meta_co_load(cache, block);
+    block->loading = false;
+    blk_co_queue_wake_all(&block->loaders);
+    if (ret < 0) {
+        meta_remove(cache, block);
+        return ret;
+    }
+    *out = block;
+    return 0;
+}
+
+void blk_meta_dirty(BlkMetaCache *cache, BlkMetaBlock *block, BlkMetaRank rank)
+{
+    g_assert(block->refs > 0 && (block->rank == BLK_META_CLEAN || block->rank == rank));
+    if (block->rank == BLK_META_CLEAN) {
+        cache->dirty_blocks++;
+    }
+    block->rank = rank;
+}
+
+static void meta_clean(BlkMetaCache *cache, BlkMetaBlock *block)
+{
+    if (block->rank != BLK_META_CLEAN) {
+        cache->dirty_blocks--;
+        block->rank = BLK_META_CLEAN;
+    }
+}
+
+void blk_meta_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes)
+{
+    uint64_t pos = offset & ~(uint64_t)(cache->block_size - 1);
+
+    for (; pos < offset + bytes; pos += cache->block_size) {
+        BlkMetaBlock *block = g_hash_table_lookup(cache->blocks, &pos);
+        if (block) {
+            g_assert(block->refs == 0 && !block->in_commit);
+            meta_clean(cache, block);
+            g_queue_unlink(&cache->lru, &block->lru);
+            meta_remove(cache, block);
+        }
+    }
+}
+
+bool blk_meta_wants_commit(const BlkMetaCache *cache)
+{
+    return cache->dirty_blocks > cache->max_blocks / 2;
+}
+
+bool blk_meta_is_dirty(const BlkMetaCache *cache)
+{
+    return cache->dirty_blocks > 0;
+}
+
+/* ---- commit ---- */
+
+static int meta_compare_offsets(const void *a, const void *b)
+{
+    const BlkMetaBlock *x = *(BlkMetaBlock *const *)a, *y = *(BlkMetaBlock *const *)b;
+
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+static void meta_images_clear(MetaImage images[BLK_META_RANKS])
+{
+    for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
+        g_ptr_array_unref(images[rank].blocks);
+        blk_buffer_free(images[rank].copies);
+    }
+}
+
+/* Takes a copy of all changed blocks. Changes nothing if that fails. */
+static int meta_freeze(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS])
+{
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, cache->blocks);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        BlkMetaBlock *block = value;
+        if (block->rank != BLK_META_CLEAN) {
+            g_ptr_array_add(images[block->rank].blocks, block);
+        }
+    }
+    for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
+        MetaImage *image = &images[rank];
+        if (image->blocks->len > 0) {
+            image->copies = blk_buffer_try_alloc(cache->node->file->node, image->blocks->len * cache->block_size);
+            if (!image->copies) {
+                return -ENOMEM;
+            }
+        }
+        g_ptr_array_sort(image->blocks, meta_compare_offsets);
+    }
+    for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
+        for (unsigned i = 0; i < images[rank].blocks->len; i++) {
+            BlkMetaBlock *block = g_ptr_array_index(images[rank].blocks, i);
+            memcpy(images[rank].copies + i * cache->block_size, block->data, cache->block_size);
+            meta_clean(cache, block);
+            block->in_commit = true;
+        }
+    }
+    return 0;
+}
+
+/* The blocks of a commit that failed are changed still; those that were changed again are so anyway. */
+static void meta_thaw(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS], bool ok)
+{
+    for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
+        for (unsigned i = 0; i < images[rank].blocks->len; i++) {
+            BlkMetaBlock *block = g_ptr_array_index(images[rank].blocks, i);
+            block->in_commit = false;
+            if (!ok && block->rank == BLK_META_CLEAN) {
+                block->rank = rank;
+                cache->dirty_blocks++;
+            }
+        }
+    }
+}
+
+typedef struct MetaWrite {
+    BlkMetaCache *cache;
+    const MetaImage *image;
+    unsigned next;                  /* the first block that nobody writes yet */
+} MetaWrite;
+
+/* One of several writers: takes the next run of neighbouring blocks until none is left. */
+static int meta_co_write_runs(void *opaque)
+{
+    MetaWrite *w = opaque;
+    size_t block_size = w->cache->block_size;
+
+    while (w->next < w->image->blocks->len) {
+        unsigned first = w->next, count = 1;
+        uint64_t offset = ((BlkMetaBlock *)g_ptr_array_index(w->image->blocks, first))->offset;
+        while (first + count < w->image->blocks->len && count < META_MAX_WRITE / block_size &&
+               ((BlkMetaBlock *)g_ptr_array_index(w->image->blocks, first + count))->offset ==
+               offset + count * block_size) {
+            count++;
+        }
+        w->next += count;
+        int ret = blk_co_pwrite(w->cache->node->file->node, offset, count * block_size,
+                                w->image->copies + first * block_size, 0);
+        if (ret < 0) {
+            w->next = w->image->blocks->len;
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int meta_co_write_rank(BlkMetaCache *cache, const MetaImage *image)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(META_WRITES_IN_FLIGHT);
+    MetaWrite write = { .cache = cache, .image = image };
+    unsigned writers = MIN(META_WRITES_IN_FLIGHT, image->blocks->len);
+
+    if (writers == 1) {
+        return meta_co_write_runs(&write);
+    }
+    for (unsigned i = 0; i < writers; i++) {
+        if (blk_co_group_run(&group, meta_co_write_runs, &write) < 0) {
+            break;
+        }
+    }
+    return blk_co_group_wait(&group);
+}
+
+static int meta_co_write_all(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS])
+{
+    BlkNode *file = cache->node->file->node;
+
+    for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
+        if (images[rank].blocks->len == 0) {
+            continue;
+        }
+        int ret = rank > 0 ? blk_co_flush(file) : 0;
+        if (ret == 0) {
+            blk_co_event(file, cache->hooks.events[rank]);
+            ret = meta_co_write_rank(cache, &images[rank]);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return blk_co_flush(file);
+}
+
+static int meta_co_commit_now(BlkMetaCache *cache)
+{
+    MetaImage images[BLK_META_RANKS] = { 0 };
+    int ret;
+
+    for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
+        images[rank].blocks = g_ptr_array_new();
+    }
+    ret = meta_freeze(cache, images);
+    if (ret == 0) {
+        cache->hooks.freeze(cache->hooks.opaque);
+        ret = meta_co_write_all(cache, images);
+        meta_thaw(cache, images, ret == 0);
+        cache->hooks.done(ret == 0, cache->hooks.opaque);
+    }
+    meta_images_clear(images);
+    return ret;
+}
+
+int blk_meta_co_commit(BlkMetaCache *cache)
+{
+    uint64_t ticket = ++cache->requests;
+    int ret = 0;
+
+    blk_co_mutex_lock(&cache->commit_lock);
+    if (cache->served < ticket) {
+        uint64_t upto = cache->requests;        /* all who ask before the freeze are served by it */
+        ret = meta_co_commit_now(cache);
+        if (ret == 0) {
+            cache->served = upto;
+        }
+    }
+    blk_co_mutex_unlock(&cache->commit_lock);
+    return ret;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * metacache.h - cache of an image file's tables, with ordered group commit.
+ *
+ * The file is seen as blocks of one size. A block that was changed has a rank, and that is all that a format says about
+ * ordering: a commit writes the changed blocks rank by rank, with a barrier (a flush of the file) before each rank but the
+ * first, and one at the end.
+ *
+ *     rank      holds                          so on disk
+ *     COUNTS    reference counts (raised)      a count is there before anything refers to what it counts
+ *     COUNT_TABLE  where the counts lie        a block of counts is there before the table refers to it
+ *     MAP       guest mappings                 payloads, new tables and counts are there before a mapping refers to them
+ *
+ * What a commit makes unreferenced may be given back (counts lowered, space reused) only when it is through: the hooks
+ * tell the format when a commit froze its blocks and when they are stable.
+ */
+#ifndef BLKSTACK_CORE_METACACHE_H
+#define BLKSTACK_CORE_METACACHE_H
+
+#include <blkstack/driver.h>
+
+typedef enum BlkMetaRank {
+    BLK_META_COUNTS,
+    BLK_META_COUNT_TABLE,
+    BLK_META_MAP,
+    BLK_META_RANKS,
+    BLK_META_CLEAN = BLK_META_RANKS,
+} BlkMetaRank;
+
+typedef struct BlkMetaBlock {
+    uint64_t offset;                    /* in the image file */
+    uint8_t *data;                      /* block_size bytes; valid while the block is held */
+    /* the cache's own */
+    unsigned refs;
+    BlkMetaRank rank;
+    bool loading, in_commit;
+    BlkCoQueue loaders;
+    GList lru;
+} BlkMetaBlock;
+
+typedef struct BlkMetaHooks {
+    /* A commit takes the changes made so far: remember what they have dropped. Does not yield. */
+    void (*freeze)(void *opaque);
+    /* They are stable (@ok), or will be tried again by the next commit. Does not yield. */
+    void (*done)(bool ok, void *opaque);
+    void *opaque;
+    BlkEvent events[BLK_META_RANKS];    /* told to fault filters before a rank is written */
+} BlkMetaHooks;
+
+typedef struct BlkMetaCache BlkMetaCache;
+
+/**
+ * blk_meta_new:
+ * @node: the image; its child "file" is read and written
+ * @block_size: bytes, a power of two
+ * @max_blocks: kept in memory, at least 16; exceeded only while more blocks are held or changed
+ */
+BlkMetaCache *blk_meta_new(BlkNode *node, size_t block_size, size_t max_blocks, const BlkMetaHooks *hooks);
+void blk_meta_free(BlkMetaCache *cache);        /* changes are lost: commit first; NULL is ignored */
+
+/**
+ * blk_meta_co_get:
+ * @offset: of any byte of the block
+ *
+ * Holds the block, reading it if needed; to be given back with blk_meta_put(). Beyond the end of the file it is zeroes.
+ * Context: coroutine; may yield. Returns: 0, -EIO and others from below, -ENOMEM; *block is NULL then.
+ */
+int blk_meta_co_get(BlkMetaCache *cache, uint64_t offset, BlkMetaBlock **block);
+void blk_meta_put(BlkMetaCache *cache, BlkMetaBlock *block);    /* NULL is ignored */
+
+/* Says that a held block was changed. Several ranks are not mixed in one block. */
+void blk_meta_dirty(BlkMetaCache *cache, BlkMetaBlock *block, BlkMetaRank rank);
+
+/* Forgets blocks of a range that is no table any more, or was rewritten past the cache. None may be held. */
+void blk_meta_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes);
+
+/* So much is changed that whoever changes more should commit first. */
+bool blk_meta_wants_commit(const BlkMetaCache *cache);
+bool blk_meta_is_dirty(const BlkMetaCache *cache);
+
+/**
+ * blk_meta_co_commit:
+ *
+ * Makes stable all changes that were made before the call, and all data that was written to the file before it. Callers
+ * that come while a commit runs share the next one.
+ * Context: coroutine; may yield. Returns: 0; negative errno: nothing is lost, the next commit tries again.
+ */
+int blk_meta_co_commit(BlkMetaCache *cache);
+
+#endif
