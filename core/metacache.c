@@ -192,19 +192,21 @@ static void meta_clean(BlkMetaCache *cache, BlkMetaBlock *block)
     }
 }
 
-void blk_meta_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes)
+void blk_meta_co_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes)
 {
     uint64_t pos = offset & ~(uint64_t)(cache->block_size - 1);
 
+    blk_co_mutex_lock(&cache->commit_lock);
     for (; pos < offset + bytes; pos += cache->block_size) {
         BlkMetaBlock *block = g_hash_table_lookup(cache->blocks, &pos);
         if (block) {
-            g_assert(block->refs == 0 && !block->in_commit);
+            g_assert(block->refs == 0);
             meta_clean(cache, block);
             g_queue_unlink(&cache->lru, &block->lru);
             meta_remove(cache, block);
         }
     }
+    blk_co_mutex_unlock(&cache->commit_lock);
 }
 
 bool blk_meta_wants_commit(const BlkMetaCache *cache)

@@ -71,8 +71,9 @@ void blk_meta_put(BlkMetaCache *cache, BlkMetaBlock *block);    /* NULL is ignor
 /* Says that a held block was changed. Several ranks are not mixed in one block. */
 void blk_meta_dirty(BlkMetaCache *cache, BlkMetaBlock *block, BlkMetaRank rank);
 
-/* Forgets blocks of a range that is no table any more, or was rewritten past the cache. None may be held. */
-void blk_meta_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes);
+/* Forgets blocks of a range that is no table any more, or was rewritten past the cache; changes in them are lost. None may
+ * be held. May yield, until a running commit is through. */
+void blk_meta_co_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes);
 
 /* So much is changed that whoever changes more should commit first. */
 bool blk_meta_wants_commit(const BlkMetaCache *cache);
