@@ -194,16 +194,19 @@ static void meta_clean(BlkMetaCache *cache, BlkMetaBlock *block)
 
 void blk_meta_co_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes)
 {
-    uint64_t pos = offset & ~(uint64_t)(cache->block_size - 1);
+    GHashTableIter iter;
+    void *value;
 
     blk_co_mutex_lock(&cache->commit_lock);
-    for (; pos < offset + bytes; pos += cache->block_size) {
-        BlkMetaBlock *block = g_hash_table_lookup(cache->blocks, &pos);
-        if (block) {
+    g_hash_table_iter_init(&iter, cache->blocks);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        BlkMetaBlock *block = value;
+        if (block->offset >= offset && block->offset - offset < bytes) {
             g_assert(block->refs == 0);
             meta_clean(cache, block);
             g_queue_unlink(&cache->lru, &block->lru);
-            meta_remove(cache, block);
+            g_hash_table_iter_remove(&iter);
+            meta_destroy_block(block);
         }
     }
     blk_co_mutex_unlock(&cache->commit_lock);

@@ -1,1 +1,446 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * alloc.c - host space of a qcow2 image.
+ *
+ *     free (refcount 0) --take--> in use --drop--> dropped --commit frozen--> frozen --commit stable--> limbo
+ *        ^                                                                                               |
+ *        +------------- refcount lowered when all readers that may still look at it have ended ----------+
+ *
+ * Whole clusters come from the refcounts, lowest first. Payloads come from the best hole in a partly used cluster, else
+ * from the rest of the cluster that was taken last ("bump"), over its end if the next cluster is free. Payloads begin and
+ * end at sectors, so that no write touches a sector of another payload.
+ *
+ * Limitation: holes are known only in clusters that were taken for payloads since the image was opened: only there
+ * nobody else (a snapshot, another program's packing) can refer to bytes that we do not know of.
+ */
+#include "drivers/qcow2/qcow2.h"
+
+/* ---- the set of tables ---- */
+
+int qcow2_tables_add(Qcow2 *q, uint64_t offset, uint64_t bytes, const char *what, GError **error)
+{
+    uint64_t first = qcow2_cluster_of(q, offset), end = qcow2_cluster_of(q, offset + bytes + q->cluster_size - 1);
+
+    for (uint64_t cluster = first; cluster < end; cluster++) {
+        if (qcow2_is_table(q, cluster)) {
+            return what ? blk_error(error, -EIO, "the image is corrupt: %s at offset %" G_GUINT64_FORMAT " overlaps another "
+                                    "table; open it read-only or repair it with 'check -r all'",
+                                    what, cluster << q->cluster_bits) : -EIO;
+        }
+    }
+    for (uint64_t cluster = first; cluster < end; cluster++) {
+        g_hash_table_add(q->tables, g_memdup2(&cluster, sizeof(cluster)));
+    }
+    return 0;
+}
+
+void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = qcow2_cluster_of(q, offset + bytes + q->cluster_size - 1);
+
+    for (uint64_t cluster = qcow2_cluster_of(q, offset); cluster < end; cluster++) {
+        g_hash_table_remove(q->tables, &cluster);
+    }
+}
+
+/* Adds the clusters that a table of offsets refers to: L2 tables or refcount blocks. */
+static int co_add_referred(BlkNode *node, uint64_t table, uint64_t entries, const char *what, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t file_end = blk_node_length(node->file->node), slice = MIN(q->cluster_size, 4096);
+
+    for (uint64_t pos = 0; pos < entries * 8; pos += slice) {
+        BlkMetaBlock *block;
+        int ret = blk_meta_co_get(q->meta, table + pos, &block);
+        if (ret < 0) {
+            return blk_error_errno(error, ret, "could not read the table at offset %" G_GUINT64_FORMAT, table + pos);
+        }
+        for (uint64_t i = 0; ret == 0 && i < MIN(slice, entries * 8 - pos) / 8; i++) {
+            uint64_t offset = qcow2_get64(block->data + i * 8) & QCOW2_OFFSET_MASK;
+            if (offset == 0) {
+                continue;
+            }
+            if (offset % q->cluster_size != 0 || offset >= file_end) {
+                ret = blk_error(error, -EIO, "the image is corrupt: %s at offset %" G_GUINT64_FORMAT " is misaligned or "
+                                "behind the end of the file; open it read-only or repair it with 'check -r all'",
+                                what, offset);
+            } else {
+                ret = qcow2_tables_add(q, offset, q->cluster_size, what, error);
+            }
+        }
+        blk_meta_put(q->meta, block);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int co_add_snapshot_tables(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    g_autoptr(GArray) snapshots = NULL;
+    uint64_t table_bytes;
+
+    if (q->header.nb_snapshots == 0) {
+        return 0;
+    }
+    int ret = qcow2_snapshot_co_read_all(node->file->node, &q->header, &snapshots, &table_bytes, error);
+    if (ret == 0) {
+        ret = qcow2_tables_add(q, q->header.snapshots_offset, table_bytes, "the snapshot table", error);
+    }
+    for (unsigned i = 0; ret == 0 && i < snapshots->len; i++) {
+        const Qcow2Snapshot *snapshot = &g_array_index(snapshots, Qcow2Snapshot, i);
+        ret = qcow2_tables_add(q, snapshot->l1_table_offset, snapshot->l1_size * UINT64_C(8), "a snapshot's L1 table",
+                               error);
+    }
+    return ret;
+}
+
+int qcow2_co_alloc_open(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    const Qcow2Header *h = &q->header;
+    uint64_t reftable_bytes = (uint64_t)h->refcount_table_clusters << q->cluster_bits;
+    int ret;
+
+    q->tables = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+    q->own = g_hash_table_new(g_direct_hash, g_direct_equal);
+    q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
+    q->holes = qcow2_holes_new(2 * q->cluster_size);
+    ret = qcow2_tables_add(q, 0, q->cluster_size, "the header", error);
+    if (ret == 0) {
+        ret = qcow2_tables_add(q, h->l1_table_offset, h->l1_size * UINT64_C(8), "the L1 table", error);
+    }
+    if (ret == 0) {
+        ret = qcow2_tables_add(q, h->refcount_table_offset, reftable_bytes, "the refcount table", error);
+    }
+    if (ret == 0) {
+        ret = co_add_snapshot_tables(node, error);
+    }
+    if (ret == 0) {
+        ret = co_add_referred(node, h->refcount_table_offset, reftable_bytes / 8, "a refcount block", error);
+    }
+    return ret < 0 ? ret : co_add_referred(node, h->l1_table_offset, h->l1_size, "an L2 table", error);
+}
+
+static void batch_free(void *data)
+{
+    Qcow2Batch *batch = data;
+
+    g_array_unref(batch->drops);
+    g_free(batch);
+}
+
+void qcow2_alloc_close(Qcow2 *q)
+{
+    g_clear_pointer(&q->tables, g_hash_table_unref);
+    g_clear_pointer(&q->own, g_hash_table_unref);
+    g_clear_pointer(&q->drops, g_array_unref);
+    g_clear_pointer(&q->frozen_drops, g_array_unref);
+    g_clear_pointer(&q->holes, qcow2_holes_free);
+    g_queue_clear_full(&q->limbo, batch_free);
+    q->free_hint = q->bump = q->bump_end = q->dropped_bytes = 0;
+}
+
+/* ---- clusters that were taken for payloads since open ---- */
+
+static bool own_get(const Qcow2 *q, uint64_t cluster)
+{
+    gsize word = GPOINTER_TO_SIZE(g_hash_table_lookup(q->own, GSIZE_TO_POINTER(cluster / 64)));
+
+    return word >> (cluster % 64) & 1;
+}
+
+static void own_set(Qcow2 *q, uint64_t cluster, bool own)
+{
+    gsize word = GPOINTER_TO_SIZE(g_hash_table_lookup(q->own, GSIZE_TO_POINTER(cluster / 64)));
+    gsize bit = (gsize)1 << (cluster % 64);
+
+    word = own ? word | bit : word & ~bit;
+    if (word) {
+        g_hash_table_insert(q->own, GSIZE_TO_POINTER(cluster / 64), GSIZE_TO_POINTER(word));
+    } else {
+        g_hash_table_remove(q->own, GSIZE_TO_POINTER(cluster / 64));
+    }
+}
+
+/* ---- whole clusters ---- */
+
+/* The first free cluster at or behind *first, and how many follow it, up to @max. A range without refcount block is
+ * given one. */
+static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
+{
+    Qcow2 *q = node->opaque;
+    unsigned order = q->header.refcount_order;
+    uint64_t cluster = *first, index, count, run = 0;
+
+    while (run == 0) {
+        BlkMetaBlock *block;
+        int ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
+        if (ret < 0) {
+            return ret;
+        }
+        if (!block) {
+            ret = qcow2_co_refcount_add_block(node, cluster);
+            if (ret < 0) {
+                return ret;
+            }
+            continue;
+        }
+        while (index < count && qcow2_refcount_get(block->data, order, index) != 0) {
+            index++;
+            cluster++;
+        }
+        while (index + run < count && run < max && qcow2_refcount_get(block->data, order, index + run) == 0) {
+            run++;
+        }
+        blk_meta_put(q->meta, block);
+        if (cluster >= q->host_limit >> q->cluster_bits) {
+            return -EFBIG;
+        }
+    }
+    *first = cluster;
+    return (gint64)run;
+}
+
+/* Counts a reference to each cluster of a run. */
+static int co_raise_run(BlkNode *node, uint64_t first, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        int ret = qcow2_co_refcount_raise(node, first + i);
+        if (ret < 0) {
+            Qcow2 *q = node->opaque;
+            if (i > 0) {
+                qcow2_drop(q, first << q->cluster_bits, i << q->cluster_bits, false);
+            }
+            return ret;
+        }
+    }
+    return 0;
+}
+
+/* A run of clusters that are free for sure. Nothing is counted yet. */
+static gint64 co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_drain_limbo(node);
+
+    if (ret < 0) {
+        return ret;
+    }
+    *first = q->free_hint;
+    gint64 run = co_find_free(node, max, first);
+    for (gint64 i = 0; i < run; i++) {
+        if (qcow2_is_table(q, *first + (uint64_t)i)) {
+            return -EIO;        /* a table whose refcount is 0: writing there would destroy the image */
+        }
+    }
+    return run;
+}
+
+gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
+{
+    Qcow2 *q = node->opaque;
+    gint64 run = co_find_run(node, max, first);
+
+    if (run < 0) {
+        return run;
+    }
+    int ret = co_raise_run(node, *first, (uint64_t)run);
+    if (ret < 0) {
+        return ret;
+    }
+    q->free_hint = *first + (uint64_t)run;
+    return run;
+}
+
+/* ---- payloads ---- */
+
+/* Counts a reference to each cluster that a payload touches. */
+static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t first = qcow2_cluster_of(q, offset), last = qcow2_cluster_of(q, offset + bytes - 1);
+
+    return co_raise_run(node, first, last - first + 1);
+}
+
+static void bump_retire(Qcow2 *q)
+{
+    uint64_t bump = q->bump, bytes = q->bump_end - q->bump;
+
+    q->bump = q->bump_end = 0;
+    if (bytes > 0) {
+        qcow2_holes_add(q->holes, bump, bytes);
+    }
+}
+
+/* Takes @bytes from the bump area, which has them. */
+static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    int ret = co_raise_payload(node, q->bump, bytes);
+
+    if (ret == 0) {
+        *offset = q->bump;
+        q->bump += bytes;
+    }
+    return ret;
+}
+
+/* Takes @bytes from a new cluster, beginning in the rest of the last one if that is its neighbour. */
+static int co_bump_next(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t cluster;
+    gint64 run = co_find_run(node, 1, &cluster);
+
+    if (run < 0) {
+        return (int)run;
+    }
+    uint64_t start = cluster << q->cluster_bits;
+    if (q->bump_end != start || q->bump == q->bump_end) {
+        bump_retire(q);
+        q->bump = start;
+    }
+    q->bump_end = start + q->cluster_size;
+    int ret = co_bump_take(node, bytes, offset);
+    if (ret == -ERANGE) {       /* the rest of the last cluster cannot be counted once more */
+        q->bump = start;
+        ret = co_bump_take(node, bytes, offset);
+    }
+    if (ret < 0) {
+        q->bump = q->bump_end = 0;
+        return ret;
+    }
+    own_set(q, cluster, true);
+    q->free_hint = cluster + 1;
+    return 0;
+}
+
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_drain_limbo(node);
+
+    while (ret == 0 && qcow2_holes_take(q->holes, bytes, offset)) {
+        ret = co_raise_payload(node, *offset, bytes);
+        if (ret != -ERANGE) {
+            if (ret < 0) {
+                qcow2_holes_add(q->holes, *offset, bytes);
+            }
+            return ret;
+        }
+        ret = 0;        /* as many payloads as can be counted: this hole is of no use until the cluster is free */
+    }
+    if (ret == 0 && q->bump_end - q->bump >= bytes) {
+        ret = co_bump_take(node, bytes, offset);
+        if (ret != -ERANGE) {
+            return ret;
+        }
+        q->bump = q->bump_end = 0;
+        ret = 0;
+    }
+    return ret < 0 ? ret : co_bump_next(node, bytes, offset);
+}
+
+/* ---- dropped space ---- */
+
+void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload)
+{
+    Qcow2Drop drop = { .offset = offset, .bytes = bytes, .payload = payload };
+
+    g_array_append_val(q->drops, drop);
+    q->dropped_bytes += bytes;
+}
+
+void qcow2_commit_freeze(void *opaque)
+{
+    BlkNode *node = opaque;
+    Qcow2 *q = node->opaque;
+
+    if (!q->drops) {
+        return;
+    }
+    q->frozen_drops = g_steal_pointer(&q->drops);
+    q->frozen_epoch = blk_engine_read_epoch(node);
+    q->dropped_bytes = 0;
+    q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
+}
+
+void qcow2_commit_done(bool ok, void *opaque)
+{
+    BlkNode *node = opaque;
+    Qcow2 *q = node->opaque;
+    g_autoptr(GArray) drops = g_steal_pointer(&q->frozen_drops);
+
+    if (!drops || drops->len == 0) {
+        return;
+    }
+    if (ok) {
+        Qcow2Batch *batch = g_new0(Qcow2Batch, 1);
+        batch->drops = g_steal_pointer(&drops);
+        batch->epoch = q->frozen_epoch;
+        g_queue_push_tail(&q->limbo, batch);
+    } else {
+        g_array_append_vals(q->drops, drops->data, drops->len);
+    }
+}
+
+static void cluster_is_free(Qcow2 *q, uint64_t cluster)
+{
+    uint64_t offset = cluster << q->cluster_bits;
+
+    qcow2_holes_remove(q->holes, offset, q->cluster_size);
+    if (q->bump_end == offset + q->cluster_size) {
+        q->bump = q->bump_end = 0;      /* the bump area is the rest of one cluster */
+    }
+    own_set(q, cluster, false);
+    g_hash_table_remove(q->tables, &cluster);
+    q->free_hint = MIN(q->free_hint, cluster);
+}
+
+/* Gives back one reference to each cluster that @drop touches. */
+static int co_give_back(BlkNode *node, const Qcow2Drop *drop)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t end = drop->offset + drop->bytes;
+
+    for (uint64_t pos = drop->offset; pos < end;) {
+        uint64_t cluster = qcow2_cluster_of(q, pos), value;
+        uint64_t bytes = MIN(end, (cluster + 1) << q->cluster_bits) - pos;
+        int ret = qcow2_co_refcount_lower(node, cluster, &value);
+        if (ret < 0) {
+            return ret;
+        }
+        if (value == 0) {
+            cluster_is_free(q, cluster);
+        } else if (drop->payload && own_get(q, cluster)) {
+            qcow2_holes_add(q->holes, pos, bytes);
+        }
+        pos += bytes;
+    }
+    return 0;
+}
+
+int qcow2_co_drain_limbo(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    for (;;) {
+        Qcow2Batch *batch = g_queue_peek_head(&q->limbo);
+        if (!batch || blk_engine_has_readers(node, batch->epoch)) {
+            return 0;
+        }
+        while (batch->next < batch->drops->len) {
+            const Qcow2Drop *drop = &g_array_index(batch->drops, Qcow2Drop, batch->next);
+            int ret = co_give_back(node, drop);
+            if (ret < 0) {
+                return ret;
+            }
+            batch->next++;
+        }
+        batch_free(g_queue_pop_head(&q->limbo));
+    }
+}

@@ -1,1 +1,206 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * qcow2.c - the qcow2 format driver: open, close and its table. See qcow2.h for the files and docs/qcow2.md for how it works.
+ *
+ * Limitations: no external data file, no extended L2 entries, no encryption; lazy refcounts are not used for writing.
+ */
+#include "drivers/qcow2/qcow2.h"
+
+#include "drivers/drivers.h"
+
+enum {
+    META_BLOCK_BYTES = 4096,            /* part of a table that is cached as one */
+    CLOSE_ROUNDS = 4,                   /* commits until nothing is left to be given back */
+};
+
+/* The L2 cache covers this much of the disk by default, within bounds; bytes of tables. */
+#define CACHE_MIN (UINT64_C(1) << 20)
+#define CACHE_MAX (UINT64_C(32) << 20)
+
+static const BlkOption qcow2_options[] = {
+    { "file", BLK_OPTION_NODE, "the image file", .required = true },
+    { "backing", BLK_OPTION_NODE, "where unallocated clusters are read from; null: nowhere (default: as the image says)" },
+    { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
+    { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
+    { 0 },
+};
+
+static uint64_t default_cache_bytes(const Qcow2 *q)
+{
+    /* 8 bytes of L2 and as many for counts, for each cluster. */
+    uint64_t tables = (q->header.size >> q->cluster_bits) * 16;
+
+    return CLAMP(tables, CACHE_MIN, CACHE_MAX);
+}
+
+static int qcow2_open_codec(Qcow2 *q, const BlkOptions *options, GError **error)
+{
+    const char *text = blk_options_string(options, "compression-level");
+    gint64 level = -1;
+
+    if (text && !g_ascii_string_to_signed(text, 10, -1, 22, &level, NULL)) {
+        return blk_error(error, -EINVAL, "compression-level '%s' is no number from -1 to 22", text);
+    }
+    q->codec = blk_codec_new(q->header.compression_type == QCOW2_COMPRESSION_ZSTD ? BLK_CODEC_ZSTD : BLK_CODEC_DEFLATE,
+                             (int)level, error);
+    return q->codec ? 0 : -EINVAL;
+}
+
+/* Features that a writer who does not keep them up must clear (specification, "autoclear_features"). */
+static int qcow2_co_clear_autoclear(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+
+    if (q->header.autoclear == 0) {
+        return 0;
+    }
+    q->header.autoclear = 0;
+    int ret = qcow2_co_update_header(node->file->node, &q->header, error);
+    if (ret == 0) {
+        ret = blk_co_flush(node->file->node);
+        if (ret < 0) {
+            blk_error_errno(error, ret, "could not write the header");
+        }
+    }
+    return ret;
+}
+
+static void qcow2_set_geometry(Qcow2 *q)
+{
+    q->cluster_bits = q->header.cluster_bits;
+    q->cluster_size = qcow2_cluster_size(&q->header);
+    q->l2_bits = q->cluster_bits - 3;
+    q->refblock_bits = q->cluster_bits + 3 - q->header.refcount_order;
+    q->refcount_max = qcow2_refcount_max(q->header.refcount_order);
+    q->host_limit = MIN(QCOW2_MAX_HOST_OFFSET, UINT64_C(1) << qcow2_compressed_offset_bits(q->cluster_bits));
+}
+
+static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    BlkMetaHooks hooks = {
+        .freeze = qcow2_commit_freeze,
+        .done = qcow2_commit_done,
+        .opaque = node,
+        .events = { BLK_EVENT_refblock_update, BLK_EVENT_reftable_update, BLK_EVENT_l2_update },
+    };
+
+    if (!blk_co_open_child(node, options, "file", BLK_ROLE_IMAGE, error)) {
+        return -EINVAL;
+    }
+    int ret = qcow2_co_read_header(node->file->node, &q->header, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (!node->read_only && (ret = qcow2_header_check_writable(&q->header, error)) < 0) {
+        return ret;
+    }
+    qcow2_set_geometry(q);
+    node->length = q->header.size;
+    node->caps = BLK_CAP_COMPRESSED_WRITE | BLK_CAP_COMPRESSED_REWRITE | BLK_CAP_ZERO_INIT;
+    uint64_t block_size = MIN(q->cluster_size, META_BLOCK_BYTES);
+    uint64_t cache_bytes = blk_options_has(options, "cache-size") ? blk_options_uint(options, "cache-size")
+                                                                 : default_cache_bytes(q);
+    q->meta = blk_meta_new(node, block_size, cache_bytes / block_size, &hooks);
+    ret = qcow2_open_codec(q, options, error);
+    if (ret == 0) {
+        ret = blk_co_open_backing(node, options, q->header.backing_file, q->header.backing_format, error);
+    }
+    if (ret == 0 && !node->read_only) {
+        ret = qcow2_co_alloc_open(node, error);
+        if (ret == 0) {
+            ret = qcow2_co_clear_autoclear(node, error);
+        }
+    }
+    return ret;
+}
+
+static void qcow2_co_close(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    if (q->tables && q->meta) {
+        for (unsigned round = 0; round < CLOSE_ROUNDS; round++) {
+            if (!blk_meta_is_dirty(q->meta) && q->drops->len == 0 && g_queue_is_empty(&q->limbo)) {
+                break;
+            }
+            if (qcow2_co_commit(node) < 0) {
+                break;
+            }
+        }
+    }
+    qcow2_alloc_close(q);
+    g_clear_pointer(&q->meta, blk_meta_free);
+    g_clear_pointer(&q->codec, blk_codec_free);
+    qcow2_header_clear(&q->header);
+}
+
+static void qcow2_refresh_limits(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    node->limits.read_align = node->limits.write_align = 1;
+    node->limits.max_transfer = 0;
+    node->limits.zeroes_align = 1;
+    node->limits.discard_align = node->limits.cluster_size = (uint32_t)q->cluster_size;
+}
+
+static const BlkCodec *qcow2_codec(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    return q->codec;
+}
+
+/* Repairing works on the file: the caches are emptied before and after. */
+static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    bool writable = q->tables != NULL;
+    int ret = 0;
+
+    for (unsigned round = 0; writable && ret == 0 && round < CLOSE_ROUNDS; round++) {
+        ret = qcow2_co_commit(node);
+    }
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "could not write the tables");
+    }
+    ret = qcow2_co_check(node, options, result, error);
+    if (ret == 0 && writable && (options->fix_errors || options->fix_leaks)) {
+        qcow2_alloc_close(q);
+        blk_meta_co_forget(q->meta, 0, UINT64_MAX);
+        qcow2_header_clear(&q->header);
+        ret = qcow2_co_read_header(node->file->node, &q->header, error);
+        if (ret == 0) {
+            ret = qcow2_co_alloc_open(node, error);
+        }
+    }
+    return ret;
+}
+
+static const BlkFormatOps qcow2_format = {
+    .co_map = qcow2_co_map,
+    .co_reserve = qcow2_co_reserve,
+    .publish = qcow2_publish,
+    .cancel = qcow2_cancel,
+    .co_commit = qcow2_co_commit,
+    .codec = qcow2_codec,
+};
+
+const BlkDriver blk_driver_qcow2 = {
+    .name = "qcow2",
+    .kind = BLK_FORMAT,
+    .help = "disk image with snapshots, compression and backing files",
+    .options = qcow2_options,
+    .create_options = qcow2_create_options,
+    .instance_size = sizeof(Qcow2),
+    .probe = qcow2_probe,
+    .format = &qcow2_format,
+    .co_open = qcow2_co_open,
+    .co_close = qcow2_co_close,
+    .refresh_limits = qcow2_refresh_limits,
+    .co_truncate = qcow2_co_truncate,
+    .co_info = qcow2_co_info,
+    .co_check = qcow2_co_check_image,
+    .co_create = qcow2_co_create,
+};

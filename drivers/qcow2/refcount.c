@@ -1,1 +1,297 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * refcount.c - reference counts of host clusters (format specification, "Host cluster management").
+ *
+ *     cluster index = | index in the refcount table | index in the refcount block |
+ *
+ * A refcount block lies in the first cluster of the range that it counts, and counts itself; it is written out before
+ * the table refers to it. The table grows by a new area behind all that can be counted so far: refcount blocks for the
+ * area, then the larger table; the header is changed when all of it is stable.
+ *
+ * Limitation: the counts of a dirty image (lazy refcounts) are not rebuilt here.
+ */
+#include "drivers/qcow2/qcow2.h"
+
+static uint64_t reftable_entries(const Qcow2 *q)
+{
+    return ((uint64_t)q->header.refcount_table_clusters << q->cluster_bits) / 8;
+}
+
+/* The offset of the refcount block with number @number; 0: there is none. */
+static int co_reftable_entry(BlkNode *node, uint64_t number, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    BlkMetaBlock *block;
+
+    *offset = 0;
+    if (number >= reftable_entries(q)) {
+        return 0;
+    }
+    uint64_t place = q->header.refcount_table_offset + number * 8;
+    int ret = blk_meta_co_get(q->meta, place, &block);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t entry = qcow2_get64(block->data + (place - block->offset));
+    blk_meta_put(q->meta, block);
+    if ((entry & QCOW2_REFTABLE_RESERVED) || entry % q->cluster_size != 0 || entry >= q->host_limit) {
+        return -EIO;
+    }
+    *offset = entry;
+    return 0;
+}
+
+int qcow2_co_refcount_find(BlkNode *node, uint64_t cluster, BlkMetaBlock **block, uint64_t *index, uint64_t *count)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t refblock, in_block = cluster & ((UINT64_C(1) << q->refblock_bits) - 1);
+    unsigned order = q->header.refcount_order;
+    int ret = co_reftable_entry(node, cluster >> q->refblock_bits, &refblock);
+
+    *block = NULL;
+    *index = 0;
+    *count = 0;
+    if (ret < 0 || refblock == 0) {
+        return ret;
+    }
+    uint64_t slice = MIN(q->cluster_size, 4096);
+    *count = (slice * 8) >> order;
+    *index = in_block & (*count - 1);
+    return blk_meta_co_get(q->meta, refblock + (in_block - *index) / *count * slice, block);
+}
+
+int qcow2_co_refcount_get(BlkNode *node, uint64_t cluster, uint64_t *value)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t index, count;
+    BlkMetaBlock *block;
+    int ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
+
+    *value = block ? qcow2_refcount_get(block->data, q->header.refcount_order, index) : 0;
+    blk_meta_put(q->meta, block);
+    return ret;
+}
+
+int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t index, count;
+    BlkMetaBlock *block;
+    int ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
+
+    if (ret == 0 && !block) {
+        ret = qcow2_co_refcount_add_block(node, cluster);
+        if (ret == 0) {
+            ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
+        }
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t value = qcow2_refcount_get(block->data, q->header.refcount_order, index);
+    if (value == q->refcount_max) {
+        ret = -ERANGE;
+    } else {
+        qcow2_refcount_set(block->data, q->header.refcount_order, index, value + 1);
+        blk_meta_dirty(q->meta, block, BLK_META_COUNTS);
+    }
+    blk_meta_put(q->meta, block);
+    return ret;
+}
+
+int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t index, count;
+    BlkMetaBlock *block;
+    int ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
+
+    *value = 0;
+    if (ret < 0 || !block) {
+        return ret < 0 ? ret : -EIO;
+    }
+    *value = qcow2_refcount_get(block->data, q->header.refcount_order, index);
+    if (*value == 0) {
+        ret = -EIO;
+    } else {
+        qcow2_refcount_set(block->data, q->header.refcount_order, index, --*value);
+        blk_meta_dirty(q->meta, block, BLK_META_COUNTS);
+    }
+    blk_meta_put(q->meta, block);
+    return ret;
+}
+
+/* Writes a refcount block at @offset whose first @used counters are 1, past the cache. */
+static int co_write_refblock(BlkNode *node, uint64_t offset, uint64_t used)
+{
+    Qcow2 *q = node->opaque;
+    uint8_t *buf = blk_buffer_try_alloc(node->file->node, q->cluster_size);
+    int ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    memset(buf, 0, q->cluster_size);
+    for (uint64_t i = 0; i < used; i++) {
+        qcow2_refcount_set(buf, q->header.refcount_order, i, 1);
+    }
+    blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_write);
+    ret = blk_co_pwrite(node->file->node, offset, q->cluster_size, buf, 0);
+    blk_buffer_free(buf);
+    return ret;
+}
+
+/* ---- a larger table ---- */
+
+/* Where a larger refcount table goes. All counts are in clusters unless named otherwise. */
+typedef struct Growth {
+    uint64_t start;                 /* the area: refcount blocks, then the table */
+    uint64_t blocks, table;
+    uint64_t old_entries;
+} Growth;
+
+static int growth_plan(const Qcow2 *q, uint64_t cluster, Growth *g)
+{
+    uint64_t per_block = UINT64_C(1) << q->refblock_bits;
+    uint64_t entries_per_cluster = q->cluster_size / 8, needed;
+
+    g->old_entries = reftable_entries(q);
+    g->start = g->old_entries << q->refblock_bits;
+    g->table = q->header.refcount_table_clusters + q->header.refcount_table_clusters / 2 + 1;
+    do {
+        g->blocks = (g->table + per_block - 1) / per_block;
+        while (g->blocks * per_block < g->blocks + g->table) {
+            g->blocks++;
+        }
+        needed = MAX(g->old_entries + g->blocks, (cluster >> q->refblock_bits) + 1);
+        if (needed <= g->table * entries_per_cluster) {
+            break;
+        }
+        g->table = (needed + entries_per_cluster - 1) / entries_per_cluster;
+    } while (g->table << q->cluster_bits <= QCOW2_MAX_REFCOUNT_TABLE_BYTES);
+    if (g->table << q->cluster_bits > QCOW2_MAX_REFCOUNT_TABLE_BYTES ||
+        (g->start + g->blocks + g->table) >= q->host_limit >> q->cluster_bits) {
+        return -EFBIG;
+    }
+    return 0;
+}
+
+/* Writes the new blocks and the new table, which holds the old one's entries as they are in the cache. */
+static int co_growth_write(BlkNode *node, const Growth *g)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t per_block = UINT64_C(1) << q->refblock_bits, left = g->blocks + g->table;
+    uint64_t table_bytes = g->table << q->cluster_bits, slice = MIN(q->cluster_size, 4096);
+    uint8_t *table = blk_buffer_try_alloc(node->file->node, table_bytes);
+    BlkMetaBlock *block;
+    int ret = table ? 0 : -ENOMEM;
+
+    for (uint64_t i = 0; ret == 0 && i < g->blocks; i++) {
+        ret = co_write_refblock(node, (g->start + i) << q->cluster_bits, MIN(left, per_block));
+        left -= MIN(left, per_block);
+    }
+    if (ret == 0) {
+        memset(table, 0, table_bytes);
+    }
+    for (uint64_t pos = 0; ret == 0 && pos < g->old_entries * 8; pos += slice) {
+        ret = blk_meta_co_get(q->meta, q->header.refcount_table_offset + pos, &block);
+        if (ret == 0) {
+            memcpy(table + pos, block->data, slice);
+            blk_meta_put(q->meta, block);
+        }
+    }
+    for (uint64_t i = 0; ret == 0 && i < g->blocks; i++) {
+        qcow2_put64(table + (g->old_entries + i) * 8, (g->start + i) << q->cluster_bits);
+    }
+    if (ret == 0) {
+        blk_co_event(node->file->node, BLK_EVENT_reftable_grow);
+        ret = blk_co_pwrite(node->file->node, (g->start + g->blocks) << q->cluster_bits, table_bytes, table, 0);
+    }
+    blk_buffer_free(table);
+    return ret;
+}
+
+/* Lets the header refer to the new table: its two fields are in one sector. */
+static int co_growth_switch(BlkNode *node, const Growth *g)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t offset = (g->start + g->blocks) << q->cluster_bits;
+    uint8_t field[12];
+    int ret;
+
+    qcow2_put64(field, offset);
+    qcow2_put32(field + 8, (uint32_t)g->table);
+    blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_switch_table);
+    ret = blk_co_pwrite(node->file->node, 48, sizeof(field), field, 0);
+    return ret < 0 ? ret : blk_co_flush(node->file->node);
+}
+
+static int co_grow_table(BlkNode *node, uint64_t cluster)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t old_offset = q->header.refcount_table_offset;
+    uint64_t old_bytes = (uint64_t)q->header.refcount_table_clusters << q->cluster_bits;
+    Growth g;
+    int ret = growth_plan(q, cluster, &g);
+
+    if (ret == 0) {
+        ret = qcow2_tables_add(q, g.start << q->cluster_bits, (g.blocks + g.table) << q->cluster_bits, NULL, NULL);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_growth_write(node, &g);
+    if (ret == 0) {
+        ret = blk_co_flush(node->file->node);
+    }
+    if (ret < 0) {
+        qcow2_tables_remove(q, g.start << q->cluster_bits, (g.blocks + g.table) << q->cluster_bits);
+        return ret;
+    }
+    ret = co_growth_switch(node, &g);
+    if (ret < 0) {
+        q->failed = ret;        /* nobody knows which table the header refers to: later changes could be lost */
+        return ret;
+    }
+    q->header.refcount_table_offset = (g.start + g.blocks) << q->cluster_bits;
+    q->header.refcount_table_clusters = (uint32_t)g.table;
+    blk_meta_co_forget(q->meta, old_offset, old_bytes);
+    qcow2_drop(q, old_offset, old_bytes, false);
+    return 0;
+}
+
+int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t number = cluster >> q->refblock_bits, offset = (number << q->refblock_bits) << q->cluster_bits;
+    BlkMetaBlock *block;
+    int ret;
+
+    if (cluster >= q->host_limit >> q->cluster_bits) {
+        return -EFBIG;
+    }
+    if (number >= reftable_entries(q)) {
+        ret = co_grow_table(node, cluster);
+        uint64_t there;
+        if (ret < 0 || (ret = co_reftable_entry(node, number, &there)) < 0 || there != 0) {
+            return ret;
+        }
+    }
+    ret = qcow2_tables_add(q, offset, q->cluster_size, NULL, NULL);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_write_refblock(node, offset, 1);
+    uint64_t place = q->header.refcount_table_offset + number * 8;
+    if (ret == 0) {
+        ret = blk_meta_co_get(q->meta, place, &block);
+    }
+    if (ret < 0) {
+        qcow2_tables_remove(q, offset, q->cluster_size);
+        return ret;
+    }
+    qcow2_put64(block->data + (place - block->offset), offset);
+    blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
+    blk_meta_put(q->meta, block);
+    return 0;
+}

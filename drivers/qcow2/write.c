@@ -1,1 +1,318 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * write.c - changes of guest mappings: reserve, publish, cancel, commit.
+ *
+ * Reserve does all that can fail: it makes or copies the L2 table, checks what the old entries refer to, takes host
+ * space. Publish only changes entries in the cache and notes what they referred to before. A reservation holds the part
+ * of the L2 table that it will change, and never reaches beyond it.
+ *
+ * New tables are written out before anything refers to them in the cache, so a commit need not order them.
+ */
+#include "drivers/qcow2/qcow2.h"
+
+/* Of dropped space: what may wait for the next flush before we commit on our own. */
+#define DROPPED_BYTES_MIN (UINT64_C(4) << 20)
+
+/* ---- L2 tables ---- */
+
+/* Fills the new table at @offset from the one at @old (0: with zeroes), past the cache: the old one is shared, so nobody
+ * changes it, and no part of the new one was ever cached. */
+static int co_fill_table(BlkNode *node, uint64_t offset, uint64_t old)
+{
+    Qcow2 *q = node->opaque;
+    BlkNode *file = node->file->node;
+    int ret;
+
+    blk_co_event(file, BLK_EVENT_l2_alloc_write);
+    if (old == 0) {
+        return blk_co_pwrite_zeroes(file, offset, q->cluster_size, 0);
+    }
+    void *buf = blk_buffer_try_alloc(file, q->cluster_size);
+    if (!buf) {
+        return -ENOMEM;
+    }
+    blk_co_event(file, BLK_EVENT_l2_alloc_cow_read);
+    uint64_t length = blk_node_length(file), bytes = MIN(q->cluster_size, length - MIN(length, old));
+    memset(buf, 0, q->cluster_size);
+    ret = blk_co_pread(file, old, bytes, buf, 0);
+    if (ret == 0) {
+        ret = blk_co_pwrite(file, offset, q->cluster_size, buf, 0);
+    }
+    blk_buffer_free(buf);
+    return ret;
+}
+
+/* Gives guest @offset a table of its own in place of that of @l1_entry. */
+static int co_new_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t old = *l1_entry & QCOW2_OFFSET_MASK, cluster;
+    uint64_t place = q->header.l1_table_offset + (offset >> (q->cluster_bits + q->l2_bits)) * 8;
+    BlkMetaBlock *block;
+
+    blk_co_mutex_lock(&q->alloc_lock);
+    gint64 got = qcow2_co_alloc_clusters(node, 1, &cluster);
+    blk_co_mutex_unlock(&q->alloc_lock);
+    if (got < 0) {
+        return (int)got;
+    }
+    uint64_t table = cluster << q->cluster_bits;
+    int ret = co_fill_table(node, table, old);
+    if (ret == 0) {
+        ret = blk_meta_co_get(q->meta, place, &block);
+    }
+    if (ret < 0) {
+        qcow2_drop(q, table, q->cluster_size, false);
+        return ret;
+    }
+    *l1_entry = table | QCOW2_COPIED;
+    qcow2_put64(block->data + (place - block->offset), *l1_entry);
+    blk_meta_dirty(q->meta, block, BLK_META_MAP);
+    blk_meta_put(q->meta, block);
+    g_hash_table_add(q->tables, g_memdup2(&cluster, sizeof(cluster)));
+    if (old != 0) {
+        qcow2_drop(q, old, q->cluster_size, false);
+    }
+    return 0;
+}
+
+/* The L1 entry of @offset; its table exists, belongs to nobody else, and may be changed. */
+static int co_own_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_l1_entry(node, offset, l1_entry);
+
+    if (ret < 0 || (*l1_entry & QCOW2_COPIED)) {
+        return ret;
+    }
+    blk_co_mutex_lock(&q->l2_lock);
+    ret = qcow2_co_l1_entry(node, offset, l1_entry);
+    if (ret == 0 && !(*l1_entry & QCOW2_COPIED)) {
+        ret = co_new_table(node, offset, l1_entry);
+    }
+    blk_co_mutex_unlock(&q->l2_lock);
+    return ret;
+}
+
+/* ---- reserve ---- */
+
+/* An entry may be dropped only if what it refers to is counted, and is no table. */
+static int co_check_droppable(BlkNode *node, uint64_t entry)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t offset, bytes, refcount;
+    int ret = qcow2_entry_extent(q, entry, &offset, &bytes);
+
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    for (uint64_t c = qcow2_cluster_of(q, offset); c <= qcow2_cluster_of(q, offset + bytes - 1); c++) {
+        if (qcow2_is_table(q, c)) {
+            return -EIO;
+        }
+        ret = qcow2_co_refcount_get(node, c, &refcount);
+        if (ret < 0 || refcount == 0) {
+            return ret < 0 ? ret : -EIO;
+        }
+    }
+    return 0;
+}
+
+/* Has the entry host space that is its own, allocated but read as zeroes? Then data can go there. */
+static bool entry_is_preallocated(const Qcow2 *q, uint64_t entry)
+{
+    return qcow2_entry_kind(q, entry) == BLK_MAP_ZERO && (entry & QCOW2_COPIED) && (entry & QCOW2_OFFSET_MASK);
+}
+
+static uint64_t reservation_entry(const BlkReservation *res, uint64_t i)
+{
+    const BlkMetaBlock *block = res->slice;
+
+    return qcow2_get64(block->data + res->priv[0] + i * 8);
+}
+
+/* Finds host space for plain clusters: what the entries have already, or new. Sets res->bytes to what it is for. */
+static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t count = res->bytes >> q->cluster_bits, n = 0, first = reservation_entry(res, 0), cluster;
+
+    while (n < count && entry_is_preallocated(q, reservation_entry(res, n)) &&
+           (reservation_entry(res, n) & QCOW2_OFFSET_MASK) ==
+           (first & QCOW2_OFFSET_MASK) + (n << q->cluster_bits)) {
+        n++;
+    }
+    if (n > 0) {
+        res->host_offset = first & QCOW2_OFFSET_MASK;
+        res->priv[1] = true;            /* reuse */
+    } else {
+        while (n < count && !entry_is_preallocated(q, reservation_entry(res, n))) {
+            n++;
+        }
+        blk_co_event(node->file->node, BLK_EVENT_cluster_alloc);
+        gint64 got = qcow2_co_alloc_clusters(node, n, &cluster);
+        if (got < 0) {
+            return (int)got;
+        }
+        n = (uint64_t)got;
+        res->host_offset = cluster << q->cluster_bits;
+    }
+    res->bytes = n << q->cluster_bits;
+    res->host_bytes = res->bytes;
+    return 0;
+}
+
+static int co_reserve_payload(BlkNode *node, BlkReservation *res)
+{
+    Qcow2 *q = node->opaque;
+
+    blk_co_event(node->file->node, BLK_EVENT_cluster_alloc_bytes);
+    res->bytes = q->cluster_size;
+    res->host_bytes = (res->payload_bytes + 511) & ~UINT64_C(511);
+    return qcow2_co_alloc_payload(node, res->host_bytes, &res->host_offset);
+}
+
+/* With the L2 entries at hand: checks what is to be dropped, takes host space. */
+static int co_reserve_locked(BlkNode *node, BlkReservation *res)
+{
+    Qcow2 *q = node->opaque;
+    int ret = 0;
+
+    for (uint64_t i = 0; ret == 0 && i < res->bytes >> q->cluster_bits; i++) {
+        ret = co_check_droppable(node, reservation_entry(res, i));
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    switch (res->kind) {
+    case BLK_MAP_DATA:
+        return co_reserve_clusters(node, res);
+    case BLK_MAP_COMPRESSED:
+        return co_reserve_payload(node, res);
+    default:
+        return 0;
+    }
+}
+
+/* Commits early when much metadata is changed, or when a flush would bring back much space. */
+static int co_throttle(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t limit = MAX(DROPPED_BYTES_MIN, blk_node_length(node->file->node) / 32);
+
+    if (blk_meta_wants_commit(q->meta) || q->dropped_bytes > limit) {
+        return qcow2_co_commit(node);
+    }
+    return 0;
+}
+
+int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t l1_entry, slice = MIN(q->cluster_size, 4096);
+    BlkMetaBlock *block;
+    int ret = q->failed ? q->failed : co_throttle(node);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (q->header.version < 3 && (res->kind == BLK_MAP_ZERO || res->kind == BLK_MAP_UNALLOCATED)) {
+        if (node->backing) {
+            return -ENOTSUP;            /* version 2 cannot hide what the backing has */
+        }
+        res->kind = BLK_MAP_UNALLOCATED;
+    } else if (res->kind == BLK_MAP_UNALLOCATED) {
+        res->kind = BLK_MAP_ZERO;       /* discarded data must not come back, nor the backing's show through */
+        res->unmap = true;
+    }
+    ret = co_own_table(node, res->offset, &l1_entry);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t place = qcow2_l2_entry_offset(q, l1_entry, res->offset);
+    ret = blk_meta_co_get(q->meta, place, &block);
+    if (ret < 0) {
+        return ret;
+    }
+    res->bytes = MIN((res->bytes + q->cluster_size - 1) & ~(q->cluster_size - 1),
+                     (block->offset + slice - place) / 8 << q->cluster_bits);
+    res->child = node->file;
+    res->slice = block;
+    res->priv[0] = place - block->offset;
+    res->priv[1] = false;
+    blk_co_mutex_lock(&q->alloc_lock);
+    ret = co_reserve_locked(node, res);
+    blk_co_mutex_unlock(&q->alloc_lock);
+    if (ret < 0) {
+        blk_meta_put(q->meta, block);
+    }
+    return ret;
+}
+
+/* ---- publish, cancel ---- */
+
+/* The new entry of cluster @i of the reservation. */
+static uint64_t new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t i, uint64_t old)
+{
+    switch (res->kind) {
+    case BLK_MAP_DATA:
+        return (res->host_offset + (i << q->cluster_bits)) | QCOW2_COPIED;
+    case BLK_MAP_COMPRESSED:
+        return qcow2_compressed_encode(q->cluster_bits, res->host_offset, res->host_bytes);
+    case BLK_MAP_ZERO:
+        if (!res->unmap && !(old & QCOW2_COMPRESSED) && (old & QCOW2_COPIED)) {
+            return old | QCOW2_ZERO;
+        }
+        return QCOW2_ZERO;
+    default:
+        return 0;
+    }
+}
+
+void qcow2_publish(BlkNode *node, BlkReservation *res)
+{
+    Qcow2 *q = node->opaque;
+    BlkMetaBlock *block = res->slice;
+
+    for (uint64_t i = 0; i < res->bytes >> q->cluster_bits; i++) {
+        uint64_t old = reservation_entry(res, i), entry = new_entry(q, res, i, old), offset, bytes;
+        qcow2_put64(block->data + res->priv[0] + i * 8, entry);
+        qcow2_entry_extent(q, old, &offset, &bytes);
+        bool kept = !(old & QCOW2_COMPRESSED) && !(entry & QCOW2_COMPRESSED) &&
+                    (entry & QCOW2_OFFSET_MASK) == (old & QCOW2_OFFSET_MASK);
+        if (bytes > 0 && !kept) {
+            qcow2_drop(q, offset, bytes, (old & QCOW2_COMPRESSED) != 0);
+        }
+    }
+    blk_meta_dirty(q->meta, block, BLK_META_MAP);
+    blk_meta_put(q->meta, block);
+}
+
+void qcow2_cancel(BlkNode *node, BlkReservation *res)
+{
+    Qcow2 *q = node->opaque;
+
+    if ((res->kind == BLK_MAP_DATA && !res->priv[1]) || res->kind == BLK_MAP_COMPRESSED) {
+        qcow2_drop(q, res->host_offset, res->host_bytes, res->kind == BLK_MAP_COMPRESSED);
+    }
+    blk_meta_put(q->meta, res->slice);
+}
+
+/* ---- commit ---- */
+
+int qcow2_co_commit(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    if (q->failed) {
+        return q->failed;
+    }
+    int ret = blk_meta_co_commit(q->meta);
+    if (ret == 0 && q->tables) {
+        /* A failure here leaves space unused until the next try; what was asked for is stable. */
+        blk_co_mutex_lock(&q->alloc_lock);
+        qcow2_co_drain_limbo(node);
+        blk_co_mutex_unlock(&q->alloc_lock);
+    }
+    return ret;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2.h - an open qcow2 image: state and the functions that its files share.
+ *
+ *   qcow2.c     open, close, the driver's table
+ *   map.c       where guest data lies: L1, L2
+ *   write.c     reserve, publish, cancel: changes of mappings
+ *   alloc.c     host space: whole clusters and payloads; what was dropped and when it may be used again
+ *   holes.c     free extents inside partly used host clusters
+ *   refcount.c  reference counts, refcount blocks and their table
+ *   resize.c    change of length
+ *
+ * Locks, always taken in this order: l2_lock (tables are added or copied), alloc_lock (counts and free space), the
+ * cache's commit lock. Nothing that reads guest data takes any of them.
+ */
+#ifndef BLKSTACK_QCOW2_H
+#define BLKSTACK_QCOW2_H
+
+#include "core/codec.h"
+#include "core/metacache.h"
+#include "drivers/qcow2/format.h"
+
+typedef struct Qcow2Holes Qcow2Holes;
+
+/* Host space that lost one reference: each cluster that it touches. */
+typedef struct Qcow2Drop {
+    uint64_t offset, bytes;
+    bool payload;                   /* else whole clusters */
+} Qcow2Drop;
+
+/* What one commit made unreferenced, in order of drops. */
+typedef struct Qcow2Batch {
+    GArray *drops;                  /* of Qcow2Drop */
+    unsigned next;                  /* the first that was not given back yet */
+    uint64_t epoch;                 /* readers that began at or before it may still look at the space */
+} Qcow2Batch;
+
+typedef struct Qcow2 {
+    Qcow2Header header;
+    uint64_t cluster_size;
+    unsigned cluster_bits;
+    unsigned l2_bits;               /* entries of an L2 table: 1 << l2_bits */
+    unsigned refblock_bits;         /* counters of a refcount block: 1 << refblock_bits */
+    uint64_t refcount_max;
+    uint64_t host_limit;            /* host offsets must be below: bytes */
+    BlkCodec *codec;
+    BlkMetaCache *meta;
+    BlkCoMutex l2_lock, alloc_lock;
+
+    /* Allocation; only in images that are open for writing. */
+    uint64_t free_hint;             /* no host cluster below this index is free */
+    uint64_t bump, bump_end;        /* the unused rest of the last cluster that was taken for payloads; bytes */
+    Qcow2Holes *holes;
+    GHashTable *tables;             /* set of host clusters (index) of header, L1, L2, refcounts, snapshots */
+    GHashTable *own;                /* bitmap of host clusters taken for payloads since open: word index -> 64 bits */
+    GArray *drops;                  /* since the last freeze */
+    GArray *frozen_drops;           /* of the commit that runs */
+    uint64_t frozen_epoch;
+    GQueue limbo;                   /* of Qcow2Batch: stable, waiting for readers */
+    int failed;                     /* negative errno: the file is in an unknown state, no more changes */
+    uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
+} Qcow2;
+
+static inline uint64_t qcow2_cluster_of(const Qcow2 *q, uint64_t offset)
+{
+    return offset >> q->cluster_bits;
+}
+
+/* Is the guest's L2 entry one of a compressed cluster, ...? The kinds of an entry. */
+static inline BlkMapKind qcow2_entry_kind(const Qcow2 *q, uint64_t entry)
+{
+    if (entry & QCOW2_COMPRESSED) {
+        return BLK_MAP_COMPRESSED;
+    }
+    if (q->header.version >= 3 && (entry & QCOW2_ZERO)) {
+        return BLK_MAP_ZERO;
+    }
+    return entry & QCOW2_OFFSET_MASK ? BLK_MAP_DATA : BLK_MAP_UNALLOCATED;
+}
+
+/* ---- map.c ---- */
+
+int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map);
+
+/* The host range that @entry refers to: *bytes is 0 if none. -EIO for an entry that cannot be. */
+int qcow2_entry_extent(const Qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *bytes);
+
+/* The L1 entry of guest @offset. May yield. */
+int qcow2_co_l1_entry(BlkNode *node, uint64_t offset, uint64_t *entry);
+
+/* Where the L2 entry of guest @offset lies in the file, in the table that @l1_entry refers to: bytes. */
+static inline uint64_t qcow2_l2_entry_offset(const Qcow2 *q, uint64_t l1_entry, uint64_t offset)
+{
+    uint64_t index = (offset >> q->cluster_bits) & ((UINT64_C(1) << q->l2_bits) - 1);
+
+    return (l1_entry & QCOW2_OFFSET_MASK) + index * 8;
+}
+
+/* ---- write.c ---- */
+
+int qcow2_co_reserve(BlkNode *node, BlkReservation *res);
+void qcow2_publish(BlkNode *node, BlkReservation *res);
+void qcow2_cancel(BlkNode *node, BlkReservation *res);
+int qcow2_co_commit(BlkNode *node);
+
+/* ---- alloc.c: all but the hooks with alloc_lock held ---- */
+
+/* Prepares an image for writing: finds its tables; refuses tables that overlap. */
+int qcow2_co_alloc_open(BlkNode *node, GError **error);
+void qcow2_alloc_close(Qcow2 *q);
+
+/**
+ * qcow2_co_alloc_clusters:
+ * @max: wanted, at least 1
+ * @first: (out): index of the first cluster
+ *
+ * Takes 1..@max free host clusters in one run and counts one reference to each. Returns: how many, or negative errno:
+ * -EIO if a free cluster turns out to be a table, -EFBIG at the end of what the format can address.
+ */
+gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first);
+
+/* Takes @bytes (a multiple of 512, less than a cluster) of host space for a payload; counts a reference to each cluster
+ * that it touches. */
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset);
+
+/* One reference to the host space is gone in memory. It is given back when no mapping on disk and no reader can refer to
+ * it. Does not yield; needs no lock. */
+void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload);
+
+/* Gives back what can be given back. */
+int qcow2_co_drain_limbo(BlkNode *node);
+
+/* Hooks of the metadata cache. */
+void qcow2_commit_freeze(void *opaque);
+void qcow2_commit_done(bool ok, void *opaque);
+
+static inline bool qcow2_is_table(const Qcow2 *q, uint64_t cluster)
+{
+    return g_hash_table_contains(q->tables, &cluster);
+}
+/* -EIO if one is there already (@what in the message). */
+int qcow2_tables_add(Qcow2 *q, uint64_t offset, uint64_t bytes, const char *what, GError **error);
+void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes);
+
+/* ---- refcount.c: with alloc_lock held ---- */
+
+/* Holds the part of the refcount block that has the counter of @cluster; *index is the counter's in block->data, *count
+ * how many counters that part has. *block is NULL if there is no refcount block: then the count is 0. */
+int qcow2_co_refcount_find(BlkNode *node, uint64_t cluster, BlkMetaBlock **block, uint64_t *index, uint64_t *count);
+int qcow2_co_refcount_get(BlkNode *node, uint64_t cluster, uint64_t *value);
+/* Adds one reference; -ERANGE: the counter is full. */
+int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster);
+/* Takes one reference away; *value: what is left. -EIO: there was none. */
+int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value);
+/* Makes the refcount block that counts @cluster, and a larger table if needed. */
+int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster);
+
+/* ---- holes.c ---- */
+
+/* @max_bytes: no extent is longer; both are multiples of 512. */
+Qcow2Holes *qcow2_holes_new(uint64_t max_bytes);
+void qcow2_holes_free(Qcow2Holes *holes);
+/* Adds free bytes (512-aligned), joined with their neighbours as far as @max_bytes allows. */
+void qcow2_holes_add(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
+/* Takes all holes out of a range. */
+void qcow2_holes_remove(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
+/* Takes @bytes from the start of the smallest hole that has as many. false: there is none. */
+bool qcow2_holes_take(Qcow2Holes *holes, uint64_t bytes, uint64_t *offset);
+uint64_t qcow2_holes_bytes(const Qcow2Holes *holes);
+
+/* ---- resize.c ---- */
+
+int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
+
+#endif
