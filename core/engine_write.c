@@ -1,1 +1,339 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * engine_write.c - guest writes of a format node that are stored plainly.
+ *
+ * Data that may be overwritten where it lies is, under a shared lock of its range. All else changes the mapping, under
+ * the exclusive lock of its clusters: host space is reserved, whole clusters are written there (what the guest did not
+ * write is read from where it was), then the mapping is published. A failure before that changes nothing.
+ */
+#include "core/engine.h"
+#include "core/node.h"
+
+#include <string.h>
+
+#define WRITE_MAX_ALLOCATION (UINT64_C(4) << 20)        /* bytes of clusters that one allocating step locks */
+
+static uint64_t cluster_start(const BlkNode *node, uint64_t offset)
+{
+    return offset & ~(uint64_t)(node->limits.cluster_size - 1);
+}
+
+static uint64_t cluster_end(const BlkNode *node, uint64_t offset)
+{
+    return cluster_start(node, offset + node->limits.cluster_size - 1);
+}
+
+static int co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map)
+{
+    return node->driver->format->co_map(node, offset, bytes, map);
+}
+
+static bool writes_in_place(const BlkMapping *map)
+{
+    return map->kind == BLK_MAP_DATA && map->in_place;
+}
+
+/* Writes from *done on as far as the data may be overwritten where it lies. The range is locked shared. */
+static int co_write_in_place(BlkNode *node, const BlkRequest *req, uint64_t *done)
+{
+    while (*done < req->bytes) {
+        BlkMapping map;
+        int ret = co_map(node, req->offset + *done, req->bytes - *done, &map);
+        if (ret < 0 || !writes_in_place(&map)) {
+            return ret;
+        }
+        uint64_t bytes = MIN(map.bytes, req->bytes - *done);
+        blk_co_event(map.child->node, BLK_EVENT_write_aio);
+        ret = blk_co_pwritev(map.child->node, map.host_offset, bytes, blk_iov_advance(req->iov, *done), 0);
+        if (ret < 0) {
+            return ret;
+        }
+        *done += bytes;
+    }
+    return 0;
+}
+
+/* How many of the @bytes (whole clusters) from @offset on need a new place. */
+static int co_bytes_to_allocate(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t *needed)
+{
+    *needed = 0;
+    while (*needed < bytes) {
+        BlkMapping map;
+        int ret = co_map(node, offset + *needed, bytes - *needed, &map);
+        if (ret < 0 || writes_in_place(&map)) {
+            return ret;
+        }
+        *needed += map.bytes;
+    }
+    *needed = MIN(*needed, bytes);
+    return 0;
+}
+
+/* A write of whole clusters, of which the guest writes only the middle. */
+typedef struct CowWrite {
+    uint64_t offset, bytes;         /* whole clusters */
+    uint64_t head, tail;            /* bytes that are copied, before and behind the guest's */
+    uint8_t *buffer;                /* head, then tail */
+    struct iovec *vec;
+    BlkIov iov;                     /* of all */
+} CowWrite;
+
+static void cow_clear(CowWrite *cow)
+{
+    blk_buffer_free(cow->buffer);
+    g_free(cow->vec);
+}
+
+/* Reads what is to be copied and puts it around the guest's data. */
+static int co_cow_prepare(BlkNode *node, CowWrite *cow, BlkIov guest)
+{
+    uint64_t middle = cow->bytes - cow->head - cow->tail;
+    int ret = 0;
+
+    if (cow->head == 0 && cow->tail == 0) {
+        cow->iov = guest;
+        return 0;
+    }
+    cow->buffer = blk_buffer_try_alloc(node->file->node, cow->head + cow->tail);
+    cow->vec = g_try_new0(struct iovec, guest.count + 2);
+    if (!cow->buffer || !cow->vec) {
+        return -ENOMEM;
+    }
+    blk_co_event(node->file->node, BLK_EVENT_cow_read);
+    if (cow->head > 0) {
+        ret = blk_engine_co_read_padded(node, cow->offset, cow->head, cow->buffer);
+    }
+    if (ret == 0 && cow->tail > 0) {
+        ret = blk_engine_co_read_padded(node, cow->offset + cow->head + middle, cow->tail, cow->buffer + cow->head);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    unsigned n = 0;
+    size_t placed;
+    if (cow->head > 0) {
+        cow->vec[n++] = (struct iovec){ .iov_base = cow->buffer, .iov_len = cow->head };
+    }
+    n += blk_iov_fill(guest, middle, cow->vec + n, guest.count, &placed);
+    if (cow->tail > 0) {
+        cow->vec[n++] = (struct iovec){ .iov_base = cow->buffer + cow->head, .iov_len = cow->tail };
+    }
+    cow->iov = (BlkIov){ .vec = cow->vec, .count = n };
+    blk_co_event(node->file->node, BLK_EVENT_cow_write);
+    return 0;
+}
+
+/* Writes to reserved space, and publishes or cancels the reservation. */
+static int co_write_reserved(BlkNode *node, BlkReservation *res, BlkIov iov)
+{
+    BlkNode *file = res->child->node;
+
+    blk_co_event(file, BLK_EVENT_write_aio);
+    int ret = blk_co_pwritev(file, res->host_offset, res->bytes, iov, 0);
+    if (ret < 0) {
+        node->driver->format->cancel(node, res);
+    } else {
+        node->driver->format->publish(node, res);
+    }
+    return ret;
+}
+
+/* Gives clusters from *done on a new place. Their lock is held exclusively. */
+static int co_write_new_locked(BlkNode *node, const BlkRequest *req, uint64_t *done, uint64_t start, uint64_t bytes)
+{
+    BlkReservation res = { .offset = start, .bytes = bytes, .kind = BLK_MAP_DATA };
+    uint64_t pos = req->offset + *done, end = req->offset + req->bytes;
+    int ret = node->driver->format->co_reserve(node, &res);
+
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t until = MIN(end, start + res.bytes);
+    CowWrite cow = {
+        .offset = start, .bytes = res.bytes, .head = pos - start, .tail = start + res.bytes - until,
+    };
+    ret = co_cow_prepare(node, &cow, blk_iov_advance(req->iov, *done));
+    if (ret < 0) {
+        node->driver->format->cancel(node, &res);
+    } else {
+        ret = co_write_reserved(node, &res, cow.iov);
+    }
+    cow_clear(&cow);
+    if (ret == 0) {
+        *done = until - req->offset;
+    }
+    return ret;
+}
+
+static int co_write_allocating(BlkNode *node, const BlkRequest *req, uint64_t *done)
+{
+    BlkEngine *engine = node->core->engine;
+    uint64_t start = cluster_start(node, req->offset + *done);
+    uint64_t end = cluster_end(node, req->offset + req->bytes), bytes;
+    BlkRangeHold hold;
+    int ret;
+
+    end = MIN(end, start + MAX(WRITE_MAX_ALLOCATION, node->limits.cluster_size));
+    blk_co_range_lock(&engine->clusters, &hold, start, end - start, true);
+    ret = co_bytes_to_allocate(node, start, end - start, &bytes);
+    if (ret == 0 && bytes > 0) {            /* 0: another writer was here first */
+        ret = co_write_new_locked(node, req, done, start, cluster_end(node, bytes));
+    }
+    blk_range_unlock(&engine->clusters, &hold);
+    return ret;
+}
+
+static int co_write_plain(BlkNode *node, const BlkRequest *req)
+{
+    BlkEngine *engine = node->core->engine;
+    uint64_t done = 0;
+    int ret = 0;
+
+    while (ret == 0 && done < req->bytes) {
+        BlkRangeHold hold;
+        blk_co_range_lock(&engine->clusters, &hold, req->offset + done, req->bytes - done, false);
+        ret = co_write_in_place(node, req, &done);
+        blk_range_unlock(&engine->clusters, &hold);
+        if (ret == 0 && done < req->bytes) {
+            ret = co_write_allocating(node, req, &done);
+        }
+    }
+    return ret;
+}
+
+int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t *bytes, BlkIov iov)
+{
+    BlkMapping map;
+    int ret = co_map(node, offset, *bytes, &map);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (writes_in_place(&map)) {
+        *bytes = MIN(*bytes, map.bytes);
+        blk_co_event(map.child->node, BLK_EVENT_write_aio);
+        return blk_co_pwritev(map.child->node, map.host_offset, *bytes, iov, 0);
+    }
+    BlkReservation res = { .offset = offset, .bytes = *bytes, .kind = BLK_MAP_DATA };
+    ret = node->driver->format->co_reserve(node, &res);
+    if (ret < 0) {
+        return ret;
+    }
+    *bytes = res.bytes;
+    return co_write_reserved(node, &res, iov);
+}
+
+int blk_engine_co_pwritev(BlkNode *node, BlkRequest *req)
+{
+    return req->flags & BLK_REQ_COMPRESSED ? blk_engine_co_write_compressed(node, req) : co_write_plain(node, req);
+}
+
+/* ---- zeroes and discard ---- */
+
+/* Is there nothing to do to make it read as zeroes (and to have no host space, with @unmap)? */
+static bool is_dropped(BlkNode *node, const BlkMapping *map, bool unmap)
+{
+    return (map->kind == BLK_MAP_ZERO && !(unmap && map->preallocated)) ||
+           (map->kind == BLK_MAP_UNALLOCATED && !node->backing);
+}
+
+int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
+{
+    for (uint64_t done = 0; done < bytes;) {
+        BlkMapping map;
+        int ret = co_map(node, offset + done, bytes - done, &map);
+        if (ret < 0) {
+            return ret;
+        }
+        if (is_dropped(node, &map, unmap)) {
+            done += map.bytes;
+            continue;
+        }
+        BlkReservation res = { .offset = offset + done, .bytes = map.bytes, .kind = kind, .unmap = unmap };
+        ret = node->driver->format->co_reserve(node, &res);
+        if (ret < 0) {
+            return ret;
+        }
+        node->driver->format->publish(node, &res);
+        done += res.bytes;
+    }
+    return 0;
+}
+
+static int co_drop(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
+{
+    BlkEngine *engine = node->core->engine;
+    BlkRangeHold hold;
+
+    blk_co_range_lock(&engine->clusters, &hold, offset, bytes, true);
+    int ret = blk_engine_co_drop_locked(node, offset, bytes, kind, unmap);
+    blk_range_unlock(&engine->clusters, &hold);
+    return ret;
+}
+
+/* Writes zeroes as data, at most a cluster at a time. */
+static int co_write_zero_buffer(BlkNode *node, uint64_t offset, uint64_t bytes)
+{
+    uint8_t *zeroes = blk_engine_buffer_get(node);
+    int ret = zeroes ? 0 : -ENOMEM;
+
+    if (zeroes) {
+        memset(zeroes, 0, node->limits.cluster_size);
+    }
+    for (uint64_t done = 0; ret == 0 && done < bytes;) {
+        uint64_t n = MIN(bytes - done, cluster_end(node, offset + done + 1) - (offset + done));
+        struct iovec vec = { .iov_base = zeroes, .iov_len = n };
+        BlkRequest req = { .offset = offset + done, .bytes = n, .iov = { .vec = &vec, .count = 1 } };
+        ret = co_write_plain(node, &req);
+        done += n;
+    }
+    blk_engine_buffer_put(node, zeroes);
+    return ret;
+}
+
+/* Part of one cluster: nothing to do if it reads as zeroes already. */
+static int co_zero_partial(BlkNode *node, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    BlkMapping map;
+    int ret = co_map(node, offset, bytes, &map);
+
+    if (ret < 0 || is_dropped(node, &map, false)) {
+        return ret;
+    }
+    return flags & BLK_REQ_NO_FALLBACK ? -ENOTSUP : co_write_zero_buffer(node, offset, bytes);
+}
+
+int blk_engine_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
+{
+    uint64_t end = req->offset + req->bytes, pos = req->offset;
+    uint64_t whole_end = end == node->length ? cluster_end(node, end) : cluster_start(node, end);
+    int ret = 0;
+
+    while (ret == 0 && pos < end) {
+        uint64_t bytes;
+        if (pos == cluster_start(node, pos) && pos < whole_end) {
+            bytes = whole_end - pos;
+            ret = co_drop(node, pos, bytes, BLK_MAP_ZERO, req->flags & BLK_REQ_UNMAP);
+            if (ret == -ENOTSUP && !(req->flags & BLK_REQ_NO_FALLBACK)) {
+                ret = co_write_zero_buffer(node, pos, MIN(bytes, end - pos));
+            }
+        } else {
+            bytes = MIN(end, cluster_end(node, pos + 1)) - pos;
+            ret = co_zero_partial(node, pos, bytes, req->flags);
+        }
+        pos += bytes;
+    }
+    return ret;
+}
+
+int blk_engine_co_discard(BlkNode *node, BlkRequest *req)
+{
+    uint64_t end = req->offset + req->bytes, start = cluster_end(node, req->offset);
+
+    end = end == node->length ? cluster_end(node, end) : cluster_start(node, end);
+    if (start >= end) {
+        return 0;
+    }
+    int ret = co_drop(node, start, end - start, BLK_MAP_UNALLOCATED, true);
+    return ret == -ENOTSUP ? 0 : ret;
+}

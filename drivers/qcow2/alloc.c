@@ -200,6 +200,11 @@ static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
             return -EFBIG;
         }
     }
+    for (uint64_t i = 0; i < run; i++) {
+        if (qcow2_is_table(q, cluster + i)) {
+            return -EIO;        /* a table whose refcount is 0: writing there would destroy the image */
+        }
+    }
     *first = cluster;
     return (gint64)run;
 }
@@ -220,7 +225,7 @@ static int co_raise_run(BlkNode *node, uint64_t first, uint64_t count)
     return 0;
 }
 
-/* A run of clusters that are free for sure. Nothing is counted yet. */
+/* The lowest run of free clusters. Nothing is counted yet. */
 static gint64 co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
 {
     Qcow2 *q = node->opaque;
@@ -230,13 +235,7 @@ static gint64 co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
         return ret;
     }
     *first = q->free_hint;
-    gint64 run = co_find_free(node, max, first);
-    for (gint64 i = 0; i < run; i++) {
-        if (qcow2_is_table(q, *first + (uint64_t)i)) {
-            return -EIO;        /* a table whose refcount is 0: writing there would destroy the image */
-        }
-    }
-    return run;
+    return co_find_free(node, max, first);
 }
 
 gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
@@ -253,6 +252,28 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
     }
     q->free_hint = *first + (uint64_t)run;
     return run;
+}
+
+int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t have = 0, cluster;
+    int ret = qcow2_co_drain_limbo(node);
+
+    *first = q->free_hint;
+    while (ret == 0 && have < count) {
+        cluster = *first + have;
+        gint64 run = co_find_free(node, count - have, &cluster);
+        if (run < 0) {
+            return (int)run;
+        }
+        if (cluster != *first + have) {
+            *first = cluster;
+            have = 0;
+        }
+        have += (uint64_t)run;
+    }
+    return ret < 0 ? ret : co_raise_run(node, *first, count);
 }
 
 /* ---- payloads ---- */

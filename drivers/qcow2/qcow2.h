@@ -119,6 +119,9 @@ void qcow2_alloc_close(Qcow2 *q);
  */
 gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first);
 
+/* Takes exactly @count clusters in one run, at most 32 MiB of them. */
+int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first);
+
 /* Takes @bytes (a multiple of 512, less than a cluster) of host space for a payload; counts a reference to each cluster
  * that it touches. */
 int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset);

@@ -1,1 +1,254 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * resize.c - change of a qcow2 image's length.
+ *
+ * Growing: a larger L1 table if needed (a copy in new clusters, to which the header switches when it is stable), then what
+ * must read as zeroes, then the length in the header. Shrinking: what is behind the new end is discarded first.
+ *
+ * Limitations: the L1 table never becomes smaller; L2 tables behind the end stay, empty.
+ */
+#include "core/engine.h"
+#include "drivers/qcow2/qcow2.h"
+
+enum {
+    HEADER_SIZE_AT = 24,            /* place of the field in the header: bytes */
+    HEADER_L1_AT = 36,              /* number of entries, then offset */
+};
+
+static uint64_t round_up(const Qcow2 *q, uint64_t offset)
+{
+    return (offset + q->cluster_size - 1) & ~(q->cluster_size - 1);
+}
+
+/* Writes a field of the header and waits until it is stable. */
+static int co_write_field(BlkNode *node, uint64_t offset, const void *field, size_t bytes)
+{
+    int ret = blk_co_pwrite(node->file->node, offset, bytes, field, 0);
+
+    return ret < 0 ? ret : blk_co_flush(node->file->node);
+}
+
+/* Copies the L1 table, which is clean, to @offset. */
+static int co_copy_l1(BlkNode *node, uint64_t offset, uint64_t bytes)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t slice = MIN(q->cluster_size, 4096), old_bytes = q->header.l1_size * UINT64_C(8);
+    uint8_t *table = blk_buffer_try_alloc(node->file->node, bytes);
+    int ret = table ? 0 : -ENOMEM;
+
+    if (table) {
+        memset(table, 0, bytes);
+    }
+    for (uint64_t pos = 0; ret == 0 && pos < old_bytes; pos += slice) {
+        BlkMetaBlock *block;
+        ret = blk_meta_co_get(q->meta, q->header.l1_table_offset + pos, &block);
+        if (ret == 0) {
+            memcpy(table + pos, block->data, MIN(slice, old_bytes - pos));
+            blk_meta_put(q->meta, block);
+        }
+    }
+    if (ret == 0) {
+        blk_co_event(node->file->node, BLK_EVENT_l1_grow_write_table);
+        ret = blk_co_pwrite(node->file->node, offset, bytes, table, 0);
+    }
+    blk_buffer_free(table);
+    return ret < 0 ? ret : blk_co_flush(node->file->node);
+}
+
+/* Lets the header refer to the L1 table at @offset. */
+static int co_switch_l1(BlkNode *node, uint64_t offset, uint64_t entries)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t old_offset = q->header.l1_table_offset, old_bytes = round_up(q, q->header.l1_size * UINT64_C(8));
+    uint8_t field[12];
+
+    qcow2_put32(field, (uint32_t)entries);
+    qcow2_put64(field + 4, offset);
+    blk_co_event(node->file->node, BLK_EVENT_l1_grow_activate_table);
+    int ret = co_write_field(node, HEADER_L1_AT, field, sizeof(field));
+    if (ret < 0) {
+        q->failed = ret;            /* nobody knows which table the header refers to */
+        return ret;
+    }
+    q->header.l1_table_offset = offset;
+    q->header.l1_size = (uint32_t)entries;
+    if (old_bytes > 0) {
+        blk_meta_co_forget(q->meta, old_offset, old_bytes);
+        qcow2_drop(q, old_offset, old_bytes, false);
+    }
+    return 0;
+}
+
+static int co_grow_l1_locked(BlkNode *node, uint64_t entries)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t clusters = round_up(q, entries * 8) >> q->cluster_bits, first;
+
+    blk_co_mutex_lock(&q->alloc_lock);
+    int ret = qcow2_co_alloc_contiguous(node, clusters, &first);
+    blk_co_mutex_unlock(&q->alloc_lock);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t offset = first << q->cluster_bits, bytes = clusters << q->cluster_bits;
+    ret = qcow2_co_commit(node);    /* counts of the new clusters, and all changes of the old table */
+    if (ret == 0) {
+        ret = co_copy_l1(node, offset, bytes);
+    }
+    if (ret == 0) {
+        ret = qcow2_tables_add(q, offset, bytes, NULL, NULL);
+    }
+    if (ret < 0) {
+        qcow2_drop(q, offset, bytes, false);
+        return ret;
+    }
+    return co_switch_l1(node, offset, entries);
+}
+
+static int co_grow_l1(BlkNode *node, uint64_t length)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t entries = qcow2_l1_entries_for(q->cluster_bits, length);
+
+    if (entries <= q->header.l1_size) {
+        return 0;
+    }
+    if (entries * 8 > QCOW2_MAX_L1_BYTES) {
+        return -EFBIG;
+    }
+    blk_co_mutex_lock(&q->l2_lock);
+    int ret = co_grow_l1_locked(node, entries);
+    blk_co_mutex_unlock(&q->l2_lock);
+    return ret;
+}
+
+/* What another program may have left in the last cluster, behind the old end, must read as zeroes. */
+static int co_clear_tail(BlkNode *node, uint64_t old_length)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t bytes = round_up(q, old_length) - old_length;
+    uint8_t *buf = bytes > 0 ? blk_engine_buffer_get(node) : NULL;
+    struct iovec vec = { .iov_base = buf, .iov_len = bytes };
+    BlkRequest req = { .offset = old_length, .bytes = bytes, .iov = { .vec = &vec, .count = 1 } };
+
+    if (bytes == 0) {
+        return 0;
+    }
+    int ret = buf ? blk_engine_co_preadv(node, &req) : -ENOMEM;
+    if (ret == 0 && !node->backing && blk_buffer_is_zero(buf, bytes)) {
+        blk_engine_buffer_put(node, buf);
+        return 0;
+    }
+    blk_engine_buffer_put(node, buf);
+    return ret < 0 ? ret : blk_engine_co_pwrite_zeroes(node, &req);
+}
+
+/* Hides what a longer backing has between the old end and the new one. */
+static int co_hide_backing(BlkNode *node, uint64_t old_length, uint64_t length)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t start = round_up(q, old_length);
+    uint64_t end = node->backing ? MIN(length, blk_node_length(node->backing->node)) : 0;
+    BlkRequest req = { .offset = start, .bytes = end > start ? round_up(q, end) - start : 0 };
+
+    return req.bytes > 0 ? blk_engine_co_pwrite_zeroes(node, &req) : 0;
+}
+
+/* Zeroes that take up space in the file. */
+static int co_write_zero_data(BlkNode *file, uint64_t offset, uint64_t bytes)
+{
+    uint64_t chunk = MIN(bytes, UINT64_C(1) << 20);
+    void *zeroes = blk_buffer_try_alloc(file, chunk);
+    int ret = zeroes ? 0 : -ENOMEM;
+
+    if (zeroes) {
+        memset(zeroes, 0, chunk);
+    }
+    for (uint64_t done = 0; ret == 0 && done < bytes; done += chunk) {
+        ret = blk_co_pwrite(file, offset + done, MIN(chunk, bytes - done), zeroes, 0);
+    }
+    blk_buffer_free(zeroes);
+    return ret;
+}
+
+/* Gives clusters from @start to @end host space that reads as zeroes. */
+static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPrealloc prealloc)
+{
+    Qcow2 *q = node->opaque;
+
+    for (uint64_t pos = round_up(q, start); pos < end;) {
+        BlkReservation res = { .offset = pos, .bytes = round_up(q, end) - pos, .kind = BLK_MAP_DATA };
+        int ret = qcow2_co_reserve(node, &res);
+        if (ret < 0) {
+            return ret;
+        }
+        BlkNode *file = res.child->node;
+        if (prealloc == BLK_PREALLOC_FULL) {
+            ret = co_write_zero_data(file, res.host_offset, res.bytes);
+        } else {
+            ret = blk_co_pwrite_zeroes(file, res.host_offset, res.bytes,
+                                       prealloc == BLK_PREALLOC_METADATA ? BLK_REQ_UNMAP : 0);
+        }
+        if (ret < 0) {
+            qcow2_cancel(node, &res);
+            return ret;
+        }
+        qcow2_publish(node, &res);
+        pos += res.bytes;
+    }
+    return 0;
+}
+
+static int co_grow(BlkNode *node, uint64_t length, BlkPrealloc prealloc)
+{
+    uint64_t old_length = node->length;
+    int ret = co_grow_l1(node, length);
+
+    if (ret == 0) {
+        ret = co_clear_tail(node, old_length);
+    }
+    if (ret == 0) {
+        ret = co_hide_backing(node, old_length, length);
+    }
+    if (ret == 0 && prealloc != BLK_PREALLOC_OFF) {
+        ret = co_preallocate(node, old_length, length, prealloc);
+    }
+    return ret;
+}
+
+static int co_shrink(BlkNode *node, uint64_t length)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t start = round_up(q, length), end = round_up(q, node->length);
+    BlkRequest req = { .offset = start, .bytes = end - start };
+
+    return req.bytes > 0 ? blk_engine_co_discard(node, &req) : 0;
+}
+
+int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    uint8_t field[8];
+    int ret;
+
+    if (q->header.nb_snapshots > 0 && q->header.version < 3) {
+        return blk_error(error, -ENOTSUP, "an image of version 2 with snapshots cannot be resized; convert it to compat 1.1");
+    }
+    if (length < node->length && prealloc != BLK_PREALLOC_OFF) {
+        return blk_error(error, -EINVAL, "preallocation is for growing an image, not for shrinking it");
+    }
+    ret = length >= node->length ? co_grow(node, length, prealloc) : co_shrink(node, length);
+    if (ret == 0) {
+        ret = qcow2_co_commit(node);
+    }
+    if (ret == 0) {
+        qcow2_put64(field, length);
+        ret = co_write_field(node, HEADER_SIZE_AT, field, sizeof(field));
+    }
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "could not change the length of the image");
+    }
+    q->header.size = length;
+    node->length = length;
+    return 0;
+}

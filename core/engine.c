@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine.c - what the parts of the format engine share: its state, readers' epochs, buffers.
+ */
+#include "core/engine.h"
+
+#include "core/node.h"
+
+enum {
+    ENGINE_FREE_BUFFERS = 32,       /* kept for the next request */
+    ENGINE_BUFFER_SLACK = 4096,     /* a payload may begin and end inside a sector */
+};
+
+BlkEngine *blk_engine_new(void)
+{
+    BlkEngine *engine = g_new0(BlkEngine, 1);
+
+    engine->buffers = g_ptr_array_new_with_free_func(blk_buffer_free);
+    return engine;
+}
+
+void blk_engine_free(BlkEngine *engine)
+{
+    if (engine) {
+        g_assert(!engine->first);
+        g_ptr_array_unref(engine->buffers);
+        g_free(engine);
+    }
+}
+
+void *blk_engine_buffer_get(BlkNode *node)
+{
+    GPtrArray *buffers = node->core->engine->buffers;
+
+    if (buffers->len > 0) {
+        return g_ptr_array_steal_index_fast(buffers, buffers->len - 1);
+    }
+    return blk_buffer_try_alloc(NULL, node->limits.cluster_size + ENGINE_BUFFER_SLACK);
+}
+
+void blk_engine_buffer_put(BlkNode *node, void *buffer)
+{
+    GPtrArray *buffers = node->core->engine->buffers;
+
+    if (buffer && buffers->len < ENGINE_FREE_BUFFERS) {
+        g_ptr_array_add(buffers, buffer);
+    } else {
+        blk_buffer_free(buffer);
+    }
+}
+
+void blk_engine_reader_begin(BlkNode *node, BlkEngineReader *reader)
+{
+    BlkEngine *engine = node->core->engine;
+
+    reader->epoch = ++engine->epoch;
+    reader->next = NULL;
+    reader->prev = engine->last;
+    if (engine->last) {
+        engine->last->next = reader;
+    } else {
+        engine->first = reader;
+    }
+    engine->last = reader;
+}
+
+void blk_engine_reader_end(BlkNode *node, BlkEngineReader *reader)
+{
+    BlkEngine *engine = node->core->engine;
+
+    if (reader->prev) {
+        reader->prev->next = reader->next;
+    } else {
+        engine->first = reader->next;
+    }
+    if (reader->next) {
+        reader->next->prev = reader->prev;
+    } else {
+        engine->last = reader->prev;
+    }
+}
+
+uint64_t blk_engine_read_epoch(BlkNode *node)
+{
+    return node->core->engine->epoch;
+}
+
+bool blk_engine_has_readers(BlkNode *node, uint64_t epoch)
+{
+    const BlkEngineReader *first = node->core->engine->first;
+
+    return first && first->epoch <= epoch;
+}
+
+int blk_engine_co_flush(BlkNode *node)
+{
+    return node->driver->format->co_commit(node);
+}

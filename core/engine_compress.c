@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine_compress.c - guest writes of a format node that are stored compressed.
+ *
+ * Each cluster is a task of its own: it takes the cluster's exclusive lock, compresses on the worker pool, reserves host
+ * space for the payload, writes it and publishes the new mapping. What the cluster was before does not matter. Zeroes
+ * become a zero cluster; what does not shrink is stored plainly.
+ */
+#include "core/codec.h"
+#include "core/engine.h"
+#include "core/node.h"
+
+#include <string.h>
+
+enum {
+    COMPRESS_TASKS = 16,            /* clusters of one request in flight */
+    COMPRESS_GRAIN = 512,           /* payloads are padded to this: less gain is none; bytes */
+};
+
+typedef struct CompressJob {
+    BlkNode *node;
+    const BlkRequest *req;
+    uint64_t next;                  /* bytes of the request that somebody writes or has written */
+} CompressJob;
+
+/* Writes the payload, @bytes long in a buffer that has room for padding, to space of its own. */
+static int co_write_payload(BlkNode *node, uint64_t offset, uint8_t *payload, uint64_t bytes)
+{
+    BlkReservation res = {
+        .offset = offset, .bytes = node->limits.cluster_size, .kind = BLK_MAP_COMPRESSED, .payload_bytes = bytes,
+    };
+    int ret = node->driver->format->co_reserve(node, &res);
+
+    if (ret < 0) {
+        return ret;
+    }
+    memset(payload + bytes, 0, res.host_bytes - bytes);
+    blk_co_event(res.child->node, BLK_EVENT_write_compressed);
+    ret = blk_co_pwrite(res.child->node, res.host_offset, res.host_bytes, payload, 0);
+    if (ret < 0) {
+        node->driver->format->cancel(node, &res);
+    } else {
+        node->driver->format->publish(node, &res);
+    }
+    return ret;
+}
+
+/* Compresses and writes @cluster, cluster_size bytes, if it @shrinks. */
+static int co_try_compressed(BlkNode *node, uint64_t offset, const void *cluster, bool *shrinks)
+{
+    const BlkCodec *codec = node->driver->format->codec(node);
+    uint64_t size = node->limits.cluster_size;
+    uint8_t *payload;
+
+    *shrinks = false;
+    if (size <= COMPRESS_GRAIN) {
+        return 0;
+    }
+    payload = blk_engine_buffer_get(node);
+    if (!payload) {
+        return -ENOMEM;
+    }
+    gssize n = blk_co_codec_compress(codec, payload, size - COMPRESS_GRAIN, cluster, size);
+    int ret = n < 0 && n != -ENOSPC ? (int)n : 0;
+    if (n >= 0) {
+        *shrinks = true;
+        ret = co_write_payload(node, offset, payload, (uint64_t)n);
+    }
+    blk_engine_buffer_put(node, payload);
+    return ret;
+}
+
+/* With the cluster locked; @cluster is cluster_size bytes. */
+static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster)
+{
+    uint64_t bytes = node->limits.cluster_size;
+    struct iovec vec = { .iov_base = cluster, .iov_len = bytes };
+    int ret;
+
+    if (blk_buffer_is_zero(cluster, bytes)) {
+        ret = blk_engine_co_drop_locked(node, offset, bytes, BLK_MAP_ZERO, true);
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
+    }
+    bool shrinks;
+    ret = co_try_compressed(node, offset, cluster, &shrinks);
+    if (ret == 0 && !shrinks) {
+        ret = blk_engine_co_write_plain_locked(node, offset, &bytes, (BlkIov){ .vec = &vec, .count = 1 });
+    }
+    return ret;
+}
+
+/* @bytes are less than a cluster only at the end of the node; the rest is zeroes. */
+static int co_write_cluster(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov)
+{
+    BlkEngine *engine = node->core->engine;
+    uint64_t size = node->limits.cluster_size;
+    void *direct = bytes == size ? blk_iov_contiguous(iov, bytes) : NULL;
+    uint8_t *bounce = NULL;
+    BlkRangeHold hold;
+    int ret = 0;
+
+    blk_co_range_lock(&engine->clusters, &hold, offset, size, true);
+    if (!direct) {
+        bounce = blk_engine_buffer_get(node);
+        if (bounce) {
+            blk_iov_to_buf(iov, bounce, bytes);
+            memset(bounce + bytes, 0, size - bytes);
+        } else {
+            ret = -ENOMEM;
+        }
+    }
+    if (ret == 0) {
+        ret = co_write_cluster_locked(node, offset, direct ? direct : bounce);
+    }
+    blk_range_unlock(&engine->clusters, &hold);
+    blk_engine_buffer_put(node, bounce);
+    return ret;
+}
+
+/* One of several tasks: takes the next cluster until none is left. */
+static int co_write_clusters(void *opaque)
+{
+    CompressJob *job = opaque;
+    const BlkRequest *req = job->req;
+
+    while (job->next < req->bytes) {
+        uint64_t done = job->next, bytes = MIN(job->node->limits.cluster_size, req->bytes - done);
+        job->next += bytes;
+        int ret = co_write_cluster(job->node, req->offset + done, bytes, blk_iov_advance(req->iov, done));
+        if (ret < 0) {
+            job->next = req->bytes;
+            return ret;
+        }
+    }
+    return 0;
+}
+
+int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req)
+{
+    uint64_t size = node->limits.cluster_size, end = req->offset + req->bytes;
+    CompressJob job = { .node = node, .req = req };
+    BlkCoGroup group = BLK_CO_GROUP_INIT(COMPRESS_TASKS);
+
+    if (req->offset % size != 0 || (end % size != 0 && end != node->length)) {
+        return -EINVAL;
+    }
+    if (req->bytes <= size) {
+        return co_write_clusters(&job);
+    }
+    for (uint64_t i = 0; i < MIN(COMPRESS_TASKS, (req->bytes + size - 1) / size); i++) {
+        if (blk_co_group_run(&group, co_write_clusters, &job) < 0) {
+            break;
+        }
+    }
+    return blk_co_group_wait(&group);
+}
