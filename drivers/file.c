@@ -566,8 +566,8 @@ static int file_co_format(BlkContext *ctx, int fd, const char *filename, uint64_
 
     int ret = blk_file_lock_init(&lock, fd, BLK_FILE_LOCKING_AUTO, error);
     if (ret == 0) {
-        ret = blk_file_lock_set(&lock, BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL & ~BLK_PERM_RESIZE, filename,
-                                error);
+        /* Nobody else may look at it: what is there is thrown away. */
+        ret = blk_file_lock_set(&lock, BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, filename, error);
     }
     if (ret < 0) {
         return ret;

@@ -19,20 +19,20 @@ static const char *const compression_values[] = { "zlib", "zstd", NULL };
 static const char *const preallocation_values[] = { "off", "metadata", "falloc", "full", NULL };
 
 const BlkOption qcow2_create_options[] = {
+    { "encryption", BLK_OPTION_BOOL, "encryption (not supported)", "off" },
+    { "encrypt.format", BLK_OPTION_STRING, "encryption (not supported)" },
+    { "cluster_size", BLK_OPTION_SIZE, "unit of allocation, 512 to 2M", "65536" },
+    { "extended_l2", BLK_OPTION_BOOL, "L2 entries with subclusters (not supported)", "off" },
+    { "preallocation", BLK_OPTION_ENUM, "what to allocate at once", "off", preallocation_values },
+    { "compression_type", BLK_OPTION_ENUM, "how compressed clusters are compressed", "zlib", compression_values },
+    { "size", BLK_OPTION_SIZE, "size of the virtual disk" },
+    { "compat", BLK_OPTION_ENUM, "version of the format: 0.10 (v2) or 1.1 (v3)", "1.1", compat_values },
     { "backing_file", BLK_OPTION_STRING, "image to read what is not in this one" },
     { "backing_fmt", BLK_OPTION_STRING, "format of the backing file" },
-    { "cluster_size", BLK_OPTION_SIZE, "unit of allocation, 512 to 2M", "65536" },
-    { "compat", BLK_OPTION_ENUM, "version of the format: 0.10 (v2) or 1.1 (v3)", "1.1", compat_values },
-    { "compression_type", BLK_OPTION_ENUM, "how compressed clusters are compressed", "zlib", compression_values },
     { "data_file", BLK_OPTION_STRING, "external data file (not supported)" },
     { "data_file_raw", BLK_OPTION_BOOL, "external data file stays a raw image (not supported)", "off" },
-    { "encrypt.format", BLK_OPTION_STRING, "encryption (not supported)" },
-    { "encryption", BLK_OPTION_BOOL, "encryption (not supported)", "off" },
-    { "extended_l2", BLK_OPTION_BOOL, "L2 entries with subclusters (not supported)", "off" },
     { "lazy_refcounts", BLK_OPTION_BOOL, "allow other programs to write refcounts late", "off" },
-    { "preallocation", BLK_OPTION_ENUM, "what to allocate at once", "off", preallocation_values },
     { "refcount_bits", BLK_OPTION_UINT, "width of a refcount, 1 to 64 bits", "16" },
-    { "size", BLK_OPTION_SIZE, "size of the virtual disk" },
     { NULL },
 };
 

@@ -73,6 +73,16 @@ static void add_member(JsonObject *object, const char *key, JsonNode *value, gpo
     json_object_set_member(tree, key, json_node_copy(value));
 }
 
+/* force-share=on says the same as -U. */
+static bool conflicts_with_share(JsonObject *tree)
+{
+    JsonNode *value = json_object_get_member(tree, "force-share");
+    const char *text = value && json_node_get_value_type(value) == G_TYPE_STRING ? json_node_get_string(value) : "";
+
+    return value && strcmp(text, "on") != 0
+           && !(json_node_get_value_type(value) == G_TYPE_BOOLEAN && json_node_get_boolean(value));
+}
+
 JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **error)
 {
     g_autoptr(JsonObject) tree = NULL;
@@ -85,7 +95,7 @@ JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **er
     if (!tree) {
         return NULL;
     }
-    if (open->force_share && tree_has(tree, "force-share")) {
+    if (open->force_share && conflicts_with_share(tree)) {
         blk_error(error, -EINVAL, "--force-share/-U conflicts with image options");
         return NULL;
     }

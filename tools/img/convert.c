@@ -155,9 +155,6 @@ static bool combination_valid(ConvertArgs *args)
     if (args->has_options && args->skip_create) {
         return fail(args, "-o has no effect when skipping image creation");
     }
-    if (args->backing && !args->backing_format && !args->skip_create) {
-        return fail(args, "Use of backing file requires explicit backing format");
-    }
     if (args->backing && args->source_count > 1) {
         return fail(args, "Having a backing file for the target makes no sense when concatenating multiple input images");
     }
@@ -228,7 +225,7 @@ static int merge_options(ConvertArgs *args, const BlkDriver *driver, uint64_t le
     }
     if (args->backing_format) {
         if (!img_has_create_option(driver, "backing_fmt")) {
-            return blk_error(error, -ENOTSUP, "Backing format not supported for file format '%s'", driver->name);
+            return blk_error(error, -ENOTSUP, "Backing file format not supported for file format '%s'", driver->name);
         }
         json_object_set_string_member(args->options, "backing_fmt", args->backing_format);
     }

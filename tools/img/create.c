@@ -109,7 +109,7 @@ static int merge_options(const CreateArgs *args, const BlkDriver *driver, GError
     }
     if (args->backing_format) {
         if (!img_has_create_option(driver, "backing_fmt")) {
-            return blk_error(error, -ENOTSUP, "Backing format not supported for file format '%s'", driver->name);
+            return blk_error(error, -ENOTSUP, "Backing file format not supported for file format '%s'", driver->name);
         }
         json_object_set_string_member(args->options, "backing_fmt", args->backing_format);
     }
@@ -202,13 +202,21 @@ static void append_value(GString *out, const BlkOption *option, const BlkOptions
     }
 }
 
+/* Defaults that scripts do not expect in the line. */
+static bool is_silent_default(const char *name)
+{
+    static const char *const names[] = { "compat", "data_file_raw", "encryption", "nocow", "preallocation", NULL };
+
+    return g_strv_contains(names, name);
+}
+
 /* All that is given or has a default, in the order of the table. */
 static void print_formatting(const CreateArgs *args, const BlkDriver *driver, const BlkOptions *options)
 {
     g_autoptr(GString) text = g_string_new(NULL);
 
     for (const BlkOption *option = driver->create_options; option->name; option++) {
-        if (blk_options_has(options, option->name) || option->default_text) {
+        if (blk_options_has(options, option->name) || (option->default_text && !is_silent_default(option->name))) {
             g_string_append_printf(text, " %s=", option->name);
             append_value(text, option, options);
         }
