@@ -305,8 +305,8 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error);
  * qcow2_co_check:
  *
  * From the file: what is only in caches must have been written, nothing else may use the node meanwhile, and caches
- * must be dropped afterwards if something was repaired. Repairing changes refcounts, flags and entries, and the header's
- * dirty and corrupt bits.
+ * must be dropped afterwards if something was repaired. Repairing changes refcounts, their table, COPIED flags and the
+ * header's dirty and corrupt bits.
  */
 int qcow2_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
 

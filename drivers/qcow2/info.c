@@ -23,7 +23,6 @@ static JsonObject *describe_snapshot(const Qcow2Snapshot *snapshot)
 
 static JsonObject *describe_format(const Qcow2Header *h)
 {
-    JsonObject *object = json_object_new();
     JsonObject *data = json_object_new();
 
     json_object_set_string_member(data, "compat", h->version == 2 ? "0.10" : "1.1");
@@ -37,9 +36,7 @@ static JsonObject *describe_format(const Qcow2Header *h)
         json_object_set_boolean_member(data, "corrupt", (h->incompatible & QCOW2_INCOMPAT_CORRUPT) != 0);
         json_object_set_boolean_member(data, "extended-l2", (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) != 0);
     }
-    json_object_set_string_member(object, "type", "qcow2");
-    json_object_set_object_member(object, "data", data);
-    return object;
+    return data;
 }
 
 static JsonArray *describe_snapshots(const GArray *snapshots)
@@ -67,6 +64,9 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
         info->corrupt = header.incompatible & QCOW2_INCOMPAT_CORRUPT;
         info->dirty = header.incompatible & QCOW2_INCOMPAT_DIRTY;
         info->backing_filename = g_strdup(header.backing_file);
+        if (header.backing_file != NULL) {
+            info->full_backing_filename = blk_node_resolve_name(node, header.backing_file, NULL);
+        }
         info->backing_format = g_strdup(header.backing_format);
         info->snapshots = snapshots->len > 0 ? describe_snapshots(snapshots) : NULL;
         info->specific = describe_format(&header);

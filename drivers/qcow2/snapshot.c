@@ -30,8 +30,8 @@ static int check_snapshot(const Qcow2Header *header, uint32_t index, const Qcow2
     const uint64_t l1_bytes = (uint64_t)snapshot->l1_size * 8;
 
     if (l1_bytes > QCOW2_MAX_L1_BYTES) {
-        return blk_error(error, -EFBIG, "L1 table of snapshot %" PRIu32 " too large: %" PRIu64 " bytes, the limit is %u",
-                         index, l1_bytes, QCOW2_MAX_L1_BYTES);
+        return blk_error(error, -EFBIG, "L1 table of snapshot %" PRIu32 " too large: %" PRIu64 " bytes, the limit is "
+                         "%u", index, l1_bytes, QCOW2_MAX_L1_BYTES);
     }
     if (snapshot->l1_size > 0 &&
         (snapshot->l1_table_offset == 0 || snapshot->l1_table_offset % qcow2_cluster_size(header) != 0 ||
