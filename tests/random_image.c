@@ -67,7 +67,8 @@ static void pick_config(Rng *rng, ImageConfig *config)
     config->unmap = rng_percent(rng, 70);
     if (rng_percent(rng, 40)) {
         config->backing_format = g_strdup(rng_percent(rng, 50) ? "raw" : "qcow2");
-        config->backing_size = MAX(config->size * rng_range(rng, 20, 150) / 100 / SECTOR_SIZE, 1) * SECTOR_SIZE;
+        sectors = config->size * rng_range(rng, 20, 150) / 100 / SECTOR_SIZE;
+        config->backing_size = MAX(sectors, 1) * SECTOR_SIZE;
     } else {
         config->preallocated = rng_percent(rng, 20);
     }
@@ -151,7 +152,8 @@ static int co_create_backing(Sequence *seq)
     int ret;
 
     for (uint64_t done = 0, n; done < config->backing_size; done += n) {
-        n = MIN(config->backing_size - done, rng_range(&seq->rng, 1, 100000));
+        n = rng_range(&seq->rng, 1, 100000);
+        n = MIN(n, config->backing_size - done);
         rng_fill(&seq->rng, data + done, n);
     }
     json_object_set_int_member(options, "size", config->backing_size);

@@ -97,7 +97,7 @@ static void pick_range(Sequence *seq, uint64_t *offset, uint64_t *bytes)
     case 2:     /* across a cluster border */
         border = rng_below(rng, clusters) * cluster;
         reach = MIN(cluster, 8192);
-        *offset = border - MIN(border, rng_range(rng, 1, reach));
+        *offset = border - rng_range(rng, 0, MIN(border, reach));
         *bytes = border - *offset + rng_range(rng, 1, reach);
         break;
     case 3:     /* the end */
@@ -214,7 +214,8 @@ int sequence_co_compare(Sequence *seq, uint64_t offset, uint64_t bytes)
         g_autofree uint8_t *buf = NULL;
         int ret;
 
-        piece = MIN(end - offset, rng_range(&seq->rng, 1, 2 << 20));
+        piece = rng_range(&seq->rng, 1, 2 << 20);
+        piece = MIN(piece, end - offset);
         buf = g_malloc(piece);
         ret = blk_co_pread(sequence_node(seq), offset, piece, buf, 0);
         if (ret < 0) {
@@ -318,7 +319,8 @@ static void pick_window(Sequence *seq, uint64_t *offset, uint64_t *bytes)
     uint64_t cluster = seq->config.cluster_size;
 
     *offset = rng_below(&seq->rng, (seq->config.size + cluster - 1) / cluster) * cluster;
-    *bytes = MIN(rng_range(&seq->rng, 1, cluster > 65536 ? 2 : 4) * MAX(cluster, 2048), seq->config.size - *offset);
+    *bytes = rng_range(&seq->rng, 1, cluster > 65536 ? 2 : 4) * MAX(cluster, 2048);
+    *bytes = MIN(*bytes, seq->config.size - *offset);
 }
 
 /* Concurrent requests that share clusters but no byte. */
