@@ -152,6 +152,32 @@ static const BlkCodec *qcow2_codec(BlkNode *node)
     return q->codec;
 }
 
+/* Repairing works on the file: the caches are emptied before and after. */
+static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    bool writable = q->tables != NULL;
+    int ret = 0;
+
+    for (unsigned round = 0; writable && ret == 0 && round < CLOSE_ROUNDS; round++) {
+        ret = qcow2_co_commit(node);
+    }
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "could not write the tables");
+    }
+    ret = qcow2_co_check(node, options, result, error);
+    if (ret == 0 && writable && (options->fix_errors || options->fix_leaks)) {
+        qcow2_alloc_close(q);
+        blk_meta_co_forget(q->meta, 0, UINT64_MAX);
+        qcow2_header_clear(&q->header);
+        ret = qcow2_co_read_header(node->file->node, &q->header, error);
+        if (ret == 0) {
+            ret = qcow2_co_alloc_open(node, error);
+        }
+    }
+    return ret;
+}
+
 static const BlkFormatOps qcow2_format = {
     .co_map = qcow2_co_map,
     .co_reserve = qcow2_co_reserve,
@@ -175,5 +201,6 @@ const BlkDriver blk_driver_qcow2 = {
     .refresh_limits = qcow2_refresh_limits,
     .co_truncate = qcow2_co_truncate,
     .co_info = qcow2_co_info,
+    .co_check = qcow2_co_check_image,
     .co_create = qcow2_co_create,
 };
