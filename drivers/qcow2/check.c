@@ -360,8 +360,11 @@ int qcow2_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult
         .file_bytes = blk_node_length(node->file->node),
         .group = BLK_CO_GROUP_INIT(DECODES_AT_ONCE),
     };
-    int ret;
+    int ret = node->read_only ? 0 : blk_co_flush(node);
 
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "Could not write what is in the caches");
+    }
     ret = qcow2_co_read_header(check.file, &check.header, error);
     if (ret == 0) {
         ret = prepare(&check, node, error);

@@ -339,6 +339,16 @@ static int parse_header(const uint8_t *cluster, Qcow2Header *h, GError **error)
     return ret;
 }
 
+/* The file may end within the last cluster of a table, but not before. */
+static int check_inside_file(const Qcow2Header *h, const char *name, uint64_t offset, uint64_t bytes,
+                             uint64_t file_bytes, GError **error)
+{
+    if (file_bytes + qcow2_cluster_size(h) - 1 < offset + bytes) {
+        return blk_error(error, -EINVAL, "%s at %#" PRIx64 " reaches past the end of the file", name, offset);
+    }
+    return 0;
+}
+
 int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
 {
     uint64_t file_bytes = blk_node_length(file_node);
@@ -371,7 +381,16 @@ int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
     out->extensions = g_array_new(FALSE, TRUE, sizeof(Qcow2Extension));
     g_array_set_clear_func(out->extensions, extension_clear);
     out->features = g_array_new(FALSE, TRUE, sizeof(Qcow2Feature));
-    return parse_header(cluster, out, error);
+    ret = parse_header(cluster, out, error);
+    if (ret == 0) {
+        ret = check_inside_file(out, "Active L1 table", out->l1_table_offset, (uint64_t)out->l1_size * 8, file_bytes,
+                                error);
+    }
+    if (ret == 0) {
+        ret = check_inside_file(out, "Reference count table", out->refcount_table_offset,
+                                (uint64_t)out->refcount_table_clusters << out->cluster_bits, file_bytes, error);
+    }
+    return ret;
 }
 
 int qcow2_header_check_writable(const Qcow2Header *header, GError **error)

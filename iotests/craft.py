@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Makes hostile qcow2 images: craft.py list GROUP | craft.py IMAGE GROUP CASE.
+
+IMAGE must be a sound qcow2 image of version 3 with 64 KiB clusters, 16-bit refcounts, plain data in the first megabyte,
+compressed data from 4 MiB on, and one internal snapshot. CASE changes a few bytes of it in place.
+"""
+import struct
+import sys
+
+COPIED, COMPRESSED = 1 << 63, 1 << 62
+FORMATS = {1: '>B', 2: '>H', 4: '>I', 8: '>Q'}
+
+
+class Image:
+    def __init__(self, name):
+        self.file = open(name, 'r+b')
+        self.l1 = self.get(40)
+        self.l2 = self.get(self.l1) & 0x00fffffffffffe00
+        self.table = self.get(48)
+        self.block = self.get(self.table)
+        self.snapshots = self.get(64)
+        self.plain = self.l2                    # L2 entry of guest offset 0
+        self.packed = self.l2 + 8 * 64          # L2 entry of guest offset 4 MiB
+
+    def get(self, offset, size=8):
+        self.file.seek(offset)
+        return struct.unpack(FORMATS[size], self.file.read(size))[0]
+
+    def put(self, offset, value, size=8):
+        self.file.seek(offset)
+        self.file.write(struct.pack(FORMATS[size], value))
+
+    def bytes(self, offset, data):
+        self.file.seek(offset)
+        self.file.write(data)
+
+    def payload(self):
+        return self.get(self.packed) & ((1 << 54) - 1)
+
+
+def extensions(image, data):
+    image.bytes(112, data)
+
+
+def backing(image, name, offset=8192, size=None):
+    image.put(8, offset)
+    image.put(16, len(name) if size is None else size, 4)
+    image.bytes(offset, name)
+
+
+def feature_name(image):
+    extensions(image, struct.pack('>II', 0x6803f857, 48) + bytes([0, 45]) + b'time travel'.ljust(46, b'\0') + bytes(8))
+    image.put(72, 1 << 45)
+
+
+# Refused at open: group -> name -> change.
+HEADER = {
+    'header': {
+        'header-length-huge': lambda i: i.put(100, 0xfffffff8, 4),
+        'header-length-beyond-cluster': lambda i: i.put(100, 65544, 4),
+        'header-length-short': lambda i: i.put(100, 72, 4),
+        'header-length-odd': lambda i: i.put(100, 109, 4),
+        'version-1': lambda i: i.put(4, 1, 4),
+        'version-4': lambda i: i.put(4, 4, 4),
+        'cluster-bits-0': lambda i: i.put(20, 0, 4),
+        'cluster-bits-22': lambda i: i.put(20, 22, 4),
+        'cluster-bits-huge': lambda i: i.put(20, 0xffffffff, 4),
+        'size-huge': lambda i: i.put(24, (1 << 64) - 1),
+        'size-above-l1': lambda i: i.put(24, 1 << 40),
+        'extension-giant': lambda i: extensions(i, struct.pack('>II', 0x12345678, 0xffffffff)),
+        'extension-beyond-cluster': lambda i: extensions(i, struct.pack('>II', 0x12345678, 65536)),
+        'backing-name-beyond-cluster': lambda i: backing(i, b'x', 65530, 100),
+        'backing-name-far-away': lambda i: i.put(8, 1 << 40) or i.put(16, 10, 4),
+        'backing-name-long': lambda i: backing(i, b'x' * 2000),
+        'backing-name-in-header': lambda i: i.put(8, 16) or i.put(16, 10, 4),
+        'backing-name-empty': lambda i: backing(i, b'', 8192, 0) or i.put(8, 8192),
+        'backing-name-with-nul': lambda i: backing(i, b'ab\0cd'),
+        'feature-named': feature_name,
+        'feature-unnamed': lambda i: i.put(72, 1 << 44),
+        'extended-l2': lambda i: i.put(72, 1 << 4),
+        'encrypted': lambda i: i.put(32, 1, 4),
+        'encryption-unknown': lambda i: i.put(32, 77, 4),
+    },
+    'compression-type': {
+        'zstd-without-bit': lambda i: i.put(104, 1, 1),
+        'zlib-with-bit': lambda i: i.put(72, 8),
+        'unknown-with-bit': lambda i: i.put(104, 7, 1) or i.put(72, 8),
+        'unknown-without-bit': lambda i: i.put(104, 255, 1),
+    },
+    'tables': {
+        'refcount-order-7': lambda i: i.put(96, 7, 4),
+        'refcount-order-huge': lambda i: i.put(96, 0xffffffff, 4),
+        'refcount-table-absent': lambda i: i.put(56, 0, 4),
+        'refcount-table-large': lambda i: i.put(56, 0x7fffffff, 4),
+        'refcount-table-unaligned': lambda i: i.put(48, 0x10200),
+        'refcount-table-far': lambda i: i.put(48, 0x7fffffffffff0000),
+        'refcount-table-at-0': lambda i: i.put(48, 0),
+        'l1-large': lambda i: i.put(36, 0x7fffffff, 4),
+        'l1-huge': lambda i: i.put(36, 0xffffffff, 4),
+        'l1-empty': lambda i: i.put(36, 0, 4),
+        'l1-unaligned': lambda i: i.put(40, i.l1 + 8),
+        'l1-far': lambda i: i.put(40, 0x7fffffffffff0000),
+        'l1-negative': lambda i: i.put(40, 0xffffffffffff0000),
+        'snapshots-many': lambda i: i.put(60, 65537, 4),
+        'snapshots-huge': lambda i: i.put(60, 0xffffffff, 4),
+        'snapshots-unaligned': lambda i: i.put(64, i.snapshots + 8),
+        'snapshots-overflow': lambda i: i.put(64, 0xffffffffffff0000),
+    },
+}
+
+# Refused by what reads the snapshot table: info and check.
+SNAPSHOT = {
+    'snapshot': {
+        'table-past-end': lambda i: i.put(64, 1 << 40),
+        'more-than-there-are': lambda i: i.put(60, 60000, 4),
+        'extra-data-huge': lambda i: i.put(i.snapshots + 36, 0xffffffff, 4),
+        'extra-data-large': lambda i: i.put(i.snapshots + 36, 1025, 4),
+        'name-long': lambda i: i.put(i.snapshots + 14, 65535, 2) or i.put(60, 60000, 4),
+        'l1-large': lambda i: i.put(i.snapshots + 8, 0x7fffffff, 4),
+        'l1-unaligned': lambda i: i.put(i.snapshots, 12345),
+        'l1-overflow': lambda i: i.put(i.snapshots, 0xffffffffffff0000),
+    },
+}
+
+# Opened, and found by check.
+TABLE = {
+    'entries': {
+        'l2-past-end': lambda i: i.put(i.l1, COPIED | 1 << 45),
+        'l2-unaligned': lambda i: i.put(i.l1, COPIED | i.l2 + 512),
+        'l2-is-header': lambda i: i.put(i.l1, COPIED | 0x10000),
+        'l2-is-l1': lambda i: i.put(i.l1, COPIED | i.l1),
+        'data-past-end': lambda i: i.put(i.plain, COPIED | 1 << 45),
+        'data-beyond-refcounts': lambda i: i.put(i.plain, COPIED | 0x00ffffffffff0000),
+        'data-unaligned': lambda i: i.put(i.plain, i.get(i.plain) + 512),
+        'data-is-l2': lambda i: i.put(i.plain, COPIED | i.l2),
+        'data-twice': lambda i: i.put(i.plain, i.get(i.plain + 8)),
+        'refcount-block-past-end': lambda i: i.put(i.table, 1 << 45),
+        'refcount-block-unaligned': lambda i: i.put(i.table, i.block + 512),
+        'refcount-block-at-0': lambda i: i.put(i.table, 0),
+        'refcount-block-is-table': lambda i: i.put(i.table, i.table),
+        'refcount-block-twice': lambda i: i.put(i.table + 8, i.block),
+        'refcount-too-low': lambda i: i.put(i.block + 2 * (i.l2 >> 16), 0, 2),
+    },
+    'payload': {
+        'past-end': lambda i: i.put(i.packed, COMPRESSED | 1 << 45),
+        'at-0': lambda i: i.put(i.packed, COMPRESSED),
+        'over-l2': lambda i: i.put(i.packed, COMPRESSED | i.l2),
+        'copied': lambda i: i.put(i.packed, COPIED | i.get(i.packed)),
+    },
+}
+
+# Only `check --data` can see these.
+DATA = {
+    'data': {
+        'garbage': lambda i: i.bytes(i.payload(), b'\xff' * 16),
+        'cut-off': lambda i: i.bytes(i.payload() + 4, bytes(8)),
+        'too-short': lambda i: i.bytes(i.payload(), b'\x03\x00'),
+    },
+}
+GROUPS = {**HEADER, **SNAPSHOT, **TABLE, **DATA}
+
+
+def main():
+    if sys.argv[1] == 'list':
+        print('\n'.join(GROUPS[sys.argv[2]]))
+        return
+    changes = [group[sys.argv[3]] for name, group in GROUPS.items() if name == sys.argv[2]]
+    image = Image(sys.argv[1])
+    changes[0](image)
+    image.file.close()
+
+
+main()

@@ -1,0 +1,18 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Snapshot tables that lie: info and check refuse them with one message, within bounds, image untouched.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/hostile-lib.inc"
+requires qemu-img qemu-io python3 prlimit
+# timeout: 600
+any_backend
+
+make_base
+for name in $("$(dirname "$0")/craft.py" list snapshot); do
+    new_case snapshot "$name"
+    ends 1 1 "$name: info" "$BLKSTACK_IMG" info disk.qcow2
+    ends 1 1 "$name: check" "$BLKSTACK_IMG" check -f qcow2 disk.qcow2
+    survives "$name: read" "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2
+    unchanged "$name"
+done
+done_testing
