@@ -112,7 +112,7 @@ static void print_snapshot(JsonObject *snapshot)
     if (localtime_r(&seconds, &tm)) {
         strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
     }
-    printf("%-9s %-16s %8s %20s %13s", json_object_get_string_member_with_default(snapshot, "id", ""),
+    printf("%-9s %-16s %8s%20s%13s", json_object_get_string_member_with_default(snapshot, "id", ""),
            json_object_get_string_member_with_default(snapshot, "name", ""), size, date, clock_text);
     if (json_object_has_member(snapshot, "icount")) {
         printf(" %10" PRId64, snapshot_number(snapshot, "icount"));
@@ -122,7 +122,7 @@ static void print_snapshot(JsonObject *snapshot)
 
 static void print_snapshots(JsonArray *snapshots)
 {
-    printf("Snapshot list:\n%-9s %-16s %8s %20s %13s %10s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+    printf("Snapshot list:\n%-9s %-16s %8s%20s%13s %10s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
     for (unsigned i = 0; i < json_array_get_length(snapshots); i++) {
         print_snapshot(json_array_get_object_element(snapshots, i));
     }
