@@ -36,7 +36,7 @@ typedef struct BlkAioEngine {
     const char *name;
     void *(*create)(BlkContext *ctx, GError **error);
     void (*destroy)(void *state);           /* nothing is in flight */
-    /* Begins @req. true: it has ended already, false: blk_context_complete() will tell. */
+    /* Begins @req; may yield. true: it has ended already, false: blk_context_complete() will tell. */
     bool (*submit)(void *state, BlkAioRequest *req);
     /* Sends what was submitted and ends what is done; waits for the first end, a write to the context's event_fd or
      * the time, whatever comes first. @timeout_ns: 0 does not wait, <0 is without limit. May end early. */

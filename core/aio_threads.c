@@ -62,8 +62,11 @@ static int perform(void *opaque)
 /* Direct reads would wait for the device here. */
 static bool try_inline_read(ThreadsState *s, BlkAioRequest *req)
 {
-    if (req->bytes > INLINE_BYTES || s->inline_reads >= INLINE_READS || (fcntl(req->fd, F_GETFL) & O_DIRECT)) {
+    if (req->bytes > INLINE_BYTES || (fcntl(req->fd, F_GETFL) & O_DIRECT)) {
         return false;
+    }
+    if (s->inline_reads >= INLINE_READS) {
+        blk_co_reschedule();
     }
 
     ssize_t ret = preadv2(req->fd, req->vec, (int)req->count, (off_t)req->offset, RWF_NOWAIT);

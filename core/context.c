@@ -221,7 +221,7 @@ void blk_context_finish_job(BlkContext *ctx, BlkJob *job)
 
 static void reap_jobs(BlkContext *ctx)
 {
-    BlkJob *job = atomic_exchange(&ctx->finished, NULL);
+    BlkJob *job = atomic_load(&ctx->finished) ? atomic_exchange(&ctx->finished, NULL) : NULL;
     BlkJob *in_order = NULL;
 
     while (job) {
@@ -280,7 +280,9 @@ static void turn(BlkContext *ctx)
         }
     }
     ctx->engine->poll(ctx->engine_state, timeout_ns);
-    atomic_store(&ctx->asleep, false);
+    if (atomic_load(&ctx->asleep)) {
+        atomic_store(&ctx->asleep, false);
+    }
     reap_jobs(ctx);
     expire_timers(ctx);
 }
