@@ -52,8 +52,8 @@ static JsonObject *protocol_tree(const char *driver, const char *filename)
 JsonObject *blk_filename_parse_protocol(BlkContext *ctx, const char *name, GError **error)
 {
     size_t length = prefix_length(name);
+    g_autoptr(JsonObject) tree = NULL;
     const BlkDriver *driver;
-    JsonObject *tree;
 
     if (*name == '\0') {
         blk_error(error, -EINVAL, "A file name is missing");
@@ -72,10 +72,15 @@ JsonObject *blk_filename_parse_protocol(BlkContext *ctx, const char *name, GErro
         return protocol_tree(driver->name, name);
     }
     tree = driver->parse_filename(name, error);
-    if (tree != NULL) {
-        json_object_set_string_member(tree, "driver", driver->name);
+    if (tree == NULL) {
+        return NULL;
     }
-    return tree;
+    if (*json_object_get_string_member_with_default(tree, "filename", "-") == '\0') {
+        blk_error(error, -EINVAL, "A file name is missing");
+        return NULL;
+    }
+    json_object_set_string_member(tree, "driver", driver->name);
+    return g_steal_pointer(&tree);
 }
 
 static JsonObject *parse_json_name(const char *name, const char *format, GError **error)

@@ -3,7 +3,6 @@
  * test_codec.c - deflate and zstd: round trips, damaged and hostile payloads, other implementations, many threads.
  */
 #include "config.h"
-#include "no_engine.h"
 #include "test.h"
 
 #include <core/codec.h>
