@@ -118,8 +118,11 @@ static BlkChild *co_open_and_attach(Sequence *seq, JsonObject *tree)
 {
     g_autoptr(GError) error = NULL;
     BlkNode *node = blk_co_open(seq->ctx, tree, &error);
-    BlkChild *user = node ? blk_co_attach(node, "random test", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error) : NULL;
+    BlkChild *user = NULL;
 
+    if (node) {
+        user = blk_co_attach(node, "random test", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error);
+    }
     blk_co_unref(node);
     if (!user) {
         sequence_fail(seq, "open: %s", error->message);
@@ -321,7 +324,8 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
     if (!good) {
         printf("%s", seq.log->str);
         printf("FAILED: seed %" PRIu64 ": %s\n", seed, seq.failure);
-        printf("again: random_image --seed %" PRIu64 " --sequences 1 --ops %u; files kept in %s\n", seed, operations, dir);
+        printf("again: random_image --seed %" PRIu64 " --sequences 1 --ops %u; files kept in %s\n", seed,
+               operations, dir);
     }
     g_free(seq.failure);
     g_free(seq.model);

@@ -259,8 +259,8 @@ static int co_adopt_discarded(Sequence *seq, const Request *req)
 static int co_settle(Sequence *seq, const Request *req)
 {
     if (req->ret < 0) {
-        return sequence_fail(seq, "%s of %" PRIu64 " bytes at %" PRIu64 " flags %u: %s", kind_names[req->kind], req->bytes,
-                             req->offset, req->flags, g_strerror(-req->ret));
+        return sequence_fail(seq, "%s of %" PRIu64 " bytes at %" PRIu64 " flags %u: %s", kind_names[req->kind],
+                             req->bytes, req->offset, req->flags, g_strerror(-req->ret));
     }
     switch (req->kind) {
     case KIND_READ:
