@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* test_aio.c - file I/O on the context's engine. */
-#include "no_graph.h"
 #include "test.h"
 
 #include <fcntl.h>

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test_coroutine.c - switches, stacks, reuse, ready order, timers. */
 #include "core/loop.h"
-#include "no_graph.h"
 #include "test.h"
 
 #include <string.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* test_pool.c - work and blocking calls on other threads. */
-#include "no_graph.h"
 #include "test.h"
 
 #include <signal.h>

@@ -3,7 +3,6 @@
  * test_range_lock.c - order and exclusion of range locks.
  */
 #include "core/range_lock.h"
-#include "no_graph.h"
 #include "test.h"
 
 typedef struct Locker {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* test_sync.c - queue, mutex, group. */
-#include "no_graph.h"
 #include "test.h"
 
 static int run(BlkCoFn *fn, void *opaque)
@@ -211,6 +210,12 @@ static int group_error_main(void *opaque)
     ck_assert_int_eq(blk_co_group_run(&group, fail_at_once, GINT_TO_POINTER(-EIO)), -ENOSPC);
     ck_assert_int_eq(group.running, 0);
     ck_assert_int_eq(blk_co_group_wait(&group), -ENOSPC);
+
+    BlkCoGroup two = BLK_CO_GROUP_INIT(2);
+
+    ck_assert_int_eq(blk_co_group_run(&two, fail_at_once, GINT_TO_POINTER(-ENOSPC)), 0);
+    ck_assert_int_eq(blk_co_group_run(&two, fail_at_once, GINT_TO_POINTER(-EIO)), 0);
+    ck_assert_int_eq(blk_co_group_wait(&two), -ENOSPC);
     return 0;
 }
 
