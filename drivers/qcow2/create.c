@@ -322,21 +322,34 @@ static int create_image(BlkNode *file, Qcow2Header *h, BlkPrealloc prealloc, GEr
     return ret < 0 ? blk_error_errno(error, ret, "Could not flush the new image") : 0;
 }
 
+/* What the options ask for. The caller clears @header, also after an error. */
+static int parse_options(const BlkOptions *options, Qcow2Header *header, GError **error)
+{
+    int ret = refuse_unsupported(options, error);
+
+    if (ret == 0) {
+        ret = parse_sizes(options, header, error);
+    }
+    if (ret == 0) {
+        ret = parse_version(options, header, error);
+    }
+    return ret == 0 ? parse_backing(options, header, error) : ret;
+}
+
+int qcow2_check_create(const BlkOptions *options, GError **error)
+{
+    Qcow2Header header = { 0 };
+    int ret = parse_options(options, &header, error);
+
+    qcow2_header_clear(&header);
+    return ret;
+}
+
 int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error)
 {
     Qcow2Header header = { 0 };
-    int ret;
+    int ret = parse_options(options, &header, error);
 
-    ret = refuse_unsupported(options, error);
-    if (ret == 0) {
-        ret = parse_sizes(options, &header, error);
-    }
-    if (ret == 0) {
-        ret = parse_version(options, &header, error);
-    }
-    if (ret == 0) {
-        ret = parse_backing(options, &header, error);
-    }
     if (ret == 0) {
         ret = create_image(file, &header, (BlkPrealloc)blk_options_enum(options, "preallocation"), error);
     }

@@ -202,5 +202,6 @@ const BlkDriver blk_driver_qcow2 = {
     .co_truncate = qcow2_co_truncate,
     .co_info = qcow2_co_info,
     .co_check = qcow2_co_check_image,
+    .check_create = qcow2_check_create,
     .co_create = qcow2_co_create,
 };
