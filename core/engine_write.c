@@ -230,11 +230,18 @@ int blk_engine_co_pwritev(BlkNode *node, BlkRequest *req)
 
 /* ---- zeroes and discard ---- */
 
-/* Is there nothing to do to make it read as zeroes (and to have no host space, with @unmap)? */
-static bool is_dropped(BlkNode *node, const BlkMapping *map, bool unmap)
+static bool reads_as_zeroes(BlkNode *node, const BlkMapping *map)
 {
-    return (map->kind == BLK_MAP_ZERO && !(unmap && map->preallocated)) ||
-           (map->kind == BLK_MAP_UNALLOCATED && !node->backing);
+    return map->kind == BLK_MAP_ZERO || (map->kind == BLK_MAP_UNALLOCATED && !node->backing);
+}
+
+/* Is there nothing to do? Zeroes that were written become a mapping; a discard leaves free what is. */
+static bool is_dropped(BlkNode *node, const BlkMapping *map, BlkMapKind kind, bool unmap)
+{
+    if (map->kind == BLK_MAP_ZERO) {
+        return !(unmap && map->preallocated);
+    }
+    return kind == BLK_MAP_UNALLOCATED && map->kind == BLK_MAP_UNALLOCATED && !node->backing;
 }
 
 int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
@@ -245,7 +252,7 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
         if (ret < 0) {
             return ret;
         }
-        if (is_dropped(node, &map, unmap)) {
+        if (is_dropped(node, &map, kind, unmap)) {
             done += map.bytes;
             continue;
         }
@@ -297,7 +304,7 @@ static int co_zero_partial(BlkNode *node, uint64_t offset, uint64_t bytes, unsig
     BlkMapping map;
     int ret = co_map(node, offset, bytes, &map);
 
-    if (ret < 0 || is_dropped(node, &map, false)) {
+    if (ret < 0 || reads_as_zeroes(node, &map)) {
         return ret;
     }
     return flags & BLK_REQ_NO_FALLBACK ? -ENOTSUP : co_write_zero_buffer(node, offset, bytes);

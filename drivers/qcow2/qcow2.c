@@ -75,6 +75,12 @@ static void qcow2_set_geometry(Qcow2 *q)
     q->host_limit = MIN(QCOW2_MAX_HOST_OFFSET, UINT64_C(1) << qcow2_compressed_offset_bits(q->cluster_bits));
 }
 
+/* An image that is opened for its metadata only may be repaired, however broken it is, but not written to. */
+static bool guest_may_write(const BlkNode *node)
+{
+    return !node->read_only && !blk_node_open_flags(node)->no_backing;
+}
+
 static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     Qcow2 *q = node->opaque;
@@ -89,10 +95,10 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
         return -EINVAL;
     }
     int ret = qcow2_co_read_header(node->file->node, &q->header, error);
-    if (ret < 0) {
-        return ret;
+    if (ret == 0 && guest_may_write(node)) {
+        ret = qcow2_header_check_writable(&q->header, error);
     }
-    if (!node->read_only && (ret = qcow2_header_check_writable(&q->header, error)) < 0) {
+    if (ret < 0) {
         return ret;
     }
     qcow2_set_geometry(q);
@@ -106,7 +112,7 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     if (ret == 0) {
         ret = blk_co_open_backing(node, options, q->header.backing_file, q->header.backing_format, error);
     }
-    if (ret == 0 && !node->read_only) {
+    if (ret == 0 && guest_may_write(node)) {
         ret = qcow2_co_alloc_open(node, error);
         if (ret == 0) {
             ret = qcow2_co_clear_autoclear(node, error);
@@ -166,16 +172,14 @@ static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, B
         return blk_error_errno(error, ret, "could not write the tables");
     }
     ret = qcow2_co_check(node, options, result, error);
-    if (ret == 0 && writable && (options->fix_errors || options->fix_leaks)) {
-        qcow2_alloc_close(q);
-        blk_meta_co_forget(q->meta, 0, UINT64_MAX);
-        qcow2_header_clear(&q->header);
-        ret = qcow2_co_read_header(node->file->node, &q->header, error);
-        if (ret == 0) {
-            ret = qcow2_co_alloc_open(node, error);
-        }
+    if (ret < 0 || node->read_only || !(options->fix_errors || options->fix_leaks)) {
+        return ret;
     }
-    return ret;
+    qcow2_alloc_close(q);
+    blk_meta_co_forget(q->meta, 0, UINT64_MAX);
+    qcow2_header_clear(&q->header);
+    ret = qcow2_co_read_header(node->file->node, &q->header, error);
+    return ret == 0 && writable ? qcow2_co_alloc_open(node, error) : ret;
 }
 
 static const BlkFormatOps qcow2_format = {

@@ -231,6 +231,9 @@ int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GErr
     uint8_t field[8];
     int ret;
 
+    if (!q->tables) {
+        return blk_error(error, -EROFS, "the image was opened for its metadata only");
+    }
     if (q->header.nb_snapshots > 0 && q->header.version < 3) {
         return blk_error(error, -ENOTSUP, "an image of version 2 with snapshots cannot be resized; convert it to compat 1.1");
     }

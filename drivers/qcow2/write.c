@@ -211,7 +211,7 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     Qcow2 *q = node->opaque;
     uint64_t l1_entry, slice = MIN(q->cluster_size, 4096);
     BlkMetaBlock *block;
-    int ret = q->failed ? q->failed : co_throttle(node);
+    int ret = !q->tables ? -EROFS : q->failed ? q->failed : co_throttle(node);
 
     if (ret < 0) {
         return ret;
