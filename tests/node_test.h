@@ -121,7 +121,7 @@ static inline void expect_pattern(BlkChild *user, uint64_t offset, size_t bytes,
 static inline void make_file(Test *t, const char *name, uint64_t bytes, size_t data, uint8_t pattern)
 {
     g_autofree char *path = g_build_filename(t->dir, name, NULL);
-    g_autofree uint8_t *buf = g_malloc(data);
+    g_autofree uint8_t *buf = g_malloc(data + 1);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     ck_assert_int_ge(fd, 0);
