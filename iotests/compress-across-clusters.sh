@@ -14,7 +14,8 @@ across() {
         "write -P 8 $((CLUSTER * 3 - 511)) 1023"
     agrees "over plain and compressed clusters"
     zio disk.qcow2 "aio_write -P 9 0 $((CLUSTER + 4096))" "aio_write -P 10 $((CLUSTER + 4096)) $((2 * CLUSTER))" \
-        "aio_write -P 11 $((3 * CLUSTER + 4096)) 4k" "aio_write -P 12 $((3 * CLUSTER + 8192)) $((CLUSTER - 4096))" aio_flush
+        "aio_write -P 11 $((3 * CLUSTER + 4096)) 4k" \
+        "aio_write -P 12 $((3 * CLUSTER + 8192)) $((CLUSTER - 4096))" aio_flush
     model_io "write -P 9 0 $((CLUSTER + 4096))" "write -P 10 $((CLUSTER + 4096)) $((2 * CLUSTER))" \
         "write -P 11 $((3 * CLUSTER + 4096)) 4k" "write -P 12 $((3 * CLUSTER + 8192)) $((CLUSTER - 4096))"
     agrees "concurrent neighbours that share clusters"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# After the peer made internal snapshots, rewrites through the filter leave the snapshots' content alone; the peer can go
-# back to them and delete them.
+# After the peer made internal snapshots, rewrites through the filter leave the snapshots' content alone; the peer can
+# go back to them and delete them.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

@@ -9,7 +9,8 @@ fault_opts() {  # ERRNO
     echo "{\"driver\": \"compress\", \"file\": {\"driver\": \"qcow2\"," \
         "\"file\": {\"driver\": \"file\", \"filename\": \"disk.qcow2\"}," \
         "\"backing\": {\"driver\": \"raw\", \"file\": {\"driver\": \"fault\"," \
-        "\"inject-error\": [{\"event\": \"none\", \"iotype\": \"read\", \"errno\": $1, \"once\": false, \"immediately\": true}]," \
+        "\"inject-error\": [{\"event\": \"none\", \"iotype\": \"read\", \"errno\": $1," \
+        "\"once\": false, \"immediately\": true}]," \
         "\"image\": {\"driver\": \"file\", \"filename\": \"base.raw\"}}}}}"
 }
 
@@ -31,7 +32,8 @@ read_error() {
     done
     fails "the error is the backing's" "No space left" io --image-opts "$(fault_opts 28)" -c "write -P 2 4096 4k"
     agrees "after writes whose read half failed"
-    io_run "$BLKSTACK_IO" --image-opts "$(fault_opts 5)" -- "write -P 3 $CLUSTER $CLUSTER" "write -P 4 $((4 * CLUSTER + 512)) 512"
+    io_run "$BLKSTACK_IO" --image-opts "$(fault_opts 5)" -- "write -P 3 $CLUSTER $CLUSTER" \
+        "write -P 4 $((4 * CLUSTER + 512)) 512"
     model_io "write -P 3 $CLUSTER $CLUSTER" "write -P 4 $((4 * CLUSTER + 512)) 512"
     agrees "writes that need nothing from the backing succeed"
 

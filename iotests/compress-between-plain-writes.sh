@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A compressed cluster can be rewritten without the filter, and again with it, any number of times, by us and by the peer.
+# A compressed cluster can be rewritten without the filter, and again with it, any number of times, by us and by the
+# peer.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

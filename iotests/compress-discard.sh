@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Discards through the filter: whole clusters read as zeroes and give up their space, parts of clusters keep their data or
-# read as zeroes, and data can follow.
+# Discards through the filter: whole clusters read as zeroes and give up their space, parts of clusters keep their data
+# or read as zeroes, and data can follow.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 
@@ -13,7 +13,8 @@ discards() {
     new_image 32M
     both_peer "write -P 1 0 $((3 * CLUSTER))"
     both "write -P 2 $((3 * CLUSTER)) $((5 * CLUSTER))"
-    io_run "$BLKSTACK_IO" --image-opts "$discard_opts" -- "discard $CLUSTER $CLUSTER" "discard $((4 * CLUSTER)) $((2 * CLUSTER))"
+    io_run "$BLKSTACK_IO" --image-opts "$discard_opts" -- "discard $CLUSTER $CLUSTER" \
+        "discard $((4 * CLUSTER)) $((2 * CLUSTER))"
     model_io "discard $CLUSTER $CLUSTER" "discard $((4 * CLUSTER)) $((2 * CLUSTER))"
     is "$(check_number disk.qcow2 compressed-clusters)" 3 "discarded compressed clusters are gone"
     is "$(check_number disk.qcow2 allocated-clusters)" 5 "discarded plain clusters are gone too"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Images with refcounts of 1, 2, 4, ..., 64 bits take compressed rewrites. With 1 bit no two payloads can share a cluster.
+# Images with refcounts of 1, 2, 4, ..., 64 bits take compressed rewrites. With 1 bit no two payloads can share a
+# cluster.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

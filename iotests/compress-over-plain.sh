@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Clusters that lie plainly in the image become compressed when they are written through the compress filter, whole or in
-# part, whoever wrote them.
+# Clusters that lie plainly in the image become compressed when they are written through the compress filter, whole or
+# in part, whoever wrote them.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A 4 KiB read through the filter from a plain cluster reads 4 KiB from the file, not a cluster: shown by the counters of a
-# fault node below qcow2.
+# A 4 KiB read through the filter from a plain cluster reads 4 KiB from the file, not a cluster: shown by the counters
+# of a fault node below qcow2.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

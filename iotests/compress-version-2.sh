@@ -22,7 +22,8 @@ for CLUSTER in 65536 2097152; do
     peer_io base.raw raw "write -P 9 0 16M"
     new_image 16M -b base.raw -F raw
     model_from_image
-    both "write -P 1 4096 4k" "write -z 0 $CLUSTER" "write -z $((CLUSTER + 512)) 512" "write -P 0 $((2 * CLUSTER)) $CLUSTER"
+    both "write -P 1 4096 4k" "write -z 0 $CLUSTER" "write -z $((CLUSTER + 512)) 512" \
+        "write -P 0 $((2 * CLUSTER)) $CLUSTER"
     agrees "zeroes over a backing file"
     like "$("$QEMU_IMG" info -f qcow2 disk.qcow2)" "compat: 0.10" "the image stayed version 2"
 done

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Above a backing file, raw or qcow2 with compressed clusters, partial writes through the filter keep the backing's bytes,
-# and the backing file is not changed.
+# Above a backing file, raw or qcow2 with compressed clusters, partial writes through the filter keep the backing's
+# bytes, and the backing file is not changed.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

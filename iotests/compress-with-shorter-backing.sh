@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A backing file that ends in the middle of a cluster: what lies behind its end reads as zeroes, also in the cluster that
-# a partial write copies up.
+# A backing file that ends in the middle of a cluster: what lies behind its end reads as zeroes, also in the cluster
+# that a partial write copies up.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 

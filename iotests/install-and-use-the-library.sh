@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# What `ninja install` puts in place is enough to build and run a program outside of this tree: a filter of its own above
-# a null node, and the installed tools run.
+# What `ninja install` puts in place is enough to build and run a program outside of this tree: a filter of its own
+# above a null node, and the installed tools run.
 . "$(dirname "$0")/lib.sh"
 requires meson pkg-config cc
 any_backend
@@ -85,7 +85,8 @@ PKG_CONFIG_PATH=$(dirname "$PWD/$pc")
 export PKG_CONFIG_PATH
 read -ra own <<<"$(pkg-config --define-variable=prefix="$PWD/root/usr/local" --cflags-only-I --libs blkstack)"
 read -ra others <<<"$(pkg-config --cflags blkstack)"
-succeeds "a program builds against the installed library" cc "${flags[@]}" program.c -o program "${own[@]}" "${others[@]}"
+succeeds "a program builds against the installed library" cc "${flags[@]}" program.c -o program "${own[@]}" \
+    "${others[@]}"
 is "$(LD_LIBRARY_PATH=$(dirname "$library") ./program 2>&1)" "0 ffffffff 1048576" "and runs, with a filter of its own"
 nm -D --defined-only "$library" | awk '{ print $3 }' >symbols
 is "$(grep -v '^blk_' symbols || true)" "" "only blk_ names are exported"

@@ -184,7 +184,8 @@ judge() {       # FILE DESCRIPTION
 
     {
         timeout 60 "$QEMU_IMG" check -f qcow2 "$file" || { status=$?; echo "$QEMU_IMG check: status $status"; }
-        timeout 60 "$BLKSTACK_IMG" check -f qcow2 --data "$file" || { status=$?; echo "blkstack check: status $status"; }
+        timeout 60 "$BLKSTACK_IMG" check -f qcow2 --data "$file" ||
+            { status=$?; echo "$BLKSTACK_IMG check: status $status"; }
     } >check.out 2>&1
     if [ "$status" -eq 0 ]; then
         ok "$description: no errors, no leaks"
@@ -195,13 +196,15 @@ judge() {       # FILE DESCRIPTION
 
 # Both programs find the same bytes; a format may be given as FORMAT:FILE, qcow2 is taken for *.qcow2, else raw.
 same() {        # A B DESCRIPTION
-    local a=$1 b=$2 description=${3:-the same bytes} fa fb status=0
+    local a=$1 b=$2 description=${3:-the same bytes} fa fb program status=0
 
     fa=$(format_of "$a") fb=$(format_of "$b")
     a=${a#"$fa":} b=${b#"$fb":}
     {
-        timeout 100 "$QEMU_IMG" compare -f "$fa" -F "$fb" "$a" "$b" || { status=$?; echo "$QEMU_IMG: status $status"; }
-        timeout 100 "$BLKSTACK_IMG" compare -f "$fa" -F "$fb" "$a" "$b" || { status=$?; echo "blkstack: status $status"; }
+        for program in "$QEMU_IMG" "$BLKSTACK_IMG"; do
+            timeout 100 "$program" compare -f "$fa" -F "$fb" "$a" "$b" ||
+                { status=$?; echo "$program compare: status $status"; }
+        done
     } >compare.out 2>&1
     if [ "$status" -eq 0 ]; then ok "$description"; else not_ok "$description" "$(tail -n 20 compare.out)"; fi
 }

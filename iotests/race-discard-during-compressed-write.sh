@@ -27,7 +27,8 @@ race() {
     value=$(whole_value 1)
     like "$value" "^(0|10)$" "$event: the cluster is wholly zero or wholly new"
     model_io "write -P $value $CLUSTER $CLUSTER" "write -P 11 0 $CLUSTER" "write -P 12 $((2 * CLUSTER)) $CLUSTER" \
-        "write -P 13 $((4 * CLUSTER)) $CLUSTER" "write -P 14 $((5 * CLUSTER)) $CLUSTER" "write -P 15 $((6 * CLUSTER)) $CLUSTER"
+        "write -P 13 $((4 * CLUSTER)) $CLUSTER" "write -P 14 $((5 * CLUSTER)) $CLUSTER" \
+        "write -P 15 $((6 * CLUSTER)) $CLUSTER"
     agrees "$event: no other cluster changed"
 }
 
@@ -35,7 +36,8 @@ races() {
     race write_compressed
     # A discard of its own kind, as its own request, and a write that was begun before it.
     io_run "$BLKSTACK_IO" --image-opts "$opts" -- "write -P 20 $CLUSTER $CLUSTER" "discard $CLUSTER $CLUSTER" \
-        "aio_write -P 21 0 $CLUSTER" "aio_write -P 22 $CLUSTER $CLUSTER" "aio_write -z -u 0 $((2 * CLUSTER))" "aio_flush" \
+        "aio_write -P 21 0 $CLUSTER" "aio_write -P 22 $CLUSTER $CLUSTER" "aio_write -z -u 0 $((2 * CLUSTER))" \
+        "aio_flush" \
         "discard $((2 * CLUSTER)) $((2 * CLUSTER))" "write -P 23 $((7 * CLUSTER)) $CLUSTER"
     for n in 0 1; do
         value=$(whole_value "$n")

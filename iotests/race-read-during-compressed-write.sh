@@ -19,13 +19,16 @@ race() {
         if [ "$kind" = free ]; then
             old=0
         fi
-        io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" "aio_write -P $((n + 10)) $((n * CLUSTER)) $CLUSTER" \
+        io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" \
+            "aio_write -P $((n + 10)) $((n * CLUSTER)) $CLUSTER" \
             "wait_break A" "read -P $old $((n * CLUSTER)) $CLUSTER" "read -P $old $((n * CLUSTER + 4096)) 4k" \
             "resume A" "aio_flush" "read -P $((n + 10)) $((n * CLUSTER)) $CLUSTER"
         model_io "write -P $((n + 10)) $((n * CLUSTER)) $CLUSTER"
         agrees "a whole $kind cluster"
-        io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" "aio_write -P 20 $((n * CLUSTER + 4096)) 4k" \
-            "wait_break A" "read -P $((n + 10)) $((n * CLUSTER)) $CLUSTER" "aio_read -P $((n + 10)) $((n * CLUSTER)) $CLUSTER" \
+        io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" \
+            "aio_write -P 20 $((n * CLUSTER + 4096)) 4k" \
+            "wait_break A" "read -P $((n + 10)) $((n * CLUSTER)) $CLUSTER" \
+            "aio_read -P $((n + 10)) $((n * CLUSTER)) $CLUSTER" \
             "resume A" "aio_flush" "read -P 20 $((n * CLUSTER + 4096)) 4k" "read -P $((n + 10)) $((n * CLUSTER)) 4k"
         model_io "write -P 20 $((n * CLUSTER + 4096)) 4k"
         agrees "a part of it"
@@ -35,8 +38,10 @@ race() {
     # The reader is the one that is suspended: its payload must not be handed out while it looks at it.
     both "write -P 30 0 $CLUSTER"
     io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break read_compressed R" "aio_read -P 30 0 $CLUSTER" "wait_break R" \
-        "write -P 31 0 $CLUSTER" "flush" "write -P 32 $((3 * CLUSTER)) $CLUSTER" "write -P 33 $((4 * CLUSTER)) $CLUSTER" \
-        "write -P 34 0 $CLUSTER" "flush" "write -P 35 $((5 * CLUSTER)) $CLUSTER" "resume R" "aio_flush" "read -P 34 0 $CLUSTER"
+        "write -P 31 0 $CLUSTER" "flush" "write -P 32 $((3 * CLUSTER)) $CLUSTER" \
+        "write -P 33 $((4 * CLUSTER)) $CLUSTER" \
+        "write -P 34 0 $CLUSTER" "flush" "write -P 35 $((5 * CLUSTER)) $CLUSTER" "resume R" "aio_flush" \
+        "read -P 34 0 $CLUSTER"
     is "$(grep -c "Pattern verification failed" io.out || true)" 0 "a suspended read shows the old payload"
     model_io "write -P 34 0 $CLUSTER" "write -P 32 $((3 * CLUSTER)) $CLUSTER" "write -P 33 $((4 * CLUSTER)) $CLUSTER" \
         "write -P 35 $((5 * CLUSTER)) $CLUSTER"

@@ -12,7 +12,8 @@ two_writes() {
     local winner
 
     new_image 16M
-    io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" "aio_write -P 1 0 $CLUSTER" "wait_break A" \
+    io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" "aio_write -P 1 0 $CLUSTER" \
+        "wait_break A" \
         "aio_write -P 2 0 $CLUSTER" "resume A" "aio_flush"
     is "$(grep -c "^wrote $CLUSTER/$CLUSTER bytes" io.out || true)" 2 "both writes succeed"
     "$QEMU_IMG" convert -f qcow2 -O raw disk.qcow2 now.raw
@@ -22,7 +23,8 @@ two_writes() {
     agrees "one wins whole"
     is "$(check_number disk.qcow2 compressed-clusters)" 1 "one compressed cluster"
 
-    io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" "aio_write -P 3 $CLUSTER $CLUSTER" "wait_break A" \
+    io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break write_compressed A" "aio_write -P 3 $CLUSTER $CLUSTER" \
+        "wait_break A" \
         "aio_write -P 4 $((CLUSTER + 4096)) 4k" "aio_write -P 5 $((CLUSTER + 8192)) 4k" "resume A" "aio_flush"
     # The parts were sent after the whole cluster; a part that came first would be covered by it.
     "$QEMU_IMG" convert -f qcow2 -O raw disk.qcow2 now.raw

@@ -125,7 +125,9 @@ static inline void make_file(Test *t, const char *name, uint64_t bytes, size_t d
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     ck_assert_int_ge(fd, 0);
-    memset(buf, pattern, data);
+    if (data > 0) {
+        memset(buf, pattern, data);
+    }
     ck_assert_int_eq(write(fd, buf, data), data);
     ck_assert_int_eq(ftruncate(fd, bytes), 0);
     close(fd);
