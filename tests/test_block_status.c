@@ -116,9 +116,9 @@ static int chain(void *ctx)
     expect_above(top, NULL, 0, 1 << 20, 4096, data, 0);
     expect_above(top, NULL, 4096, 1 << 20, 4096, data, 1);
     expect_above(top, NULL, 8192, 1 << 20, 4096, data, 2);
-    expect_above(top, NULL, 12288, 1 << 20, 4096, BLK_STATUS_ZERO, 2);     /* the base ends before */
+    expect_above(top, NULL, 12288, 1 << 20, 4096, BLK_STATUS_ZERO, 1);     /* the base ends before */
     expect_above(top, NULL, 16384, 1 << 20, 4096, zero, 0);
-    expect_above(top, NULL, 20480, 1 << 20, 4096, BLK_STATUS_ZERO | BLK_STATUS_EOF, 1);
+    expect_above(top, NULL, 20480, 1 << 20, 4096, BLK_STATUS_ZERO | BLK_STATUS_EOF, 0);
     expect_above(top, NULL, 24576, 1, 0, BLK_STATUS_EOF, 0);
     /* Down to but not including the base. */
     expect_above(top, blk_node_find(ctx, "base"), 8192, 4096, 4096, 0, 1);
