@@ -36,8 +36,8 @@ race() {
     done
 
     # The reader is the one that is suspended: its payload must not be handed out while it looks at it.
-    both "write -P 30 0 $CLUSTER"
-    io_run "$BLKSTACK_IO" --image-opts "$opts" -- "break read_compressed R" "aio_read -P 30 0 $CLUSTER" "wait_break R" \
+    # It lies in a host cluster that was taken in this run: only there holes are known.
+    io_run "$BLKSTACK_IO" --image-opts "$opts" -- "write -P 30 0 $CLUSTER" "break read_compressed R" "aio_read -P 30 0 $CLUSTER" "wait_break R" \
         "write -P 31 0 $CLUSTER" "flush" "write -P 32 $((3 * CLUSTER)) $CLUSTER" \
         "write -P 33 $((4 * CLUSTER)) $CLUSTER" \
         "write -P 34 0 $CLUSTER" "flush" "write -P 35 $((5 * CLUSTER)) $CLUSTER" "resume R" "aio_flush" \
