@@ -9,7 +9,6 @@
 #ifndef BLKSTACK_TEST_STACK_H
 #define BLKSTACK_TEST_STACK_H
 
-#include "no_engine.h"
 #include "test.h"
 
 #include "core/node.h"
