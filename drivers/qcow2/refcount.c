@@ -281,6 +281,7 @@ int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster)
     if (ret < 0) {
         return ret;
     }
+    blk_co_event(node->file->node, BLK_EVENT_refblock_alloc);
     ret = co_write_refblock(node, offset, 1);
     uint64_t place = q->header.refcount_table_offset + number * 8;
     if (ret == 0) {
