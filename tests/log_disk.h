@@ -3,7 +3,7 @@
  * log_disk.h - "log": a protocol in memory that remembers each write and flush and when it began and ended, so that a
  * test can build what a crash at any moment could have left.
  *
- * Time is a count of events. A write takes a random number of turns, so that writes end in another order than they began.
+ * Time is a count of events. A write takes a random number of turns, so that writes end out of order.
  * After a crash, what had ended before the begin of a flush that ended is there; of other writes any 512-byte sectors.
  */
 #ifndef BLKSTACK_LOG_DISK_H
@@ -29,7 +29,7 @@ typedef struct LogDisk {
     GPtrArray *writes;                      /* of LogWrite, in order of begin */
     GArray *flushes;                        /* of LogFlush, in order of end */
     GRand *rand;
-    uint64_t fail_write_from;               /* writes of more than a sector that begin there or behind fail; UINT64_MAX */
+    uint64_t fail_write_from;               /* writes that begin there or behind fail */
     bool hold_writes, hold_reads;           /* they stop ... */
     uint64_t hold_from;                     /* ... from this offset on ... */
     BlkCoQueue held;                        /* ... here */

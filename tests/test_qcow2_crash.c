@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_qcow2_crash.c - what a crash may leave of a qcow2 image: random guest requests on an image in a "log" disk; then,
- * for moments around each flush and between, images of what the disk could hold. In each of them a check finds no
+ * test_qcow2_crash.c - what a crash may leave of a qcow2 image: random guest requests on an image in a "log" disk;
+ * then, for moments around each flush and between, images of what the disk could hold. In each of them a check finds no
  * corruption (leaks are allowed) and each guest sector has the content that was flushed last, or a later one.
  *
  * BLK_TEST_SEED repeats one run; BLK_TEST_ROUNDS makes more of them.
