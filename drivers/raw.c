@@ -93,7 +93,8 @@ static void raw_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsign
     RawState *s = node->opaque;
 
     *child_perm = s->fixed_size ? perm & ~BLK_PERM_RESIZE : perm;
-    *child_shared = shared;
+    /* Who reads a disk through a read-only node wants it to hold still; a writer coordinates with others itself. */
+    *child_shared = node->read_only ? shared & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE) : shared;
 }
 
 static int raw_co_preadv(BlkNode *node, BlkRequest *req)
