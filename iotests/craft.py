@@ -54,6 +54,12 @@ def feature_name(image):
     image.put(72, 1 << 45)
 
 
+def data_file(image, name, bit):
+    padded = name.ljust((len(name) + 7) // 8 * 8, b'\0')
+    extensions(image, struct.pack('>II', 0x44415441, len(name)) + padded + bytes(8))
+    image.put(72, bit)
+
+
 # Refused at open: group -> name -> change.
 HEADER = {
     'header': {
@@ -158,7 +164,29 @@ DATA = {
         'too-short': lambda i: i.bytes(i.payload(), b'\x03\x00'),
     },
 }
-GROUPS = {**HEADER, **SNAPSHOT, **TABLE, **DATA}
+# Names of other files. The test makes host.img, a file, and pipe, a FIFO, in the directory above the image.
+NAMES = {
+    'backing-name': {
+        'host-file': lambda i: backing(i, b'../host.img'),
+        'host-file-by-protocol': lambda i: backing(i, b'file:../host.img'),
+        'host-file-by-json': lambda i: backing(i, b'json:{"driver":"raw","file":{"driver":"file","filename":'
+                                                  b'"../host.img"}}'),
+        'host-file-by-json-of-qcow2': lambda i: backing(i, b'json:{"driver":"qcow2","file":{"driver":"file",'
+                                                           b'"filename":"../host.img"}}'),
+        'host-file-by-link': lambda i: backing(i, b'link'),
+        'pipe': lambda i: backing(i, b'../pipe'),
+        'device': lambda i: backing(i, b'/dev/zero'),
+        'device-by-json': lambda i: backing(i, b'json:{"driver":"file","filename":"/dev/zero"}'),
+        'network': lambda i: backing(i, b'nbd://localhost:1/x'),
+    },
+    'data-file': {
+        'host-file': lambda i: data_file(i, b'../host.img', 4),
+        'host-file-by-json': lambda i: data_file(i, b'json:{"driver":"file","filename":"../host.img"}', 4),
+        'pipe': lambda i: data_file(i, b'../pipe', 4),
+        'device': lambda i: data_file(i, b'/dev/zero', 4),
+    },
+}
+GROUPS = {**HEADER, **SNAPSHOT, **TABLE, **DATA, **NAMES}
 
 
 def main():
