@@ -179,6 +179,7 @@ NAMES = {
         'device-by-json': lambda i: backing(i, b'json:{"driver":"file","filename":"/dev/zero"}'),
         'network': lambda i: backing(i, b'nbd://localhost:1/x'),
     },
+    'unnamed-format': {'backing-format-removed': lambda i: i.put(112, 0x12345678, 4)},
     'data-file': {
         'host-file': lambda i: data_file(i, b'../host.img', 4),
         'host-file-by-json': lambda i: data_file(i, b'json:{"driver":"file","filename":"../host.img"}', 4),
