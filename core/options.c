@@ -351,6 +351,11 @@ static int refuse_unknown(const BlkOption *const *tables, const char *key, const
     }
     g_ptr_array_add(names, NULL);
     nearest = blk_nearest_word(key, (const char *const *)names->pdata);
+    if (nearest == NULL && strchr(key, '.') != NULL) {      /* below a child whose name is mistyped */
+        g_autofree char *child = g_strndup(key, strcspn(key, "."));
+
+        nearest = blk_nearest_word(child, (const char *const *)names->pdata);
+    }
     if (nearest != NULL) {
         return blk_error(error, -EINVAL, "%s: unknown option '%s'; did you mean '%s'?", what, key, nearest);
     }

@@ -182,6 +182,8 @@ START_TEST(test_unknown_and_required)
     check_refused("{'colur':'red'}", "thing 'x': unknown option 'colur'; did you mean 'colour'?");
     check_refused("{'cluster_size':1}", "thing 'x': unknown option 'cluster_size'; did you mean 'cluster-size'?");
     check_refused("{'clustersize':1}", "thing 'x': unknown option 'clustersize'; did you mean 'cluster-size'?");
+    check_refused("{'clustersize.deep.down':1}",
+                  "thing 'x': unknown option 'clustersize.deep.down'; did you mean 'cluster-size'?");
     check_refused("{'cache':{'dircet':true}}",
                   "thing 'x': unknown option 'cache.dircet'; did you mean 'cache.direct'?");
     check_refused("{'zzzzzz':1}", "thing 'x': unknown option 'zzzzzz'");
