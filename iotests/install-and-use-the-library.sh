@@ -78,7 +78,7 @@ int main(void)
 }
 END
 flags=(-std=gnu17 -Wall -Werror)
-if nm -D "$library" | grep -q __asan; then
+if [ "${BLKSTACK_SANITIZE:-0}" = 1 ]; then
     flags+=("-fsanitize=address,undefined")
 fi
 PKG_CONFIG_PATH=$(dirname "$PWD/$pc")
