@@ -130,6 +130,79 @@ static int cow_child(void *ctx)
     return 0;
 }
 
+/* A format without metadata, over two disks. */
+static const BlkOption pair_options[] = {
+    { "file", BLK_OPTION_NODE, "one half" },
+    { "second", BLK_OPTION_NODE, "the other half" },
+    { NULL },
+};
+
+static int pair_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    bool both = blk_co_open_child(node, options, "file", BLK_ROLE_DATA, error) &&
+                blk_co_open_child(node, options, "second", BLK_ROLE_DATA, error);
+
+    return both ? 0 : -EINVAL;
+}
+
+static const BlkDriver pair_driver = {
+    .name = "pair", .kind = BLK_FORMAT, .options = pair_options, .co_open = pair_co_open,
+};
+
+enum { STATE_NODES = 4, STATE_VALUES = 8 };
+
+/* The permissions of the nodes named "a", "b", ..., of their children, and of what they lock if they are disks. */
+static void perm_state(BlkContext *ctx, unsigned state[STATE_NODES][STATE_VALUES])
+{
+    memset(state, 0, sizeof(unsigned) * STATE_NODES * STATE_VALUES);
+    for (unsigned i = 0; i < STATE_NODES; i++) {
+        const char name[] = { (char)('a' + i), 0 };
+        BlkNode *node = blk_node_find(ctx, name);
+        unsigned *value = state[i];
+
+        *value++ = node->core->perm;
+        *value++ = node->core->shared;
+        for (GList *l = node->core->children.head; l; l = l->next) {
+            const BlkChild *edge = l->data;
+            *value++ = edge->perm;
+            *value++ = edge->shared;
+        }
+        if (node->driver == &mem_driver) {
+            *value++ = ((Mem *)node->opaque)->perm;
+            *value++ = ((Mem *)node->opaque)->shared;
+        }
+    }
+}
+
+/* One disk refuses: all that was given on the way is taken back, in every node and in the other disk. */
+static int undone(void *ctx)
+{
+    static const char *const disks[] = { "c", "d" };
+    unsigned before[STATE_NODES][STATE_VALUES], after[STATE_NODES][STATE_VALUES];
+
+    ck_assert_int_eq(blk_driver_register(ctx, &pair_driver, NULL), 0);
+    BlkNode *node = open_stack(ctx, "{'driver':'pair','node-name':'a','file':{'driver':'copy-on-read','node-name':'b',"
+                               "'file':{'driver':'mem','node-name':'c'}},'second':{'driver':'mem','node-name':'d'}}");
+    perm_state(ctx, before);
+    for (unsigned i = 0; i < G_N_ELEMENTS(disks); i++) {
+        Mem *mem = mem_of(ctx, disks[i]);
+
+        mem->refuse_perm = BLK_PERM_WRITE;
+        refuse_attach(node, RDWR, BLK_PERM_READ, "locked by another");
+        perm_state(ctx, after);
+        ck_assert_mem_eq(before, after, sizeof(before));
+        mem->refuse_perm = 0;
+    }
+    BlkChild *user = blk_co_attach(node, "user", RDWR, BLK_PERM_READ, NULL);
+    perm_state(ctx, after);
+    for (unsigned i = 0; i < STATE_NODES; i++) {
+        ck_assert_mem_ne(before[i], after[i], sizeof(before[i]));
+    }
+    blk_co_detach(user);
+    blk_co_unref(node);
+    return 0;
+}
+
 #define CASE(name)                                                                                                   \
     START_TEST(test_##name)                                                                                          \
     {                                                                                                                \
@@ -142,6 +215,7 @@ CASE(read_only)
 CASE(two_images_of_one_file)
 CASE(lock_refused)
 CASE(cow_child)
+CASE(undone)
 
 BLK_TEST_MAIN("permission", test_conflicts, test_read_only, test_two_images_of_one_file, test_lock_refused,
-              test_cow_child)
+              test_cow_child, test_undone)
