@@ -109,7 +109,7 @@ twin_fails "name" convert -O qcow2 over.qcow2
 twin_fails "cache" convert -t bogus $raw x.raw
 }
 succeeds "a refusal changes no file" sha256sum -c before.sums
-is "$(find . -name "x.*")" "" "a refusal leaves no target"
+is "$(find ours -name "x.*")" "" "a refusal leaves no target"
 
 label=progress
 (cd ours && img convert -p -O qcow2 r.raw p.qcow2) >progress.out
