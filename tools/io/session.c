@@ -7,6 +7,8 @@
  */
 #include "io/io.h"
 
+#include "core/options.h"
+
 #include <glib/gstdio.h>
 #include <unistd.h>
 
@@ -169,8 +171,9 @@ static JsonObject *build_tree(IoSession *session, const char *name, const char *
     }
     if (name) {
         g_autoptr(JsonObject) named = tree_of_name(session, name, driver, error);
+        g_autoptr(JsonObject) nested = named ? blk_options_expand(named, error) : NULL;     /* nothing is given twice */
 
-        if (!named || io_tree_merge(tree, named, error) < 0) {
+        if (!nested || io_tree_merge(tree, nested, error) < 0) {
             return NULL;
         }
     }
