@@ -187,7 +187,53 @@ NAMES = {
         'device': lambda i: data_file(i, b'/dev/zero', 4),
     },
 }
-GROUPS = {**HEADER, **SNAPSHOT, **TABLE, **DATA, **NAMES}
+
+
+def end(image):
+    return image.file.seek(0, 2) + 65535 & ~65535
+
+
+def costly_l1(image):
+    """The largest active L1 table, and each entry names the same L2 table."""
+    place, entry = end(image), struct.pack('>Q', image.get(image.l1))
+    image.bytes(place, entry * (4 << 20))
+    image.put(36, 4 << 20, 4)
+    image.put(40, place)
+
+
+def costly_refcounts(image, entry):
+    """The largest refcount table, and each entry is the same."""
+    place = end(image)
+    image.bytes(place, struct.pack('>Q', image.block) + struct.pack('>Q', entry) * ((1 << 20) - 1))
+    image.put(48, place)
+    image.put(56, 128, 4)
+
+
+def costly_snapshots(image):
+    """As many snapshots as there may be, each with the largest L1 table, and all of them the same table."""
+    table, place = end(image), end(image) + (4 << 20)
+    name = b'a' * 15
+    image.bytes(table, (struct.pack('>QIHHIIQII', place, 4 << 20, 1, len(name), 0, 0, 0, 0, 16) + bytes(16) +
+                        b'1' + name) * 65535)
+    image.file.truncate(place + (32 << 20))
+    image.put(60, 65535, 4)
+    image.put(64, table)
+
+
+COSTLY = {
+    'costly': {
+        'l1-of-one-l2': costly_l1,
+        'l1-of-holes': lambda i: i.file.truncate(1 << 40) and i.put(36, 4 << 20, 4) or i.put(40, 1 << 30),
+        'refcount-table-of-one-block': lambda i: costly_refcounts(i, i.block),
+        'refcount-table-of-holes': lambda i: costly_refcounts(i, 0),
+        'snapshots': costly_snapshots,
+        'file-of-exabytes': lambda i: i.file.truncate(1 << 43),
+        'extensions-many': lambda i: extensions(i, struct.pack('>II', 0x12345678, 0) * 8190),
+        'features-many': lambda i: extensions(i, struct.pack('>II', 0x6803f857, 48 * 1300) +
+                                              (b'\2\5' + b'x' * 46) * 1300),
+    },
+}
+GROUPS = {**COSTLY, **HEADER, **SNAPSHOT, **TABLE, **DATA, **NAMES}
 
 
 def main():

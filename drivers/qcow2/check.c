@@ -9,13 +9,18 @@
  */
 #include "drivers/qcow2/check.h"
 
-enum { DECODES_AT_ONCE = 8, MIN_BUDGET = 256 << 20 };
+enum { DECODES_AT_ONCE = 8, MIN_BUDGET = 256 << 20, MAX_MESSAGES = 10000 };
 
 /* ---- messages and I/O ---- */
 
 static void message_va(Qcow2Check *check, const char *format, va_list args)
 {
-    if (check->options->message != NULL) {
+    if (check->options->message == NULL || check->messages > MAX_MESSAGES) {
+        return;
+    }
+    if (check->messages++ == MAX_MESSAGES) {
+        check->options->message("Further findings are counted, but not listed.", check->options->opaque);
+    } else {
         g_autofree char *text = g_strdup_vprintf(format, args);
 
         check->options->message(text, check->options->opaque);

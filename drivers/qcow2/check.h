@@ -36,6 +36,7 @@ typedef struct Qcow2CheckTable {
 typedef struct Qcow2Check {
     BlkNode *file;
     const BlkCheckOptions *options;
+    unsigned messages;              /* given so far: no image makes us print without end */
     BlkCheckResult *result;
     Qcow2Header header;
     uint64_t cluster_size, file_bytes;
