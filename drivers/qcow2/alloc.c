@@ -254,14 +254,14 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
     return run;
 }
 
-int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
+/* A run of free clusters that is short enough to lie between two refcount blocks, each of which begins its range. */
+static int co_find_short_run(BlkNode *node, uint64_t count, uint64_t *first)
 {
     Qcow2 *q = node->opaque;
     uint64_t have = 0, cluster;
-    int ret = qcow2_co_drain_limbo(node);
 
     *first = q->free_hint;
-    while (ret == 0 && have < count) {
+    while (have < count) {
         cluster = *first + have;
         gint64 run = co_find_free(node, count - have, &cluster);
         if (run < 0) {
@@ -272,6 +272,18 @@ int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
             have = 0;
         }
         have += (uint64_t)run;
+    }
+    return 0;
+}
+
+int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_drain_limbo(node);
+
+    if (ret == 0) {
+        ret = count < UINT64_C(1) << q->refblock_bits ? co_find_short_run(node, count, first)
+                                                     : qcow2_co_refcount_add_span(node, count, first);
     }
     return ret < 0 ? ret : co_raise_run(node, *first, count);
 }

@@ -158,6 +158,15 @@ int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value);
 /* Makes the refcount block that counts @cluster, and a larger table if needed. */
 int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster);
 
+/**
+ * qcow2_co_refcount_add_span:
+ * @first: (out): the first cluster
+ *
+ * Makes refcount blocks, which lie elsewhere, for @count clusters behind all that have one: none of these is in use, in
+ * one run. After an error some blocks may have been made for nothing.
+ */
+int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first);
+
 /* ---- holes.c ---- */
 
 /* @max_bytes: no extent is longer; both are multiples of 512. */

@@ -4,7 +4,8 @@
  *
  *     cluster index = | index in the refcount table | index in the refcount block |
  *
- * A refcount block lies in the first cluster of the range that it counts, and counts itself; it is written out before
+ * A refcount block lies in the first cluster of the range that it counts, and counts itself (but for a span that is wanted
+ * in one piece, whose blocks lie elsewhere); it is written out before
  * the table refers to it. The table grows by a new area behind all that can be counted so far: refcount blocks for the
  * area, then the larger table; the header is changed when all of it is stable.
  *
@@ -260,30 +261,18 @@ static int co_grow_table(BlkNode *node, uint64_t cluster)
     return 0;
 }
 
-int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster)
+/* Writes a refcount block at @offset, the first @used of whose counters are 1, and lets the table refer to it. */
+static int co_link_refblock(BlkNode *node, uint64_t number, uint64_t offset, uint64_t used)
 {
     Qcow2 *q = node->opaque;
-    uint64_t number = cluster >> q->refblock_bits, offset = (number << q->refblock_bits) << q->cluster_bits;
+    uint64_t place = q->header.refcount_table_offset + number * 8;
     BlkMetaBlock *block;
-    int ret;
+    int ret = qcow2_tables_add(q, offset, q->cluster_size, NULL, NULL);
 
-    if (cluster >= q->host_limit >> q->cluster_bits) {
-        return -EFBIG;
-    }
-    if (number >= reftable_entries(q)) {
-        ret = co_grow_table(node, cluster);
-        uint64_t there;
-        if (ret < 0 || (ret = co_reftable_entry(node, number, &there)) < 0 || there != 0) {
-            return ret;
-        }
-    }
-    ret = qcow2_tables_add(q, offset, q->cluster_size, NULL, NULL);
     if (ret < 0) {
         return ret;
     }
-    blk_co_event(node->file->node, BLK_EVENT_refblock_alloc);
-    ret = co_write_refblock(node, offset, 1);
-    uint64_t place = q->header.refcount_table_offset + number * 8;
+    ret = co_write_refblock(node, offset, used);
     if (ret == 0) {
         ret = blk_meta_co_get(q->meta, place, &block);
     }
@@ -295,4 +284,67 @@ int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster)
     blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
     blk_meta_put(q->meta, block);
     return 0;
+}
+
+int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t number = cluster >> q->refblock_bits, there;
+
+    if (cluster >= q->host_limit >> q->cluster_bits) {
+        return -EFBIG;
+    }
+    if (number >= reftable_entries(q)) {
+        int ret = co_grow_table(node, cluster);
+        if (ret < 0 || (ret = co_reftable_entry(node, number, &there)) < 0 || there != 0) {
+            return ret;
+        }
+    }
+    return co_link_refblock(node, number, (number << q->refblock_bits) << q->cluster_bits, 1);
+}
+
+/* The first number behind all refcount blocks that there are. */
+static int co_first_unused_number(BlkNode *node, uint64_t *number)
+{
+    uint64_t offset = 0;
+    int ret = 0;
+
+    for (*number = reftable_entries(node->opaque); ret == 0 && *number > 0; (*number)--) {
+        ret = co_reftable_entry(node, *number - 1, &offset);
+        if (offset != 0) {
+            break;
+        }
+    }
+    return ret;
+}
+
+int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t blocks = (count + (UINT64_C(1) << q->refblock_bits) - 1) >> q->refblock_bits, number;
+    g_autofree uint64_t *places = g_try_new(uint64_t, blocks);
+    int ret = places ? 0 : -ENOMEM;
+
+    for (uint64_t i = 0; ret == 0 && i < blocks; i++) {
+        gint64 got = qcow2_co_alloc_clusters(node, 1, &places[i]);
+        ret = got < 0 ? (int)got : 0;
+    }
+    if (ret == 0) {
+        ret = co_first_unused_number(node, &number);
+    }
+    /* A larger table brings blocks of its own, behind which the span then begins. */
+    for (unsigned i = 0; ret == 0 && number + blocks > reftable_entries(q) && i < 2; i++) {
+        ret = co_grow_table(node, (number + 2 * blocks) << q->refblock_bits);
+        if (ret == 0) {
+            ret = co_first_unused_number(node, &number);
+        }
+    }
+    if (ret == 0 && number + blocks > reftable_entries(q)) {
+        ret = -EFBIG;
+    }
+    for (uint64_t i = 0; ret == 0 && i < blocks; i++) {
+        ret = co_link_refblock(node, number + i, places[i] << q->cluster_bits, 0);
+    }
+    *first = ret == 0 ? number << q->refblock_bits : 0;
+    return ret;
 }
