@@ -4,10 +4,10 @@
  *
  *     cluster index = | index in the refcount table | index in the refcount block |
  *
- * A refcount block lies in the first cluster of the range that it counts, and counts itself (but for a span that is wanted
- * in one piece, whose blocks lie elsewhere); it is written out before
- * the table refers to it. The table grows by a new area behind all that can be counted so far: refcount blocks for the
- * area, then the larger table; the header is changed when all of it is stable.
+ * A refcount block lies in the first cluster of the range that it counts, and counts itself; those of a span that is
+ * wanted in one piece lie elsewhere. A block is written out before the table refers to it. The table grows by a new area
+ * behind all that can be counted so far: refcount blocks for the area, then the larger table; the header is changed when
+ * all of it is stable.
  *
  * Limitation: the counts of a dirty image (lazy refcounts) are not rebuilt here.
  */
