@@ -150,3 +150,18 @@ int img_print_help(void)
            "  -s           compare: sizes and allocation must be the same too\n");
     return 0;
 }
+
+int img_co_on_image(BlkContext *ctx, ImgArgs *args, int (*fn)(BlkNode *node, void *opaque), void *opaque)
+{
+    GError *error = NULL;
+    BlkChild *user = tool_co_open(ctx, &args->open, &error);
+    int status;
+
+    if (!user) {
+        tool_report(error);
+        return 1;
+    }
+    status = fn(blk_child_node(user), opaque);
+    blk_co_detach(user);
+    return status;
+}

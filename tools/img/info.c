@@ -212,8 +212,9 @@ static int add_image(BlkNode *node, const InfoArgs *args, JsonArray *images)
     return 0;
 }
 
-static int show_images(BlkNode *node, const InfoArgs *args)
+static int show_images(BlkNode *node, void *opaque)
 {
+    const InfoArgs *args = opaque;
     g_autoptr(JsonArray) images = json_array_new();
     g_autoptr(JsonNode) root = NULL;
     int status = add_image(node, args, images);
@@ -235,19 +236,6 @@ static int show_images(BlkNode *node, const InfoArgs *args)
 int img_info(BlkContext *ctx, int argc, char **argv)
 {
     InfoArgs args = { .chain = false };
-    GError *error = NULL;
-    BlkChild *user;
-    int status;
 
-    if (!parse_args(&args, argc, argv)) {
-        return args.common.status;
-    }
-    user = tool_co_open(ctx, &args.common.open, &error);
-    if (!user) {
-        tool_report(error);
-        return 1;
-    }
-    status = show_images(blk_child_node(user), &args);
-    blk_co_detach(user);
-    return status;
+    return parse_args(&args, argc, argv) ? img_co_on_image(ctx, &args.common, show_images, &args) : args.common.status;
 }

@@ -114,8 +114,9 @@ static int next_entry(BlkNode *node, uint64_t offset, uint64_t end, MapEntry *en
     return 0;
 }
 
-static int map_node(BlkNode *node, const MapArgs *args)
+static int map_node(BlkNode *node, void *opaque)
 {
+    const MapArgs *args = opaque;
     uint64_t length = blk_node_length(node);
     uint64_t end = args->start < length ? args->start + MIN(args->length, length - args->start) : args->start;
     MapEntry entry = { .start = args->start }, next;
@@ -152,19 +153,6 @@ static int map_node(BlkNode *node, const MapArgs *args)
 int img_map(BlkContext *ctx, int argc, char **argv)
 {
     MapArgs args = { .length = INT64_MAX };
-    GError *error = NULL;
-    BlkChild *user;
-    int status;
 
-    if (!parse_args(&args, argc, argv)) {
-        return args.common.status;
-    }
-    user = tool_co_open(ctx, &args.common.open, &error);
-    if (!user) {
-        tool_report(error);
-        return 1;
-    }
-    status = map_node(blk_child_node(user), &args);
-    blk_co_detach(user);
-    return status;
+    return parse_args(&args, argc, argv) ? img_co_on_image(ctx, &args.common, map_node, &args) : args.common.status;
 }

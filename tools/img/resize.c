@@ -139,25 +139,17 @@ static int flush_node(BlkNode *node)
     return 0;
 }
 
+static int resize_and_flush(BlkNode *node, void *opaque)
+{
+    int status = resize_node(node, opaque);
+
+    return status == 0 ? flush_node(node) : status;
+}
+
 int img_resize(BlkContext *ctx, int argc, char **argv)
 {
     ResizeArgs args = { .prealloc = BLK_PREALLOC_OFF };
-    GError *error = NULL;
-    BlkChild *user;
-    int status;
 
-    if (!parse_args(&args, argc, argv)) {
-        return args.common.status;
-    }
-    user = tool_co_open(ctx, &args.common.open, &error);
-    if (!user) {
-        tool_report(error);
-        return 1;
-    }
-    status = resize_node(blk_child_node(user), &args);
-    if (status == 0) {
-        status = flush_node(blk_child_node(user));
-    }
-    blk_co_detach(user);
-    return status;
+    return parse_args(&args, argc, argv) ? img_co_on_image(ctx, &args.common, resize_and_flush, &args)
+                                         : args.common.status;
 }
