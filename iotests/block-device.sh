@@ -3,7 +3,6 @@
 # Images on a block device: raw with its length, zeroes and discards, qcow2 through the compress filter with and without
 # the host's cache, and no room at its end. Skipped where a loop device cannot be had.
 . "$(dirname "$0")/lib.sh"
-any_backend
 requires qemu-img qemu-io losetup
 
 device=

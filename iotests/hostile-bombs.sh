@@ -5,7 +5,6 @@
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io python3 prlimit
 # timeout: 300
-any_backend
 if nm "$BLKSTACK_IMG" | grep -qE '__asan_init|__tsan_init'; then
     skip_all "a sanitizer needs more address space than the bound"
 fi

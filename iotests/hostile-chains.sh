@@ -6,7 +6,6 @@
 . "$(dirname "$0")/hostile-lib.inc"
 requires qemu-img python3 prlimit
 # timeout: 300
-any_backend
 
 # COUNT images PREFIX0.qcow2.. each backed by the next; the last one by LAST.
 chain() {       # PREFIX COUNT LAST

@@ -5,7 +5,6 @@
 . "$(dirname "$0")/hostile-lib.inc"
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
-any_backend
 
 make_base
 found_by_check payload

@@ -5,7 +5,6 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
 requires qemu-img prlimit
-any_backend
 
 overlay() {     # FILE BACKING-NAME FORMAT: any name, unopened
     qimg create -q -f qcow2 -u -b "$2" -F "$3" "$1" 1M

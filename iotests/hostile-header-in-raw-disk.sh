@@ -4,7 +4,6 @@
 # detected as raw, so that the next detection sees what the first saw. With raw given, the disk is the guest's.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img python3
-any_backend
 
 refused() {     # TEXT COMMAND...
     local text=$1

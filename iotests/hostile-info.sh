@@ -6,7 +6,6 @@
 . "$(dirname "$0")/hostile-lib.inc"
 requires qemu-img qemu-io python3 prlimit
 # timeout: 300
-any_backend
 
 if [ "${BLKSTACK_SANITIZE:-0}" = 1 ]; then
     skip_all "a sanitizer needs more address space than the bound"

@@ -6,7 +6,6 @@
 . "$(dirname "$0")/hostile-lib.inc"
 requires qemu-img python3 prlimit
 # timeout: 300
-any_backend
 
 refused() {     # TEXT REGEX NAME-OR-OPTION...
     local text=$1 regex=$2

@@ -6,7 +6,6 @@
 . "$(dirname "$0")/hostile-lib.inc"
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
-any_backend
 
 opened=$(dirname "$0")/opened.py
 

@@ -3,7 +3,6 @@
 # compare: exit status 0, 1 and 2 and the text are the peer's; also strict, sizes and zeroes.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
-any_backend
 requires qemu-img qemu-io
 
 twin_status_is() { # STATUS REGEX ARGUMENTS...

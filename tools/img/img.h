@@ -60,7 +60,7 @@ int img_next_option(ImgArgs *args, int argc, char **argv, const char *short_opti
 /* Reports contradictions among the options of ImgArgs. @status: of the failure. Returns: whether all is well. */
 bool img_args_valid(ImgArgs *args, int status);
 
-/* Opens the image that the arguments name, runs @fn on it and closes it. Returns: the exit status, 1 if it did not open. */
+/* Opens the image that the arguments name, runs @fn on it and closes it. Returns: its status; 1 if it did not open. */
 int img_co_on_image(BlkContext *ctx, ImgArgs *args, int (*fn)(BlkNode *node, void *opaque), void *opaque);
 
 /* Reports the message and points to --help. Returns: 1. */
