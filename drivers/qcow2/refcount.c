@@ -272,6 +272,7 @@ static int co_link_refblock(BlkNode *node, uint64_t number, uint64_t offset, uin
     if (ret < 0) {
         return ret;
     }
+    blk_co_event(node->file->node, BLK_EVENT_refblock_alloc);
     ret = co_write_refblock(node, offset, used);
     if (ret == 0) {
         ret = blk_meta_co_get(q->meta, place, &block);
