@@ -9,8 +9,11 @@
  */
 #include "random_image.h"
 
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stdlib.h>
+
+enum { EXIT_SKIP = 77 };
 
 #define MODEL_NAME "model.raw"
 #define BACKING_NAME "backing.img"
@@ -81,6 +84,9 @@ static void log_config(Sequence *seq)
     sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s", c->seed,
                  c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
                  c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+    if (c->direct) {
+        sequence_log(seq, "direct I/O");
+    }
     if (c->backing_format) {
         sequence_log(seq, "backing: %s of %" PRIu64, c->backing_format, c->backing_size);
     }
@@ -102,6 +108,7 @@ static JsonObject *image_tree(const Sequence *seq, const char *format, const cha
     json_object_set_string_member(file, "filename", path);
     json_object_set_string_member(image, "driver", format);
     json_object_set_boolean_member(image, "cache.no-flush", seq->config.no_flush);
+    json_object_set_boolean_member(image, "cache.direct", seq->config.direct);
     json_object_set_string_member(image, "discard", seq->config.unmap ? "unmap" : "ignore");
     put_object(image, "file", file);
     if (!filtered) {
@@ -304,13 +311,14 @@ static void remove_files(const char *dir)
     }
 }
 
-static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsigned operations, bool judged)
+static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsigned operations, bool direct, bool judged)
 {
     Sequence seq = { .ctx = ctx, .dir = dir, .image = "image.qcow2", .operations = operations, .rng = { seed } };
     bool good;
 
     seq.log = g_string_new(NULL);
     seq.config.seed = seed;
+    seq.config.direct = direct;
     pick_config(&seq.rng, &seq.config);
     log_config(&seq);
     seq.model = g_malloc0(seq.config.size);
@@ -338,6 +346,7 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
 /* ---- the program ---- */
 
 static gint64 arg_seed = -1;
+static gboolean arg_direct;
 static int arg_sequences = 20, arg_operations = 60, arg_judge_every = 20;
 static char *arg_dir;
 
@@ -345,10 +354,22 @@ static const GOptionEntry entries[] = {
     { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "seed of the first sequence; the next ones count up", "N" },
     { "sequences", 0, 0, G_OPTION_ARG_INT, &arg_sequences, "how many sequences", "N" },
     { "ops", 0, 0, G_OPTION_ARG_INT, &arg_operations, "operations of each", "N" },
+    { "direct", 0, 0, G_OPTION_ARG_NONE, &arg_direct, "past the host's page cache, where the directory's file system can",
+      NULL },
     { "judge-every", 0, 0, G_OPTION_ARG_INT, &arg_judge_every, "let qemu-img judge one image of N; 0: none", "N" },
     { "dir", 0, 0, G_OPTION_ARG_FILENAME, &arg_dir, "directory for the images; without it a new one", "DIR" },
     { NULL },
 };
+
+static bool can_direct(const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, "image.qcow2", NULL);
+    int fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+
+    g_close(fd, NULL);
+    g_unlink(path);
+    return fd >= 0;
+}
 
 /* Runs all; the directory goes away if it was made here and nothing failed. */
 static int run_all(BlkContext *ctx, const char *dir)
@@ -361,13 +382,17 @@ static int run_all(BlkContext *ctx, const char *dir)
         printf("qemu-img is not installed: no second judge\n");
         arg_judge_every = 0;
     }
-    printf("seed %" G_GINT64_FORMAT ", %d sequences of %d operations on %s\n", arg_seed, count, arg_operations,
-           blk_context_aio_name(ctx));
+    if (arg_direct && !can_direct(dir)) {
+        printf("%s: no direct I/O here\n", dir);
+        return EXIT_SKIP;
+    }
+    printf("seed %" G_GINT64_FORMAT ", %d sequences of %d operations on %s%s\n", arg_seed, count, arg_operations,
+           blk_context_aio_name(ctx), arg_direct ? ", direct I/O" : "");
     fflush(stdout);
     for (int i = 0; i < count; i++) {
         bool judged = arg_judge_every > 0 && i % arg_judge_every == 0;
 
-        if (!run_sequence(ctx, dir, arg_seed + i, arg_operations, judged)) {
+        if (!run_sequence(ctx, dir, arg_seed + i, arg_operations, arg_direct, judged)) {
             return EXIT_FAILURE;
         }
     }
@@ -399,7 +424,7 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     code = run_all(ctx, dir);
-    if (code == EXIT_SUCCESS) {
+    if (code != EXIT_FAILURE) {
         g_rmdir(dir);
     }
     return code;

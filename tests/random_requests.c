@@ -372,13 +372,14 @@ static bool piece_may_be(const Sequence *seq, const uint8_t *got, uint64_t offse
     return (old || !written) && memcmp(got, seq->model + offset, bytes) == 0;
 }
 
-/* A read beside a write (@old) may get a sector that the host's page cache has copied in parts: each byte counts. */
+/* A buffered read beside a write (@old) may get a sector that the host's kernel has copied from its page cache in parts,
+ * most often at multiples of 64 bytes: each byte counts. Past that cache, sectors are whole. */
 static bool sector_may_be(const Sequence *seq, const uint8_t *got, uint64_t offset, const Request *reqs, unsigned count,
                           bool old)
 {
     bool good = piece_may_be(seq, got, offset, SECTOR_SIZE, reqs, count, old);
 
-    if (!good && old) {
+    if (!good && old && !seq->config.direct) {
         good = true;
         for (unsigned i = 0; i < SECTOR_SIZE && good; i++) {
             good = piece_may_be(seq, got + i, offset + i, 1, reqs, count, old);
