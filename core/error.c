@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * error.c - GError with the positive errno as its code.
+ * error.c - what users are told: GError with the positive errno as its code, and messages that belong to no result.
  */
-#include <blkstack/blkstack.h>
+#include <blkstack/driver.h>
+
+#include "core/loop.h"
 
 GQuark blk_error_quark(void)
 {
@@ -38,4 +40,25 @@ int blk_error_errno(GError **error, int ret, const char *format, ...)
     set_error(error, ret, format, args, true);
     va_end(args);
     return ret;
+}
+
+void blk_context_set_message_handler(BlkContext *ctx, BlkMessageFn *fn, void *opaque)
+{
+    ctx->message = fn;
+    ctx->message_opaque = opaque;
+}
+
+void blk_node_message(BlkNode *node, const char *format, ...)
+{
+    BlkContext *ctx = node->ctx;
+    va_list args;
+
+    if (!ctx->message) {
+        return;
+    }
+    va_start(args, format);
+    g_autofree char *what = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_autofree char *text = g_strdup_printf("%s: %s", blk_node_filename(node), what);
+    ctx->message(node, text, ctx->message_opaque);
 }

@@ -24,6 +24,8 @@ typedef struct BlkTimer {
 struct BlkContext {
     GThread *owner;
     BlkGraph *graph;
+    BlkMessageFn *message;      /* (nullable) */
+    void *message_opaque;
 
     BlkCo *ready_head, *ready_tail;
     BlkCo *idle;                /* without a function, to be used again */

@@ -43,6 +43,7 @@ struct BlkNodeCore {
     bool caps_follow;           /* a filter whose capabilities are those of its child */
     bool below_format;          /* a file name without a driver means a protocol here */
     bool guard_head;            /* detected for want of anything better: must not become another format */
+    bool guard_told;            /* the user knows why a write was refused */
     unsigned chain;             /* backing steps from the first node, while opening */
     unsigned below;             /* backing steps below this node */
     BlkNode *opener;            /* the node that opens this one, while opening */

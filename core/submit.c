@@ -169,7 +169,16 @@ static bool forges_format(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov
     }
     blk_iov_to_buf(iov, head, n);
     driver = blk_driver_probe(node->ctx, head, n, blk_node_filename(node), &score);
-    return driver && driver != node->driver;
+    if (!driver || driver == node->driver) {
+        return false;
+    }
+    if (!node->core->guard_told) {
+        node->core->guard_told = true;
+        blk_node_message(node, "a write that would turn the disk into a %s image was refused, since its format '%s' was only "
+                         "detected; give the format '%s' to allow such writes", driver->name, node->driver->name,
+                         node->driver->name);
+    }
+    return true;
 }
 
 int blk_submit_pwritev(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, unsigned flags)

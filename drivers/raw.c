@@ -6,9 +6,6 @@
  *     disk:                 0                                     length
  *
  * It asks of its file just what its own users need, so several raw nodes may write to one file, each in its window.
- *
- * A disk whose format was only guessed could change its format under its user: a guest writes the header of another format
- * to its first sector, and the next guess follows it, with the backing file that it names. Such a write is refused.
  */
 #include <blkstack/driver.h>
 
@@ -19,7 +16,6 @@ enum { SECTOR = 512 };
 typedef struct RawState {
     uint64_t offset;
     bool fixed_size;
-    bool guessed;           /* nobody said that the format is raw */
 } RawState;
 
 static const BlkOption raw_options[] = {
@@ -54,7 +50,6 @@ static int raw_co_open(BlkNode *node, const BlkOptions *options, GError **error)
     uint64_t file_length = file->node->length;
     s->offset = blk_options_uint(options, "offset");
     s->fixed_size = blk_options_has(options, "size");
-    s->guessed = !blk_node_open_flags(node)->trusted;
     if (s->offset > file_length) {
         return blk_error(error, -EINVAL, "offset %" PRIu64 " lies beyond the end of the containing file (%" PRIu64 ")",
                          s->offset, file_length);
@@ -82,9 +77,6 @@ static void raw_refresh_limits(BlkNode *node)
     if (s->offset != 0) {
         node->limits.cluster_size = 0;
     }
-    if (s->guessed && !node->read_only) {       /* so that the first sector is always written as a whole */
-        node->limits.write_align = MAX(node->limits.write_align, SECTOR);
-    }
 }
 
 static void raw_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
@@ -104,30 +96,10 @@ static int raw_co_preadv(BlkNode *node, BlkRequest *req)
     return blk_co_preadv(node->file->node, req->offset + s->offset, req->bytes, req->iov, req->flags);
 }
 
-/* Would a disk that begins with this first sector be taken for another format? */
-static bool raw_looks_like_other_format(BlkNode *node, BlkRequest *req)
-{
-    uint8_t head[SECTOR];
-    const BlkDriver *driver;
-
-    blk_iov_to_buf(req->iov, head, sizeof(head));
-    for (unsigned i = 0; (driver = blk_driver_nth(node->ctx, i)); i++) {
-        if (driver->kind == BLK_FORMAT && driver->probe && driver != node->driver &&
-            driver->probe(head, sizeof(head), blk_node_filename(node)) > raw_probe(head, sizeof(head), NULL)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int raw_co_pwritev(BlkNode *node, BlkRequest *req)
 {
     RawState *s = node->opaque;
 
-    if (s->guessed && req->offset < SECTOR &&
-        (req->offset != 0 || req->bytes < SECTOR || raw_looks_like_other_format(node, req))) {
-        return -EPERM;
-    }
     return blk_co_pwritev(node->file->node, req->offset + s->offset, req->bytes, req->iov, req->flags);
 }
 

@@ -64,4 +64,11 @@ refused "options: no value" "driver" --image-opts "driver=,file.filename=disk.qc
 refused "options: nested 10,000 deep" "nest|deep|parts" --image-opts \
     "$opts,$(python3 -c 'print("file." * 10000)')x=1"
 refused "options: json: in them" "json:" --image-opts "driver=qcow2,file.filename=json:{}"
+
+# A key given twice in options is no error to the peer: the last one counts. So it does here.
+for order in raw,driver=qcow2 qcow2,driver=raw; do
+    opts=driver=$order,file.driver=file,file.filename=disk.qcow2
+    is "$(img info --image-opts "$opts" | grep 'file format')" "$(qimg info --image-opts "$opts" | grep 'file format')" \
+        "options: driver=$order: as the peer"
+done
 done_testing

@@ -67,6 +67,18 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkContext, blk_context_free)
 const char *blk_context_aio_name(const BlkContext *ctx);
 
 /**
+ * BlkMessageFn:
+ * @text: one sentence, which begins with the name of the node; no end of line
+ *
+ * Hears what a user must know and no result can say: why a request was refused, that an image is damaged.
+ * Context: the context's thread; must not yield.
+ */
+typedef void BlkMessageFn(BlkNode *node, const char *text, void *opaque);
+
+/* @fn: (nullable): without one, which is the default, messages are dropped. */
+void blk_context_set_message_handler(BlkContext *ctx, BlkMessageFn *fn, void *opaque);
+
+/**
  * blk_run:
  *
  * Runs @fn in a coroutine of @ctx and the event loop until it returns; called within a coroutine it just calls @fn.

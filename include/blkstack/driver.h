@@ -143,6 +143,10 @@ int blk_co_open_backing(BlkNode *node, const BlkOptions *options, const char *fi
 /* What @name, stored in the image @node, means: (transfer full): absolute or relative to the working directory. */
 char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error);
 
+/* Tells the context's message handler one sentence about @node, whose name is put before it. Not for every request: once
+ * for what happens again and again. Does not yield. */
+void blk_node_message(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /* Hands the request to the one child of a filter, as read or as write. May yield. */
 int blk_co_pass_through_read(BlkNode *node, BlkRequest *req);
 int blk_co_pass_through_write(BlkNode *node, BlkRequest *req);

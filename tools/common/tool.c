@@ -44,6 +44,11 @@ void tool_warning(const char *format, ...)
     va_end(args);
 }
 
+void tool_node_message(BlkNode *node, const char *text, void *unused)
+{
+    tool_error("%s", text);
+}
+
 void tool_report(GError *error)
 {
     tool_error("%s", error->message);

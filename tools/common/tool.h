@@ -16,6 +16,9 @@ const char *tool_program(void);
 void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
+/* For blk_context_set_message_handler(). */
+void tool_node_message(BlkNode *node, const char *text, void *unused);
+
 /* The message of @error, and then frees it. */
 void tool_report(GError *error);
 

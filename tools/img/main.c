@@ -58,6 +58,7 @@ static int start_command(const char *name, int argc, char **argv)
         tool_report(error);
         return 1;
     }
+    blk_context_set_message_handler(run.ctx, tool_node_message, NULL);
     status = blk_run(run.ctx, run_command, &run);
     blk_context_free(run.ctx);
     return status;

@@ -214,6 +214,7 @@ static int run_program(const Arguments *args)
         tool_error("%s", error->message);
         return EXIT_FAILURE;
     }
+    blk_context_set_message_handler(ctx, tool_node_message, NULL);
     session.breakpoints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     code = blk_run(ctx, co_main, &program);
     g_hash_table_unref(session.breakpoints);
