@@ -25,7 +25,8 @@ struct BlkMetaCache {
     GQueue lru;                     /* blocks that are not held, the oldest first */
     BlkMetaHooks hooks;
     BlkCoMutex commit_lock;
-    uint64_t requests, served;      /* commits asked for; all up to @served are through */
+    uint64_t requests;              /* commits asked for */
+    uint64_t served[BLK_META_RANKS];    /* [rank]: of those that begin at this rank, all up to this one are through */
 };
 
 /* What one commit writes: copies of the blocks of one rank, sorted by offset. */
@@ -239,8 +240,8 @@ static void meta_images_clear(MetaImage images[BLK_META_RANKS])
     }
 }
 
-/* Takes a copy of all changed blocks. Changes nothing if that fails. */
-static int meta_freeze(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS])
+/* Takes a copy of all changed blocks from rank @lowest on. Changes nothing if that fails. */
+static int meta_freeze(BlkMetaCache *cache, BlkMetaRank lowest, MetaImage images[BLK_META_RANKS])
 {
     GHashTableIter iter;
     void *value;
@@ -248,7 +249,7 @@ static int meta_freeze(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS])
     g_hash_table_iter_init(&iter, cache->blocks);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         BlkMetaBlock *block = value;
-        if (block->rank != BLK_META_CLEAN) {
+        if (block->rank != BLK_META_CLEAN && block->rank >= lowest) {
             g_ptr_array_add(images[block->rank].blocks, block);
         }
     }
@@ -356,7 +357,7 @@ static int meta_co_write_all(BlkMetaCache *cache, MetaImage images[BLK_META_RANK
     return blk_co_flush(file);
 }
 
-static int meta_co_commit_now(BlkMetaCache *cache)
+static int meta_co_commit_now(BlkMetaCache *cache, BlkMetaRank lowest)
 {
     MetaImage images[BLK_META_RANKS] = { 0 };
     int ret;
@@ -364,7 +365,7 @@ static int meta_co_commit_now(BlkMetaCache *cache)
     for (unsigned rank = 0; rank < BLK_META_RANKS; rank++) {
         images[rank].blocks = g_ptr_array_new();
     }
-    ret = meta_freeze(cache, images);
+    ret = meta_freeze(cache, lowest, images);
     if (ret == 0) {
         cache->hooks.freeze(cache->hooks.opaque);
         ret = meta_co_write_all(cache, images);
@@ -375,19 +376,24 @@ static int meta_co_commit_now(BlkMetaCache *cache)
     return ret;
 }
 
-int blk_meta_co_commit(BlkMetaCache *cache)
+int blk_meta_co_commit_from(BlkMetaCache *cache, BlkMetaRank lowest)
 {
     uint64_t ticket = ++cache->requests;
     int ret = 0;
 
     blk_co_mutex_lock(&cache->commit_lock);
-    if (cache->served < ticket) {
+    if (cache->served[lowest] < ticket) {
         uint64_t upto = cache->requests;        /* all who ask before the freeze are served by it */
-        ret = meta_co_commit_now(cache);
-        if (ret == 0) {
-            cache->served = upto;
+        ret = meta_co_commit_now(cache, lowest);
+        for (unsigned rank = lowest; ret == 0 && rank < BLK_META_RANKS; rank++) {
+            cache->served[rank] = upto;
         }
     }
     blk_co_mutex_unlock(&cache->commit_lock);
     return ret;
+}
+
+int blk_meta_co_commit(BlkMetaCache *cache)
+{
+    return blk_meta_co_commit_from(cache, BLK_META_COUNTS);
 }

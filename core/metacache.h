@@ -88,4 +88,8 @@ bool blk_meta_is_dirty(const BlkMetaCache *cache);
  */
 int blk_meta_co_commit(BlkMetaCache *cache);
 
+/* The same of the ranks from @lowest on only; changes of lower ranks stay in memory until a commit takes them too. For a
+ * format that has said in the file, and made stable, that what is in the lower ranks cannot be trusted. */
+int blk_meta_co_commit_from(BlkMetaCache *cache, BlkMetaRank lowest);
+
 #endif

@@ -268,6 +268,32 @@ CO_TEST(test_failure_is_tried_again)
     stack_close(&s);
 }
 
+/* Ranks that are left out stay in memory, and a commit of all of them is not served by one of some. */
+CO_TEST(test_lower_ranks_wait)
+{
+    Stack s;
+
+    stack_open(&s, t, 8);
+    change(&s, 1, 1, BLK_META_COUNTS);
+    change(&s, 4, 1, BLK_META_COUNT_TABLE);
+    change(&s, 6, 1, BLK_META_MAP);
+    s.disk->hold_writes = true;
+    spawn_commit(&s);
+    turns(30);
+    change(&s, 1, 2, BLK_META_COUNTS);
+    release(&s);
+    ck_assert_int_eq(s.ret, 0);
+    change(&s, 6, 2, BLK_META_MAP);
+    ck_assert_int_eq(blk_meta_co_commit_from(s.cache, BLK_META_MAP), 0);
+    ck_assert_uint_eq(s.disk->data[6 * BLOCK + 1], 2);
+    ck_assert_uint_eq(s.disk->data[1 * BLOCK + 1], 1);
+    ck_assert(blk_meta_is_dirty(s.cache));
+    ck_assert_int_eq(blk_meta_co_commit(s.cache), 0);
+    ck_assert_uint_eq(s.disk->data[1 * BLOCK + 1], 2);
+    ck_assert(!blk_meta_is_dirty(s.cache));
+    stack_close(&s);
+}
+
 /* Blocks that nobody holds or has changed make room; changed ones stay, and ask for a commit when they are many. */
 CO_TEST(test_eviction)
 {
@@ -319,4 +345,4 @@ CO_TEST(test_forget)
 }
 
 BLK_TEST_MAIN("metacache", test_loads, test_order, test_barrier_before_mapping, test_freeze_and_sharing,
-              test_failure_is_tried_again, test_eviction, test_forget)
+              test_failure_is_tried_again, test_lower_ranks_wait, test_eviction, test_forget)

@@ -258,7 +258,7 @@ static int check_copied(Qcow2Check *check)
 
 /* ---- all of it ---- */
 
-static int prepare(Qcow2Check *check, BlkNode *node, GError **error)
+static int prepare(Qcow2Check *check, GError **error)
 {
     const BlkCodecType type = check->header.compression_type == QCOW2_COMPRESSION_ZSTD ? BLK_CODEC_ZSTD
                                                                                        : BLK_CODEC_DEFLATE;
@@ -356,23 +356,19 @@ static int run(Qcow2Check *check, GError **error)
     return clear_marks(check, error);
 }
 
-int qcow2_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
+int qcow2_co_check(BlkNode *file_node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
 {
     Qcow2Check check = {
-        .file = node->file->node,
+        .file = file_node,
         .options = options,
         .result = result,
-        .file_bytes = blk_node_length(node->file->node),
+        .file_bytes = blk_node_length(file_node),
         .group = BLK_CO_GROUP_INIT(DECODES_AT_ONCE),
     };
-    int ret = node->read_only ? 0 : blk_co_flush(node);
+    int ret = qcow2_co_read_header(file_node, &check.header, error);
 
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "Could not write what is in the caches");
-    }
-    ret = qcow2_co_read_header(check.file, &check.header, error);
     if (ret == 0) {
-        ret = prepare(&check, node, error);
+        ret = prepare(&check, error);
     }
     if (ret == 0) {
         ret = run(&check, error);

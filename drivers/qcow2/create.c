@@ -31,7 +31,7 @@ const BlkOption qcow2_create_options[] = {
     { "backing_fmt", BLK_OPTION_STRING, "format of the backing file" },
     { "data_file", BLK_OPTION_STRING, "external data file (not supported)" },
     { "data_file_raw", BLK_OPTION_BOOL, "external data file stays a raw image (not supported)", "off" },
-    { "lazy_refcounts", BLK_OPTION_BOOL, "allow other programs to write refcounts late", "off" },
+    { "lazy_refcounts", BLK_OPTION_BOOL, "write refcounts late; after a crash they are rebuilt", "off" },
     { "refcount_bits", BLK_OPTION_UINT, "width of a refcount, 1 to 64 bits", "16" },
     { NULL },
 };

@@ -260,7 +260,7 @@ int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error);
 /* Also of a zeroed header. */
 void qcow2_header_clear(Qcow2Header *header);
 
-/* May the image be opened for writing? -EACCES: it is marked corrupt; -EROFS: its refcounts must be rebuilt first. */
+/* May the image be opened for writing? -EACCES: it is marked corrupt. */
 int qcow2_header_check_writable(const Qcow2Header *header, GError **error);
 
 /**
@@ -309,6 +309,6 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error);
  * must be dropped afterwards if something was repaired. Repairing changes refcounts, their table, COPIED flags and the
  * header's dirty and corrupt bits.
  */
-int qcow2_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+int qcow2_co_check(BlkNode *file_node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
 
 #endif

@@ -398,10 +398,6 @@ int qcow2_header_check_writable(const Qcow2Header *header, GError **error)
     if (header->incompatible & QCOW2_INCOMPAT_CORRUPT) {
         return blk_error(error, -EACCES, "Image is corrupt; cannot be opened read/write (repair it with check -r all)");
     }
-    if (header->incompatible & QCOW2_INCOMPAT_DIRTY) {
-        return blk_error(error, -EROFS, "Image was not closed cleanly and its refcounts may be wrong; cannot be opened "
-                         "read/write (repair it with check -r all)");
-    }
     return 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * qcow2.c - the qcow2 format driver: open, close and its table. See qcow2.h for the files and docs/qcow2.md for how it works.
  *
- * Limitations: no external data file, no extended L2 entries, no encryption; lazy refcounts are not used for writing.
+ * Limitations: no external data file, no extended L2 entries, no encryption.
  */
 #include "drivers/qcow2/qcow2.h"
 
@@ -10,7 +10,7 @@
 
 enum {
     META_BLOCK_BYTES = 4096,            /* part of a table that is cached as one */
-    CLOSE_ROUNDS = 4,                   /* commits until nothing is left to be given back */
+    SETTLE_ROUNDS = 4,                  /* commits until nothing is left to be given back */
 };
 
 /* The L2 cache covers this much of the disk by default, within bounds; bytes of tables. */
@@ -22,6 +22,8 @@ static const BlkOption qcow2_options[] = {
     { "backing", BLK_OPTION_NODE, "where unallocated clusters are read from; null: nowhere (default: as the image says)" },
     { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
+    { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
+      "repairs it (default: as the image says)" },
     { 0 },
 };
 
@@ -81,6 +83,29 @@ static bool guest_may_write(const BlkNode *node)
     return !node->read_only && !blk_node_open_flags(node)->no_backing;
 }
 
+/* Are counts to be written late? */
+static int qcow2_open_lazy(Qcow2 *q, const BlkOptions *options, GError **error)
+{
+    q->lazy = (q->header.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0;
+    if (blk_options_has(options, "lazy-refcounts")) {
+        q->lazy = blk_options_bool(options, "lazy-refcounts");
+    }
+    if (q->lazy && q->header.version < 3) {
+        return blk_error(error, -EINVAL, "lazy-refcounts=on needs an image of compat 1.1: version 2 has no mark for images "
+                         "whose refcounts lag behind");
+    }
+    return 0;
+}
+
+/* What comes before an image's tables are used for writing. */
+static int qcow2_co_open_for_writing(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_header_check_writable(&q->header, error);
+
+    return ret < 0 ? ret : qcow2_co_dirty_repair(node, error);
+}
+
 static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     Qcow2 *q = node->opaque;
@@ -96,7 +121,10 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     }
     int ret = qcow2_co_read_header(node->file->node, &q->header, error);
     if (ret == 0 && guest_may_write(node)) {
-        ret = qcow2_header_check_writable(&q->header, error);
+        ret = qcow2_co_open_for_writing(node, error);
+    }
+    if (ret == 0) {
+        ret = qcow2_open_lazy(q, options, error);
     }
     if (ret < 0) {
         return ret;
@@ -121,19 +149,27 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     return ret;
 }
 
+/* Writes all that is in memory: afterwards the file says everything, and is not marked dirty. */
+static int qcow2_co_settle(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    int ret = 0;
+
+    for (unsigned round = 0; ret == 0 && round < SETTLE_ROUNDS; round++) {
+        if (!blk_meta_is_dirty(q->meta) && q->drops->len == 0 && g_queue_is_empty(&q->limbo)) {
+            break;
+        }
+        ret = qcow2_co_commit_all(node);
+    }
+    return ret < 0 ? ret : qcow2_co_lazy_end(node);
+}
+
 static void qcow2_co_close(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
 
     if (q->tables && q->meta) {
-        for (unsigned round = 0; round < CLOSE_ROUNDS; round++) {
-            if (!blk_meta_is_dirty(q->meta) && q->drops->len == 0 && g_queue_is_empty(&q->limbo)) {
-                break;
-            }
-            if (qcow2_co_commit(node) < 0) {
-                break;
-            }
-        }
+        qcow2_co_settle(node);      /* who wants to know flushes first; a mark that stays is repaired by the next */
     }
     qcow2_alloc_close(q);
     g_clear_pointer(&q->meta, blk_meta_free);
@@ -163,15 +199,12 @@ static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, B
 {
     Qcow2 *q = node->opaque;
     bool writable = q->tables != NULL;
-    int ret = 0;
+    int ret = writable ? qcow2_co_settle(node) : 0;
 
-    for (unsigned round = 0; writable && ret == 0 && round < CLOSE_ROUNDS; round++) {
-        ret = qcow2_co_commit(node);
-    }
     if (ret < 0) {
         return blk_error_errno(error, ret, "could not write the tables");
     }
-    ret = qcow2_co_check(node, options, result, error);
+    ret = qcow2_co_check(node->file->node, options, result, error);
     if (ret < 0 || node->read_only || !(options->fix_errors || options->fix_leaks)) {
         return ret;
     }

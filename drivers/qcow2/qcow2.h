@@ -9,6 +9,7 @@
  *   holes.c     free extents inside partly used host clusters
  *   refcount.c  reference counts, refcount blocks and their table
  *   resize.c    change of length
+ *   marks.c     the marks of an image whose counts may be wrong
  *
  * Locks, always taken in this order: l2_lock (tables are added or copied), alloc_lock (counts and free space), the
  * cache's commit lock. Nothing that reads guest data takes any of them.
@@ -57,6 +58,10 @@ typedef struct Qcow2 {
     GArray *frozen_drops;           /* of the commit that runs */
     uint64_t frozen_epoch;
     GQueue limbo;                   /* of Qcow2Batch: stable, waiting for readers */
+    BlkCoMutex marks_lock;          /* the header's marks; taken last */
+    unsigned dirty_users;           /* who needs the image marked dirty */
+    bool lazy;                      /* counts are written late: see qcow2_co_commit() */
+    bool counts_lag;                /* the image is marked since counts were left out of a commit */
     int failed;                     /* negative errno: the file is in an unknown state, no more changes */
     uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
 } Qcow2;
@@ -101,7 +106,10 @@ static inline uint64_t qcow2_l2_entry_offset(const Qcow2 *q, uint64_t l1_entry, 
 int qcow2_co_reserve(BlkNode *node, BlkReservation *res);
 void qcow2_publish(BlkNode *node, BlkReservation *res);
 void qcow2_cancel(BlkNode *node, BlkReservation *res);
+/* Makes all published mappings stable. With lazy refcounts the counts stay in memory, and the image is marked dirty. */
 int qcow2_co_commit(BlkNode *node);
+/* The same, counts included. */
+int qcow2_co_commit_all(BlkNode *node);
 
 /* ---- alloc.c: all but the hooks with alloc_lock held ---- */
 
@@ -179,6 +187,28 @@ void qcow2_holes_remove(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 /* Takes @bytes from the start of the smallest hole that has as many. false: there is none. */
 bool qcow2_holes_take(Qcow2Holes *holes, uint64_t bytes, uint64_t *offset);
 uint64_t qcow2_holes_bytes(const Qcow2Holes *holes);
+
+/* ---- marks.c ---- */
+
+/**
+ * qcow2_co_dirty_begin: qcow2_co_dirty_end:
+ *
+ * Between them reference counts and COPIED flags in the file may be wrong, for an operation that cannot order its writes
+ * so that they are never too low: the image is marked dirty, stable, when begin returns 0. The caller makes all counts
+ * stable before the end, which it calls after a failure too, unless the counts in the file are wrong then: the mark stays
+ * and the next who opens the image repairs it. They nest. Version 2 has no mark: nothing is done.
+ * Returns: 0; -EROFS if the image is not open for writing; others from below: a failed begin needs no end.
+ */
+int qcow2_co_dirty_begin(BlkNode *node);
+int qcow2_co_dirty_end(BlkNode *node);
+
+/* The same for lazy refcounts: before a commit that leaves counts out (once, however often it is called), and when all
+ * counts are stable. */
+int qcow2_co_lazy_begin(BlkNode *node);
+int qcow2_co_lazy_end(BlkNode *node);
+
+/* At open for writing, before any table is looked at: rebuilds the counts of an image that is marked dirty. */
+int qcow2_co_dirty_repair(BlkNode *node, GError **error);
 
 /* ---- resize.c ---- */
 

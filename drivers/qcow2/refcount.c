@@ -8,8 +8,6 @@
  * wanted in one piece lie elsewhere. A block is written out before the table refers to it. The table grows by a new area
  * behind all that can be counted so far: refcount blocks for the area, then the larger table; the header is changed when
  * all of it is stable.
- *
- * Limitation: the counts of a dirty image (lazy refcounts) are not rebuilt here.
  */
 #include "drivers/qcow2/qcow2.h"
 

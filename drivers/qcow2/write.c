@@ -200,10 +200,10 @@ static int co_throttle(BlkNode *node)
     Qcow2 *q = node->opaque;
     uint64_t limit = MAX(DROPPED_BYTES_MIN, blk_node_length(node->file->node) / 32);
 
-    if (blk_meta_wants_commit(q->meta) || q->dropped_bytes > limit) {
-        return qcow2_co_commit(node);
+    if (blk_meta_wants_commit(q->meta)) {
+        return qcow2_co_commit_all(node);
     }
-    return 0;
+    return q->dropped_bytes > limit ? qcow2_co_commit(node) : 0;
 }
 
 int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
@@ -300,14 +300,14 @@ void qcow2_cancel(BlkNode *node, BlkReservation *res)
 
 /* ---- commit ---- */
 
-int qcow2_co_commit(BlkNode *node)
+static int co_commit_from(BlkNode *node, BlkMetaRank lowest)
 {
     Qcow2 *q = node->opaque;
 
     if (q->failed) {
         return q->failed;
     }
-    int ret = blk_meta_co_commit(q->meta);
+    int ret = blk_meta_co_commit_from(q->meta, lowest);
     if (ret == 0 && q->tables) {
         /* A failure here leaves space unused until the next try; what was asked for is stable. */
         blk_co_mutex_lock(&q->alloc_lock);
@@ -315,4 +315,20 @@ int qcow2_co_commit(BlkNode *node)
         blk_co_mutex_unlock(&q->alloc_lock);
     }
     return ret;
+}
+
+int qcow2_co_commit(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    if (!q->lazy || !blk_meta_is_dirty(q->meta)) {
+        return qcow2_co_commit_all(node);           /* nothing to leave out: no need for the mark */
+    }
+    int ret = q->failed ? q->failed : qcow2_co_lazy_begin(node);
+    return ret < 0 ? ret : co_commit_from(node, BLK_META_MAP);
+}
+
+int qcow2_co_commit_all(BlkNode *node)
+{
+    return co_commit_from(node, BLK_META_COUNTS);
 }

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * marks.c - the marks in the header that say whether the image can be trusted (format specification,
+ * "incompatible_features", bits 0 and 1; version 3 only).
+ *
+ *     dirty    reference counts and COPIED flags may be wrong; mappings and data are right. Who opens the image for
+ *              writing rebuilds them first.
+ *
+ *     clean --begin--> marked, stable --> counts may lag behind --> counts stable --end--> clean, stable
+ *
+ * The mark is set and flushed before the first count may be wrong, and taken away when all are stable. A crash in
+ * between leaves the mark. A write of the mark that fails leaves one of two states, both of which are true.
+ *
+ * Limitation: version 2 has no marks: there, an operation that is cut off leaves what `check` must find.
+ */
+#include "drivers/qcow2/qcow2.h"
+
+enum { HEADER_INCOMPATIBLE_AT = 72 };       /* bytes; within the first sector */
+
+/* With marks_lock held: makes @incompatible what the file says, stable. */
+static int co_write_marks(BlkNode *node, uint64_t incompatible)
+{
+    Qcow2 *q = node->opaque;
+    BlkNode *file = node->file->node;
+    uint8_t field[8];
+
+    if (q->header.version < 3 || q->header.incompatible == incompatible) {
+        return 0;
+    }
+    qcow2_put64(field, incompatible);
+    int ret = blk_co_pwrite(file, HEADER_INCOMPATIBLE_AT, sizeof(field), field, 0);
+    if (ret == 0) {
+        ret = blk_co_flush(file);
+    }
+    if (ret == 0) {
+        q->header.incompatible = incompatible;
+    }
+    return ret;
+}
+
+static int co_dirty_begin_locked(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    int ret = !q->tables ? -EROFS : co_write_marks(node, q->header.incompatible | QCOW2_INCOMPAT_DIRTY);
+
+    q->dirty_users += ret == 0;
+    return ret;
+}
+
+static int co_dirty_end_locked(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    g_assert(q->dirty_users > 0);
+    if (--q->dirty_users > 0 || q->header.version < 3) {
+        return 0;
+    }
+    int ret = q->failed ? q->failed : blk_co_flush(node->file->node);
+    return ret < 0 ? ret : co_write_marks(node, q->header.incompatible & ~QCOW2_INCOMPAT_DIRTY);
+}
+
+int qcow2_co_dirty_begin(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    blk_co_mutex_lock(&q->marks_lock);
+    int ret = co_dirty_begin_locked(node);
+    blk_co_mutex_unlock(&q->marks_lock);
+    return ret;
+}
+
+int qcow2_co_dirty_end(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    blk_co_mutex_lock(&q->marks_lock);
+    int ret = co_dirty_end_locked(node);
+    blk_co_mutex_unlock(&q->marks_lock);
+    return ret;
+}
+
+int qcow2_co_lazy_begin(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    int ret = 0;
+
+    blk_co_mutex_lock(&q->marks_lock);
+    if (!q->counts_lag) {
+        ret = co_dirty_begin_locked(node);
+        q->counts_lag = ret == 0;
+    }
+    blk_co_mutex_unlock(&q->marks_lock);
+    return ret;
+}
+
+int qcow2_co_lazy_end(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    int ret = 0;
+
+    blk_co_mutex_lock(&q->marks_lock);
+    if (q->counts_lag) {
+        q->counts_lag = false;
+        ret = co_dirty_end_locked(node);
+    }
+    blk_co_mutex_unlock(&q->marks_lock);
+    return ret;
+}
+
+int qcow2_co_dirty_repair(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    const BlkCheckOptions options = { .fix_leaks = true, .fix_errors = true };
+    BlkCheckResult result = { 0 };
+    int ret;
+
+    if (!(q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+        return 0;
+    }
+    ret = qcow2_co_check(node->file->node, &options, &result, error);
+    if (ret < 0) {
+        g_prefix_error(error, "the image was not closed cleanly, and its reference counts could not be rebuilt: ");
+        return ret;
+    }
+    if (result.corruptions > 0 || result.check_errors > 0) {
+        return blk_error(error, -EIO, "the image was not closed cleanly, and it has %" PRIu64 " errors beside its "
+                         "reference counts; open it read-only or repair it with 'check -r all'",
+                         result.corruptions + result.check_errors);
+    }
+    blk_node_message(node, "the image was not closed cleanly; its reference counts are repaired now: %" PRIu64 " were too low, %"
+                     PRIu64 " clusters were leaked", result.corruptions_fixed, result.leaks_fixed);
+    qcow2_header_clear(&q->header);
+    return qcow2_co_read_header(node->file->node, &q->header, error);
+}
