@@ -231,10 +231,10 @@ static int check_copied_of_table(Qcow2Check *check, const Qcow2CheckTable *table
             return ret;
         }
     }
-    for (uint64_t i = 0; i < check->cluster_size / 8; i++) {
-        entry = qcow2_get64(buf + i * 8);
+    for (uint64_t pos = 0; pos < check->cluster_size; pos += check->l2_entry_bytes) {
+        entry = qcow2_get64(buf + pos);
         if (entry != 0 && !(entry & QCOW2_COMPRESSED) && fix_copied(check, &entry, "data", 0)) {
-            qcow2_put64(buf + i * 8, entry);
+            qcow2_put64(buf + pos, entry);
             dirty = true;
         }
     }
@@ -270,6 +270,8 @@ static int prepare(Qcow2Check *check, GError **error)
         blk_info_clear(&info);
     }
     check->cluster_size = qcow2_cluster_size(&check->header);
+    check->l2_bits = qcow2_l2_bits(&check->header);
+    check->l2_entry_bytes = qcow2_l2_entry_bytes(&check->header);
     check->clusters = check->file_bytes / check->cluster_size + (check->file_bytes % check->cluster_size != 0);
     check->per_block = check->cluster_size * 8 >> check->header.refcount_order;
     check->chunk_count = check->clusters / QCOW2_REFS_CHUNK + 1;

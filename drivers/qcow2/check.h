@@ -40,6 +40,7 @@ typedef struct Qcow2Check {
     BlkCheckResult *result;
     Qcow2Header header;
     uint64_t cluster_size, file_bytes;
+    unsigned l2_bits, l2_entry_bytes;   /* an L2 table has 1 << l2_bits entries */
     uint64_t clusters;                  /* of the file; the last one may be cut off */
     uint64_t per_block;                 /* refcounts in a block */
     uint32_t **chunks;                  /* counters: see QCOW2_REFS_CHUNK */

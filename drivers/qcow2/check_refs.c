@@ -121,11 +121,11 @@ static int count_l2(Qcow2Check *check, const Qcow2CheckTable *table, uint8_t *bu
     uint64_t next = 0;
     int ret = qcow2_check_co_read(check, table->offset, check->cluster_size, buf);
 
-    for (uint64_t i = 0; ret == 0 && i < check->cluster_size / 8 && !check->over_budget; i++) {
-        const uint64_t entry = qcow2_get64(buf + i * 8);
+    for (uint64_t i = 0; ret == 0 && i < UINT64_C(1) << check->l2_bits && !check->over_budget; i++) {
+        const uint64_t entry = qcow2_get64(buf + i * check->l2_entry_bytes);
 
         if (entry & QCOW2_COMPRESSED) {
-            ret = count_compressed(check, table, entry, (table->l1_index << (2 * bits - 3)) + (i << bits));
+            ret = count_compressed(check, table, entry, ((table->l1_index << check->l2_bits) + i) << bits);
         } else if (entry != 0) {
             count_plain(check, table, entry, &next);
         }

@@ -140,7 +140,7 @@ static int parse_sizes(const BlkOptions *options, Qcow2Header *h, GError **error
     if (!blk_options_has(options, "size")) {
         return blk_error(error, -EINVAL, "Image creation needs a size parameter");
     }
-    l1_size = size > BLK_MAX_LENGTH ? UINT64_MAX : qcow2_l1_entries_for(h->cluster_bits, size);
+    l1_size = size > BLK_MAX_LENGTH ? UINT64_MAX : qcow2_l1_entries_for(h, size);
     if (l1_size > QCOW2_MAX_L1_BYTES / 8) {
         return blk_error(error, -EFBIG, "The image size is too large for file format 'qcow2'%s",
                          cluster_size < (1u << QCOW2_MAX_CLUSTER_BITS) ? " (try using a larger cluster size)" : "");

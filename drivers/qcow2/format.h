@@ -235,10 +235,22 @@ static inline uint64_t qcow2_cluster_size(const Qcow2Header *header)
     return UINT64_C(1) << header->cluster_bits;
 }
 
-/* L1 entries that a disk of @size bytes needs. */
-static inline uint64_t qcow2_l1_entries_for(unsigned cluster_bits, uint64_t size)
+/* Bytes of an L2 entry: 8, or 16 where a bitmap of subclusters follows the word that says where the cluster lies. */
+static inline unsigned qcow2_l2_entry_bytes(const Qcow2Header *header)
 {
-    unsigned shift = cluster_bits + cluster_bits - 3;
+    return header->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
+}
+
+/* An L2 table, which is one cluster, has 1 << this many entries. */
+static inline unsigned qcow2_l2_bits(const Qcow2Header *header)
+{
+    return header->cluster_bits - (header->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 4 : 3);
+}
+
+/* L1 entries that a disk of @size bytes needs: of @header only the geometry is used. */
+static inline uint64_t qcow2_l1_entries_for(const Qcow2Header *header, uint64_t size)
+{
+    unsigned shift = header->cluster_bits + qcow2_l2_bits(header);
 
     return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
 }

@@ -137,9 +137,9 @@ static int check_tables(const Qcow2Header *h, GError **error)
             return ret;
         }
     }
-    if (h->l1_size < qcow2_l1_entries_for(h->cluster_bits, h->size)) {
+    if (h->l1_size < qcow2_l1_entries_for(h, h->size)) {
         return blk_error(error, -EINVAL, "L1 table is too small: it has %" PRIu32 " entries, a disk of %" PRIu64
-                         " bytes needs %" PRIu64, h->l1_size, h->size, qcow2_l1_entries_for(h->cluster_bits, h->size));
+                         " bytes needs %" PRIu64, h->l1_size, h->size, qcow2_l1_entries_for(h, h->size));
     }
     if (h->nb_snapshots > 0) {
         if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {

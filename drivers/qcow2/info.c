@@ -61,7 +61,8 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
     }
     if (ret == 0) {
         info->cluster_size = (uint32_t)qcow2_cluster_size(&header);
-        info->vm_state_offset = qcow2_l1_entries_for(header.cluster_bits, header.size) << (2 * header.cluster_bits - 3);
+        info->vm_state_offset = qcow2_l1_entries_for(&header, header.size)
+                                << (header.cluster_bits + qcow2_l2_bits(&header));
         info->corrupt = header.incompatible & QCOW2_INCOMPAT_CORRUPT;
         info->dirty = header.incompatible & QCOW2_INCOMPAT_DIRTY;
         info->backing_filename = g_strdup(header.backing_file);

@@ -114,12 +114,12 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
         return ret;
     }
     const uint8_t *entry = block->data + (place - block->offset);
-    uint64_t left = (block->offset + MIN(q->cluster_size, 4096) - place) / 8;
+    uint64_t left = (block->offset + MIN(q->cluster_size, 4096) - place) / q->l2_entry_bytes;
     uint64_t wanted = (in_cluster + bytes + q->cluster_size - 1) >> q->cluster_bits, count = 1;
     ret = map_entry(q, qcow2_get64(entry), map);
     while (ret == 0 && count < MIN(left, wanted)) {
         BlkMapping next = { 0 };
-        if (map_entry(q, qcow2_get64(entry + count * 8), &next) < 0 || !map_continues(q, map, &next, count)) {
+        if (map_entry(q, qcow2_get64(entry + count * q->l2_entry_bytes), &next) < 0 || !map_continues(q, map, &next, count)) {
             break;
         }
         count++;

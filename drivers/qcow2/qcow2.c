@@ -29,8 +29,8 @@ static const BlkOption qcow2_options[] = {
 
 static uint64_t default_cache_bytes(const Qcow2 *q)
 {
-    /* 8 bytes of L2 and as many for counts, for each cluster. */
-    uint64_t tables = (q->header.size >> q->cluster_bits) * 16;
+    /* An L2 entry, and 8 bytes for counts, for each cluster. */
+    uint64_t tables = (q->header.size >> q->cluster_bits) * (q->l2_entry_bytes + 8);
 
     return CLAMP(tables, CACHE_MIN, CACHE_MAX);
 }
@@ -71,7 +71,8 @@ static void qcow2_set_geometry(Qcow2 *q)
 {
     q->cluster_bits = q->header.cluster_bits;
     q->cluster_size = qcow2_cluster_size(&q->header);
-    q->l2_bits = q->cluster_bits - 3;
+    q->l2_bits = qcow2_l2_bits(&q->header);
+    q->l2_entry_bytes = qcow2_l2_entry_bytes(&q->header);
     q->refblock_bits = q->cluster_bits + 3 - q->header.refcount_order;
     q->refcount_max = qcow2_refcount_max(q->header.refcount_order);
     q->host_limit = MIN(QCOW2_MAX_HOST_OFFSET, UINT64_C(1) << qcow2_compressed_offset_bits(q->cluster_bits));

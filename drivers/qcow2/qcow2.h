@@ -41,6 +41,7 @@ typedef struct Qcow2 {
     uint64_t cluster_size;
     unsigned cluster_bits;
     unsigned l2_bits;               /* entries of an L2 table: 1 << l2_bits */
+    unsigned l2_entry_bytes;        /* 8 or 16 */
     unsigned refblock_bits;         /* counters of a refcount block: 1 << refblock_bits */
     uint64_t refcount_max;
     uint64_t host_limit;            /* host offsets must be below: bytes */
@@ -98,7 +99,7 @@ static inline uint64_t qcow2_l2_entry_offset(const Qcow2 *q, uint64_t l1_entry, 
 {
     uint64_t index = (offset >> q->cluster_bits) & ((UINT64_C(1) << q->l2_bits) - 1);
 
-    return (l1_entry & QCOW2_OFFSET_MASK) + index * 8;
+    return (l1_entry & QCOW2_OFFSET_MASK) + index * q->l2_entry_bytes;
 }
 
 /* ---- write.c ---- */

@@ -108,7 +108,7 @@ static int co_grow_l1_locked(BlkNode *node, uint64_t entries)
 static int co_grow_l1(BlkNode *node, uint64_t length)
 {
     Qcow2 *q = node->opaque;
-    uint64_t entries = qcow2_l1_entries_for(q->cluster_bits, length);
+    uint64_t entries = qcow2_l1_entries_for(&q->header, length);
 
     if (entries <= q->header.l1_size) {
         return 0;

@@ -40,7 +40,7 @@ static int check_snapshot(const Qcow2Header *header, uint32_t index, const Qcow2
                          snapshot->l1_table_offset);
     }
     if (snapshot->disk_size > BLK_MAX_LENGTH ||
-        qcow2_l1_entries_for(header->cluster_bits, snapshot->disk_size) > snapshot->l1_size) {
+        qcow2_l1_entries_for(header, snapshot->disk_size) > snapshot->l1_size) {
         return blk_error(error, -EINVAL, "L1 table of snapshot %" PRIu32 " is too small for its disk of %" PRIu64
                          " bytes", index, snapshot->disk_size);
     }

@@ -124,21 +124,27 @@ static bool entry_is_preallocated(const Qcow2 *q, uint64_t entry)
     return qcow2_entry_kind(q, entry) == BLK_MAP_ZERO && (entry & QCOW2_COPIED) && (entry & QCOW2_OFFSET_MASK);
 }
 
-static uint64_t reservation_entry(const BlkReservation *res, uint64_t i)
+/* Where entry @i of the reservation lies in memory. */
+static uint8_t *reservation_place(const Qcow2 *q, const BlkReservation *res, uint64_t i)
 {
     const BlkMetaBlock *block = res->slice;
 
-    return qcow2_get64(block->data + res->priv[0] + i * 8);
+    return block->data + res->priv[0] + i * q->l2_entry_bytes;
+}
+
+static uint64_t reservation_entry(const Qcow2 *q, const BlkReservation *res, uint64_t i)
+{
+    return qcow2_get64(reservation_place(q, res, i));
 }
 
 /* Finds host space for plain clusters: what the entries have already, or new. Sets res->bytes to what it is for. */
 static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
-    uint64_t count = res->bytes >> q->cluster_bits, n = 0, first = reservation_entry(res, 0), cluster;
+    uint64_t count = res->bytes >> q->cluster_bits, n = 0, first = reservation_entry(q, res, 0), cluster;
 
-    while (n < count && entry_is_preallocated(q, reservation_entry(res, n)) &&
-           (reservation_entry(res, n) & QCOW2_OFFSET_MASK) ==
+    while (n < count && entry_is_preallocated(q, reservation_entry(q, res, n)) &&
+           (reservation_entry(q, res, n) & QCOW2_OFFSET_MASK) ==
            (first & QCOW2_OFFSET_MASK) + (n << q->cluster_bits)) {
         n++;
     }
@@ -146,7 +152,7 @@ static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
         res->host_offset = first & QCOW2_OFFSET_MASK;
         res->priv[1] = true;            /* reuse */
     } else {
-        while (n < count && !entry_is_preallocated(q, reservation_entry(res, n))) {
+        while (n < count && !entry_is_preallocated(q, reservation_entry(q, res, n))) {
             n++;
         }
         blk_co_event(node->file->node, BLK_EVENT_cluster_alloc);
@@ -179,7 +185,7 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
     int ret = 0;
 
     for (uint64_t i = 0; ret == 0 && i < res->bytes >> q->cluster_bits; i++) {
-        ret = co_check_droppable(node, reservation_entry(res, i));
+        ret = co_check_droppable(node, reservation_entry(q, res, i));
     }
     if (ret < 0) {
         return ret;
@@ -235,7 +241,7 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
         return ret;
     }
     res->bytes = MIN((res->bytes + q->cluster_size - 1) & ~(q->cluster_size - 1),
-                     (block->offset + slice - place) / 8 << q->cluster_bits);
+                     (block->offset + slice - place) / q->l2_entry_bytes << q->cluster_bits);
     res->child = node->file;
     res->slice = block;
     res->priv[0] = place - block->offset;
@@ -275,8 +281,8 @@ void qcow2_publish(BlkNode *node, BlkReservation *res)
     BlkMetaBlock *block = res->slice;
 
     for (uint64_t i = 0; i < res->bytes >> q->cluster_bits; i++) {
-        uint64_t old = reservation_entry(res, i), entry = new_entry(q, res, i, old), offset, bytes;
-        qcow2_put64(block->data + res->priv[0] + i * 8, entry);
+        uint64_t old = reservation_entry(q, res, i), entry = new_entry(q, res, i, old), offset, bytes;
+        qcow2_put64(reservation_place(q, res, i), entry);
         qcow2_entry_extent(q, old, &offset, &bytes);
         bool kept = !(old & QCOW2_COMPRESSED) && !(entry & QCOW2_COMPRESSED) &&
                     (entry & QCOW2_OFFSET_MASK) == (old & QCOW2_OFFSET_MASK);
