@@ -87,6 +87,19 @@ converted all.model -O qcow2 base.qcow2 odd.raw r.raw a.qcow2
 converted all.model -c -O qcow2 base.qcow2 odd.raw r.raw a.qcow2
 converted all.model -O raw base.qcow2 odd.raw r.raw a.raw
 
+label="sectors that cannot be read"
+bad="json:{'driver':'raw','file':{'driver':'blkdebug','image':{'driver':'file','filename':'t.raw'},"
+bad+="'inject-error':[{'event':'none','iotype':'read','sector':9,'errno':5}]}}"
+cp t.raw ours/salvaged.model
+dd if=/dev/zero of=ours/salvaged.model bs=512 seek=9 count=1 conv=notrunc status=none
+for target in a.raw a.qcow2; do
+    twin convert --salvage -O "$(format_of $target)" "$bad" $target
+    like "$twin_errors" "^blkstack-img: warning: error while reading offset 4608: Input/output error\$" "$target: which one"
+    same raw:ours/salvaged.model "$(format_of $target):ours/$target" "$target: all others are copied"
+    twin_fails "byte 0: Input/output error" convert -O "$(format_of $target)" "$bad" $target
+done
+twin_fails "salvag" convert -C --salvage t.raw a.raw
+
 label=refused
 sha256sum ours/over.qcow2 ours/r.raw ours/odd.raw >before.sums
 twin_fails "smaller" convert -n -O raw $over odd.raw

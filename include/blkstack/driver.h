@@ -151,6 +151,26 @@ void blk_node_message(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3
 int blk_co_pass_through_read(BlkNode *node, BlkRequest *req);
 int blk_co_pass_through_write(BlkNode *node, BlkRequest *req);
 
+/* ---- what is read like a disk ---- */
+
+typedef enum BlkExtentKind {
+    BLK_EXTENT_DATA,        /* must be read to be known */
+    BLK_EXTENT_ZERO,        /* reads as zeroes */
+    BLK_EXTENT_BACKING,     /* no part of the source: left to the target's backing */
+} BlkExtentKind;
+
+typedef struct BlkExtent {
+    BlkExtentKind kind;
+    uint64_t bytes;         /* how far the answer holds, from the offset asked: at least 1 */
+} BlkExtent;
+
+/* A source of images: one node, several behind each other, or parts of one. Ranges lie within it; errors say where. */
+typedef struct BlkSource {
+    uint64_t length;        /* bytes */
+    int (*co_extent)(struct BlkSource *source, uint64_t offset, uint64_t bytes, BlkExtent *extent, GError **error);
+    int (*co_read)(struct BlkSource *source, uint64_t offset, uint64_t bytes, void *buf, GError **error);
+} BlkSource;
+
 /* ---- formats: where things lie ---- */
 
 typedef struct BlkCodec BlkCodec;     /* see core/codec.h */

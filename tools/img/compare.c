@@ -151,7 +151,7 @@ static int compare_range(Comparison *c, const bool read[2], uint64_t offset, uin
         }
         offset += now;
         bytes -= now;
-        img_progress_update(&c->progress, (double)offset / c->total);
+        img_progress_report((double)offset / c->total, &c->progress);
     }
     return 0;
 }
@@ -190,7 +190,7 @@ static int compare_extent(Comparison *c, uint64_t offset, uint64_t *bytes)
         return STATUS_DIFFERENT;
     }
     if (!must_read(a) && !must_read(b)) {
-        img_progress_update(&c->progress, (double)(offset + *bytes) / c->total);
+        img_progress_report((double)(offset + *bytes) / c->total, &c->progress);
         return 0;
     }
     return compare_range(c, (const bool[2]) { must_read(a), must_read(b) }, offset, *bytes);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * convert.c - blkstack-img convert: arguments, opening the sources and making the target.
+ * convert.c - blkstack-img convert: arguments, opening the sources and making the target. The copying is jobs/copy.c.
  */
-#include "img/convert.h"
+#include "img/img.h"
+
+#include "jobs/copy.h"
+#include "jobs/source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,7 +19,7 @@ typedef struct ConvertArgs {
     const char *format;                 /* -O */
     const char *target_cache;           /* -t */
     const char *backing, *backing_format;
-    bool compressed, skip_create, target_is_zero, out_of_order, offload, has_sparse, help;
+    bool compressed, skip_create, target_is_zero, out_of_order, offload, has_sparse, help, salvage;
     uint64_t sparse, rate, workers;
     JsonObject *options;                /* -o */
     bool has_options;
@@ -109,7 +112,7 @@ static void set_flag(ConvertArgs *args, int c)
 
 static bool take_option(ConvertArgs *args, int c)
 {
-    enum { OPTION_TARGET_IMAGE_OPTS = IMG_OPTION_OWN, OPTION_TARGET_IS_ZERO };
+    enum { OPTION_TARGET_IMAGE_OPTS = IMG_OPTION_OWN, OPTION_TARGET_IS_ZERO, OPTION_SALVAGE };
 
     switch (c) {
     case OPTION_TARGET_IMAGE_OPTS:
@@ -117,6 +120,9 @@ static bool take_option(ConvertArgs *args, int c)
         return true;
     case OPTION_TARGET_IS_ZERO:
         args->target_is_zero = true;
+        return true;
+    case OPTION_SALVAGE:
+        args->salvage = true;
         return true;
     case 'o':
         return add_options(args, optarg);
@@ -139,6 +145,9 @@ static bool combination_valid(ConvertArgs *args)
 {
     if (args->offload && args->has_sparse) {
         return fail(args, "Cannot enable copy offloading when -S is used");
+    }
+    if (args->offload && args->salvage) {
+        return fail(args, "Cannot use copy offloading in salvaging mode");
     }
     if (args->target.image_opts && !args->skip_create) {
         return fail(args, "--target-image-opts requires use of -n flag");
@@ -167,6 +176,7 @@ static bool parse_args(ConvertArgs *args, int argc, char **argv)
         IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "target-image-opts", no_argument, NULL, IMG_OPTION_OWN },
         { "target-is-zero", no_argument, NULL, IMG_OPTION_OWN + 1 },
+        { "salvage", no_argument, NULL, IMG_OPTION_OWN + 2 },
         IMG_LONG_END,
     };
     int c;
@@ -195,22 +205,47 @@ static bool parse_args(ConvertArgs *args, int argc, char **argv)
 
 /* ---- sources and target ---- */
 
-static int open_sources(BlkContext *ctx, ConvertArgs *args, ConvertJob *job, GError **error)
+typedef struct Convert {
+    BlkContext *ctx;
+    ConvertArgs *args;
+    GPtrArray *users;           /* BlkChild: the sources */
+    GPtrArray *nodes;           /* BlkNode: the same */
+    BlkNodesSource source;
+    BlkChild *target;
+    BlkCopy copy;
+    ImgProgress progress;
+} Convert;
+
+static void report_unreadable(uint64_t offset, int ret, void *opaque)
 {
+    Convert *convert = opaque;
+
+    if (!convert->args->common.quiet) {
+        tool_warning("error while reading offset %" PRIu64 ": %s", offset, g_strerror(-ret));
+    }
+}
+
+static int open_sources(Convert *convert, GError **error)
+{
+    ConvertArgs *args = convert->args;
+
     for (int i = 0; i < args->source_count; i++) {
         BlkChild *user;
 
         args->common.open.name = args->sources[i];
-        user = tool_co_open(ctx, &args->common.open, error);
+        user = tool_co_open(convert->ctx, &args->common.open, error);
         if (!user) {
             return -EINVAL;
         }
-        g_ptr_array_add(job->sources, user);
-        if (!g_uint64_checked_add(&job->length, job->length, blk_node_length(blk_child_node(user)))
-            || job->length > BLK_MAX_LENGTH) {
-            return blk_error(error, -EFBIG, "The input images are too large together");
-        }
+        g_ptr_array_add(convert->users, user);
+        g_ptr_array_add(convert->nodes, blk_child_node(user));
     }
+    if (blk_nodes_source_init(&convert->source, convert->nodes, error) < 0) {
+        return -EFBIG;
+    }
+    convert->source.ignore_zeroes = args->sparse == 0;
+    convert->source.unreadable = args->salvage ? report_unreadable : NULL;
+    convert->source.opaque = convert;
     return 0;
 }
 
@@ -247,12 +282,13 @@ static int check_compression(const BlkDriver *driver, const BlkOptions *options,
     return 0;
 }
 
-static int create_target(BlkContext *ctx, ConvertArgs *args, uint64_t length, GError **error)
+static int create_target(Convert *convert, GError **error)
 {
-    const BlkDriver *driver = img_find_create_driver(ctx, args->format, error);
+    ConvertArgs *args = convert->args;
+    const BlkDriver *driver = img_find_create_driver(convert->ctx, args->format, error);
     g_autoptr(BlkOptions) parsed = NULL;
 
-    if (!driver || merge_options(args, driver, length, error) < 0) {
+    if (!driver || merge_options(args, driver, convert->source.source.length, error) < 0) {
         return -EINVAL;
     }
     parsed = img_parse_create_options(driver, args->options, error);
@@ -269,74 +305,88 @@ static int create_target(BlkContext *ctx, ConvertArgs *args, uint64_t length, GE
         return blk_error(error, -EINVAL, "Having a backing file for the target makes no sense when concatenating "
                          "multiple input images");
     }
-    if (blk_co_create(ctx, args->target.name, args->format, args->options, error) < 0) {
+    if (blk_co_create(convert->ctx, args->target.name, args->format, args->options, error) < 0) {
         g_prefix_error(error, "%s: error while converting %s: ", args->target.name, args->format);
         return -EINVAL;
     }
     return 0;
 }
 
-static int open_target(BlkContext *ctx, ConvertArgs *args, ConvertJob *job, GError **error)
+static int open_target(Convert *convert, GError **error)
 {
+    ConvertArgs *args = convert->args;
     BlkNode *node, *backing;
 
     args->target.format = args->target.image_opts ? NULL : args->format;
     args->target.writable = true;
     args->target.unmap = true;
-    job->target = tool_co_open(ctx, &args->target, error);
-    if (!job->target) {
+    convert->target = tool_co_open(convert->ctx, &args->target, error);
+    if (!convert->target) {
         return -EINVAL;
     }
-    node = blk_child_node(job->target);
+    node = blk_child_node(convert->target);
     backing = blk_node_backing(node);
-    job->backing_length = backing ? blk_node_length(backing) : 0;
+    if (args->backing && backing) {     /* it has what the source's top image does not, as far as it reaches */
+        convert->source.base = blk_node_backing(g_ptr_array_index(convert->nodes, 0));
+        convert->source.base_end = blk_node_length(backing);
+    }
     if (args->compressed && !(node->caps & BLK_CAP_COMPRESSED_WRITE)) {
         return blk_error(error, -ENOTSUP, "Compression not supported for this file format");
     }
-    if (blk_node_length(node) < job->length) {
+    if (blk_node_length(node) < convert->source.source.length) {
         return blk_error(error, -EFBIG, "output file is smaller than input file");
     }
-    job->target_is_zero = args->target_is_zero
-                          || (!args->skip_create && !backing && (node->caps & BLK_CAP_ZERO_INIT));
+    convert->copy.target = node;
+    convert->copy.target_is_zero = args->target_is_zero
+                                   || (!args->skip_create && !backing && (node->caps & BLK_CAP_ZERO_INIT));
     return 0;
 }
 
-static int prepare(BlkContext *ctx, ConvertArgs *args, ConvertJob *job, GError **error)
+static int run(Convert *convert, GError **error)
 {
-    if (open_sources(ctx, args, job, error) < 0) {
-        return -EINVAL;
+    int ret = open_sources(convert, error);
+
+    if (ret == 0 && !convert->args->skip_create) {
+        ret = create_target(convert, error);
     }
-    if (!args->skip_create && create_target(ctx, args, job->length, error) < 0) {
-        return -EINVAL;
+    if (ret == 0) {
+        ret = open_target(convert, error);
     }
-    job->keep_backing = args->backing != NULL;
-    return open_target(ctx, args, job, error);
+    return ret == 0 ? blk_co_copy(&convert->copy, error) : ret;
 }
 
 static int convert(BlkContext *ctx, ConvertArgs *args)
 {
-    g_autoptr(GPtrArray) sources = g_ptr_array_new_with_free_func((GDestroyNotify)blk_co_detach);
-    ConvertJob job = {
-        .sources = sources,
-        .compressed = args->compressed,
-        .in_order = !args->out_of_order,
-        .fua = args->target.cache.writethrough,
-        .sparse = args->sparse,
-        .workers = args->workers,
-        .rate = args->rate,
+    g_autoptr(GPtrArray) users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_co_detach);
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    Convert convert = {
+        .ctx = ctx,
+        .args = args,
+        .users = users,
+        .nodes = nodes,
+        .copy = {
+            .source = &convert.source.source,
+            .compressed = args->compressed,
+            .in_order = !args->out_of_order,
+            .fua = args->target.cache.writethrough,
+            .sparse = args->sparse,
+            .workers = args->workers,
+            .rate = args->rate,
+            .progress = img_progress_report,
+            .opaque = &convert.progress,
+        },
     };
     GError *error = NULL;
-    int status = 1;
+    int ret;
 
-    img_progress_begin(&job.progress, args->common.progress && !args->common.quiet);
-    if (prepare(ctx, args, &job, &error) < 0) {
+    img_progress_begin(&convert.progress, args->common.progress && !args->common.quiet);
+    ret = run(&convert, &error);
+    if (ret < 0) {
         tool_report(error);
-    } else {
-        status = convert_co_copy(&job);
     }
-    img_progress_end(&job.progress);
-    blk_co_detach(job.target);
-    return status;
+    img_progress_end(&convert.progress);
+    blk_co_detach(convert.target);
+    return ret < 0 ? 1 : 0;
 }
 
 int img_convert(BlkContext *ctx, int argc, char **argv)

@@ -96,7 +96,7 @@ typedef struct ImgProgress {
     double shown;               /* percent; -1: nothing yet */
 } ImgProgress;
 void img_progress_begin(ImgProgress *progress, bool enabled);
-void img_progress_update(ImgProgress *progress, double fraction);
+void img_progress_report(double fraction, void *progress);
 void img_progress_end(ImgProgress *progress);      /* as far as it got */
 
 #endif

@@ -14,7 +14,7 @@ const ImgCommand img_commands[] = {
       "tells whether two images have the same content", img_compare },
     { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] "
       "[-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] "
-      "[-r rate_limit] [-m num_coroutines] [-W] filename [filename2 [...]] output_filename",
+      "[-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename",
       "copies one or several images into another one", img_convert },
     { "create", "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
       "makes a new image", img_create },

@@ -130,8 +130,9 @@ void img_progress_begin(ImgProgress *progress, bool enabled)
     show(progress, 0);
 }
 
-void img_progress_update(ImgProgress *progress, double fraction)
+void img_progress_report(double fraction, void *opaque)
 {
+    ImgProgress *progress = opaque;
     double percent = CLAMP(fraction, 0, 1) * 100;
 
     if (percent >= progress->shown + 1 || (percent >= 100 && progress->shown < 100)) {
