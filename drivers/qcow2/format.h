@@ -278,7 +278,9 @@ int qcow2_header_check_writable(const Qcow2Header *header, GError **error);
 /**
  * qcow2_co_update_header:
  *
- * Writes @header with its extensions, the table of feature names and the backing file name, in ONE write, and no flush.
+ * Writes @header with its extensions, the table of feature names and the backing file name over the header that is there, so
+ * that a crash leaves the old one or the new one (see header.c for what is excepted). All else in the file must be as both
+ * headers say. The new one is stable after the next flush of the file.
  * Returns: 0; -ENOSPC if it does not fit in a cluster; others from below.
  */
 int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error);

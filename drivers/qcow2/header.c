@@ -10,6 +10,12 @@
  *        backing file name, not terminated
  *
  * Everything must lie in the first cluster. Nothing from the file is used before it was checked.
+ *
+ * A header that is changed is the old one or the new one after a crash: the first sector is written last, and where others
+ * change too it stands alone for a while, without the names of the features.
+ *
+ * Limitation: where the first sector cannot stand alone (unknown extensions of some hundred bytes; a backing file name of
+ * hundreds of bytes in clusters of 1 or 2 KiB), the header is written at once, and a crash may tear it.
  */
 #include "drivers/qcow2/format.h"
 
@@ -26,6 +32,7 @@ static const Qcow2Feature known_features[] = {
 };
 
 enum {
+    SECTOR_BYTES = 512,                 /* what a crash leaves old or new, and never torn */
     FEATURE_ENTRY_BYTES = 2 + QCOW2_FEATURE_NAME_BYTES,
     FEATURE_TABLE_MIN_CLUSTER = 8192,   /* in smaller clusters the space is kept for the backing file name */
 };
@@ -492,7 +499,8 @@ static void put_feature_names(Writer *w, const Qcow2Header *h)
     put_extension(w, QCOW2_EXT_FEATURE_NAMES, table->data, table->len);
 }
 
-static void put_header(Writer *w, const Qcow2Header *h, bool feature_names)
+/* The name is put at @name_at, which must lie behind all else; 0: directly behind it. */
+static void put_header(Writer *w, const Qcow2Header *h, bool feature_names, uint64_t name_at)
 {
     memset(w->buf, 0, w->size);
     put_fixed_fields(w, h);
@@ -502,48 +510,144 @@ static void put_header(Writer *w, const Qcow2Header *h, bool feature_names)
     if (h->data_file != NULL) {
         put_extension(w, QCOW2_EXT_DATA_FILE, h->data_file, strlen(h->data_file));
     }
-    if (feature_names) {
-        put_feature_names(w, h);
-    }
     for (guint i = 0; h->extensions != NULL && i < h->extensions->len; i++) {
         const Qcow2Extension *extension = &g_array_index(h->extensions, Qcow2Extension, i);
 
         put_extension(w, extension->type, extension->data, extension->bytes);
     }
+    if (feature_names) {
+        put_feature_names(w, h);
+    }
     put_extension(w, QCOW2_EXT_END, NULL, 0);
     if (h->backing_file != NULL) {
+        w->pos = MAX(w->pos, name_at);
         qcow2_put64(w->buf + 8, w->pos);
         qcow2_put32(w->buf + 16, strlen(h->backing_file));
         put_bytes(w, h->backing_file, strlen(h->backing_file));
     }
 }
 
-int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error)
+static uint64_t sectors_up(uint64_t bytes)
 {
-    uint64_t size = qcow2_cluster_size(header);
+    return (bytes + SECTOR_BYTES - 1) & ~(uint64_t)(SECTOR_BYTES - 1);
+}
+
+/* Where what is not zero ends: whole sectors. */
+static uint64_t used_bytes(const uint8_t *buf, uint64_t bytes)
+{
+    while (bytes > 0 && blk_buffer_is_zero(buf + bytes - SECTOR_BYTES, SECTOR_BYTES)) {
+        bytes -= SECTOR_BYTES;
+    }
+    return bytes;
+}
+
+static int co_write_stable(BlkNode *file, uint64_t offset, uint64_t bytes, const uint8_t *buf)
+{
+    int ret = blk_co_pwrite(file, offset, bytes, buf, 0);
+
+    return ret < 0 ? ret : blk_co_flush(file);
+}
+
+/*
+ * Lets the first sector stand alone, so that the others may change: all that says something is in it, the names of
+ * features, which are only a help, are left out; a backing file name that has no room there is first written to sectors that
+ * neither the old header nor the new one uses. Writes nothing if that cannot be. *name_at: where the name is, or 0.
+ */
+static int co_write_interim(BlkNode *file, const Qcow2Header *h, const uint8_t *old, uint64_t new_bytes, uint64_t size,
+                            uint64_t *name_at)
+{
     g_autofree uint8_t *buf = g_try_malloc(size);
     Writer w = { .buf = buf, .size = size };
-    bool feature_names = header->version >= 3 && size >= FEATURE_TABLE_MIN_CLUSTER;
-    int ret;
+    uint64_t name_bytes = h->backing_file != NULL ? strlen(h->backing_file) : 0;
+    int ret = 0;
 
+    *name_at = 0;
     if (buf == NULL) {
-        return blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
+        return -ENOMEM;
     }
-    if (header->backing_file != NULL && strlen(header->backing_file) > QCOW2_MAX_BACKING_NAME) {
+    put_header(&w, h, false, 0);
+    if (w.pos > SECTOR_BYTES && w.pos - name_bytes <= SECTOR_BYTES) {
+        *name_at = MAX(used_bytes(old, size), sectors_up(new_bytes));
+        put_header(&w, h, false, *name_at);
+    }
+    if (w.pos > (*name_at > 0 ? size : SECTOR_BYTES)) {
+        *name_at = 0;
+        return -ENOSPC;
+    }
+    if (*name_at > 0) {
+        ret = co_write_stable(file, *name_at, sectors_up(name_bytes), buf + *name_at);
+    }
+    return ret < 0 ? ret : co_write_stable(file, 0, SECTOR_BYTES, buf);
+}
+
+/* Brings the first cluster from @old to @new, which uses @bytes of it (whole sectors). */
+static int co_replace(BlkNode *file, const Qcow2Header *h, const uint8_t *old, const uint8_t *new, uint64_t bytes,
+                      uint64_t size)
+{
+    g_autofree uint8_t *zeroes = NULL;
+    uint64_t name_at;
+
+    if (memcmp(old + SECTOR_BYTES, new + SECTOR_BYTES, bytes - SECTOR_BYTES) == 0) {
+        return blk_co_pwrite(file, 0, SECTOR_BYTES, new, 0);
+    }
+    int ret = co_write_interim(file, h, old, bytes, size, &name_at);
+    if (ret == -ENOSPC) {
+        return blk_co_pwrite(file, 0, bytes, new, 0);
+    }
+    if (ret == 0 && bytes > SECTOR_BYTES) {
+        ret = co_write_stable(file, SECTOR_BYTES, bytes - SECTOR_BYTES, new + SECTOR_BYTES);
+    }
+    if (ret == 0) {
+        ret = blk_co_pwrite(file, 0, SECTOR_BYTES, new, 0);
+    }
+    if (ret == 0 && name_at > 0) {
+        zeroes = g_malloc0(sectors_up(strlen(h->backing_file)));
+        ret = blk_co_flush(file);
+        ret = ret < 0 ? ret : blk_co_pwrite(file, name_at, sectors_up(strlen(h->backing_file)), zeroes, 0);
+    }
+    return ret;
+}
+
+/* The header as it is to be; *bytes: how much of the cluster it uses, whole sectors. */
+static int build_header(const Qcow2Header *h, uint8_t *buf, uint64_t size, uint64_t *bytes, GError **error)
+{
+    Writer w = { .buf = buf, .size = size };
+    bool feature_names = h->version >= 3 && size >= FEATURE_TABLE_MIN_CLUSTER;
+
+    if (h->backing_file != NULL && strlen(h->backing_file) > QCOW2_MAX_BACKING_NAME) {
         return blk_error(error, -EINVAL, "Backing file name too long: %zu bytes, the limit is %d",
-                         strlen(header->backing_file), QCOW2_MAX_BACKING_NAME);
+                         strlen(h->backing_file), QCOW2_MAX_BACKING_NAME);
     }
-    put_header(&w, header, feature_names);
+    put_header(&w, h, feature_names, 0);
     if (w.pos > size && feature_names) {        /* the names are only a help for messages */
-        put_header(&w, header, false);
+        put_header(&w, h, false, 0);
     }
     if (w.pos > size) {
         return blk_error(error, -ENOSPC, "The header with its extensions and the backing file name needs %" PRIu64
                          " bytes, but a cluster has %" PRIu64, w.pos, size);
     }
-    ret = blk_co_pwrite(file_node, 0, MIN((w.pos + 511) & ~UINT64_C(511), size), buf, 0);
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "Could not write qcow2 header");
-    }
+    *bytes = sectors_up(w.pos);
     return 0;
+}
+
+int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error)
+{
+    uint64_t size = qcow2_cluster_size(header), bytes = 0;
+    g_autofree uint8_t *old = g_try_malloc0(size);
+    g_autofree uint8_t *new = g_try_malloc(size);
+    int ret;
+
+    if (old == NULL || new == NULL) {
+        return blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
+    }
+    ret = build_header(header, new, size, &bytes, error);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = blk_co_pread(file_node, 0, MIN(size, blk_node_length(file_node)), old, 0);
+    if (ret == 0) {
+        ret = qcow2_get32(old) == QCOW2_MAGIC ? co_replace(file_node, header, old, new, bytes, size)
+                                              : blk_co_pwrite(file_node, 0, bytes, new, 0);
+    }
+    return ret < 0 ? blk_error_errno(error, ret, "Could not write qcow2 header") : 0;
 }
