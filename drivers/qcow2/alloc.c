@@ -6,12 +6,7 @@
  *        ^                                                                                               |
  *        +------------- refcount lowered when all readers that may still look at it have ended ----------+
  *
- * Whole clusters come from the refcounts, lowest first. Payloads come from the best hole in a partly used cluster, else
- * from the rest of the cluster that was taken last ("bump"), over its end if the next cluster is free. Payloads begin and
- * end at sectors, so that no write touches a sector of another payload.
- *
- * Limitation: holes are known only in clusters that were taken for payloads since the image was opened: only there
- * nobody else (a snapshot, another program's packing) can refer to bytes that we do not know of.
+ * Whole clusters come from the refcounts, lowest first. Space for payloads: see payload.c.
  */
 #include "drivers/qcow2/qcow2.h"
 
@@ -105,9 +100,9 @@ int qcow2_co_alloc_open(BlkNode *node, GError **error)
     int ret;
 
     q->tables = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
-    q->own = g_hash_table_new(g_direct_hash, g_direct_equal);
     q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
-    q->holes = qcow2_holes_new(2 * q->cluster_size);
+    qcow2_payload_open(q);
+    qcow2_punch_open(q);
     ret = qcow2_tables_add(q, 0, q->cluster_size, "the header", error);
     if (ret == 0) {
         ret = qcow2_tables_add(q, h->l1_table_offset, h->l1_size * UINT64_C(8), "the L1 table", error);
@@ -135,34 +130,12 @@ static void batch_free(void *data)
 void qcow2_alloc_close(Qcow2 *q)
 {
     g_clear_pointer(&q->tables, g_hash_table_unref);
-    g_clear_pointer(&q->own, g_hash_table_unref);
     g_clear_pointer(&q->drops, g_array_unref);
     g_clear_pointer(&q->frozen_drops, g_array_unref);
-    g_clear_pointer(&q->holes, qcow2_holes_free);
     g_queue_clear_full(&q->limbo, batch_free);
-    q->free_hint = q->bump = q->bump_end = q->dropped_bytes = 0;
-}
-
-/* ---- clusters that were taken for payloads since open ---- */
-
-static bool own_get(const Qcow2 *q, uint64_t cluster)
-{
-    gsize word = GPOINTER_TO_SIZE(g_hash_table_lookup(q->own, GSIZE_TO_POINTER(cluster / 64)));
-
-    return word >> (cluster % 64) & 1;
-}
-
-static void own_set(Qcow2 *q, uint64_t cluster, bool own)
-{
-    gsize word = GPOINTER_TO_SIZE(g_hash_table_lookup(q->own, GSIZE_TO_POINTER(cluster / 64)));
-    gsize bit = (gsize)1 << (cluster % 64);
-
-    word = own ? word | bit : word & ~bit;
-    if (word) {
-        g_hash_table_insert(q->own, GSIZE_TO_POINTER(cluster / 64), GSIZE_TO_POINTER(word));
-    } else {
-        g_hash_table_remove(q->own, GSIZE_TO_POINTER(cluster / 64));
-    }
+    qcow2_payload_close(q);
+    qcow2_punch_close(q);
+    q->free_hint = q->dropped_bytes = 0;
 }
 
 /* ---- whole clusters ---- */
@@ -209,8 +182,7 @@ static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
     return (gint64)run;
 }
 
-/* Counts a reference to each cluster of a run. */
-static int co_raise_run(BlkNode *node, uint64_t first, uint64_t count)
+int qcow2_co_raise_run(BlkNode *node, uint64_t first, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
         int ret = qcow2_co_refcount_raise(node, first + i);
@@ -225,8 +197,7 @@ static int co_raise_run(BlkNode *node, uint64_t first, uint64_t count)
     return 0;
 }
 
-/* The lowest run of free clusters. Nothing is counted yet. */
-static gint64 co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
+gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
 {
     Qcow2 *q = node->opaque;
     int ret = qcow2_co_drain_limbo(node);
@@ -241,12 +212,12 @@ static gint64 co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
 gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
 {
     Qcow2 *q = node->opaque;
-    gint64 run = co_find_run(node, max, first);
+    gint64 run = qcow2_co_find_run(node, max, first);
 
     if (run < 0) {
         return run;
     }
-    int ret = co_raise_run(node, *first, (uint64_t)run);
+    int ret = qcow2_co_raise_run(node, *first, (uint64_t)run);
     if (ret < 0) {
         return ret;
     }
@@ -285,97 +256,7 @@ int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
         ret = count < UINT64_C(1) << q->refblock_bits ? co_find_short_run(node, count, first)
                                                      : qcow2_co_refcount_add_span(node, count, first);
     }
-    return ret < 0 ? ret : co_raise_run(node, *first, count);
-}
-
-/* ---- payloads ---- */
-
-/* Counts a reference to each cluster that a payload touches. */
-static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes)
-{
-    Qcow2 *q = node->opaque;
-    uint64_t first = qcow2_cluster_of(q, offset), last = qcow2_cluster_of(q, offset + bytes - 1);
-
-    return co_raise_run(node, first, last - first + 1);
-}
-
-static void bump_retire(Qcow2 *q)
-{
-    uint64_t bump = q->bump, bytes = q->bump_end - q->bump;
-
-    q->bump = q->bump_end = 0;
-    if (bytes > 0) {
-        qcow2_holes_add(q->holes, bump, bytes);
-    }
-}
-
-/* Takes @bytes from the bump area, which has them. */
-static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t *offset)
-{
-    Qcow2 *q = node->opaque;
-    int ret = co_raise_payload(node, q->bump, bytes);
-
-    if (ret == 0) {
-        *offset = q->bump;
-        q->bump += bytes;
-    }
-    return ret;
-}
-
-/* Takes @bytes from a new cluster, beginning in the rest of the last one if that is its neighbour. */
-static int co_bump_next(BlkNode *node, uint64_t bytes, uint64_t *offset)
-{
-    Qcow2 *q = node->opaque;
-    uint64_t cluster;
-    gint64 run = co_find_run(node, 1, &cluster);
-
-    if (run < 0) {
-        return (int)run;
-    }
-    uint64_t start = cluster << q->cluster_bits;
-    if (q->bump_end != start || q->bump == q->bump_end) {
-        bump_retire(q);
-        q->bump = start;
-    }
-    q->bump_end = start + q->cluster_size;
-    int ret = co_bump_take(node, bytes, offset);
-    if (ret == -ERANGE) {       /* the rest of the last cluster cannot be counted once more */
-        q->bump = start;
-        ret = co_bump_take(node, bytes, offset);
-    }
-    if (ret < 0) {
-        q->bump = q->bump_end = 0;
-        return ret;
-    }
-    own_set(q, cluster, true);
-    q->free_hint = cluster + 1;
-    return 0;
-}
-
-int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset)
-{
-    Qcow2 *q = node->opaque;
-    int ret = qcow2_co_drain_limbo(node);
-
-    while (ret == 0 && qcow2_holes_take(q->holes, bytes, offset)) {
-        ret = co_raise_payload(node, *offset, bytes);
-        if (ret != -ERANGE) {
-            if (ret < 0) {
-                qcow2_holes_add(q->holes, *offset, bytes);
-            }
-            return ret;
-        }
-        ret = 0;        /* as many payloads as can be counted: this hole is of no use until the cluster is free */
-    }
-    if (ret == 0 && q->bump_end - q->bump >= bytes) {
-        ret = co_bump_take(node, bytes, offset);
-        if (ret != -ERANGE) {
-            return ret;
-        }
-        q->bump = q->bump_end = 0;
-        ret = 0;
-    }
-    return ret < 0 ? ret : co_bump_next(node, bytes, offset);
+    return ret < 0 ? ret : qcow2_co_raise_run(node, *first, count);
 }
 
 /* ---- dropped space ---- */
@@ -423,13 +304,7 @@ void qcow2_commit_done(bool ok, void *opaque)
 
 static void cluster_is_free(Qcow2 *q, uint64_t cluster)
 {
-    uint64_t offset = cluster << q->cluster_bits;
-
-    qcow2_holes_remove(q->holes, offset, q->cluster_size);
-    if (q->bump_end == offset + q->cluster_size) {
-        q->bump = q->bump_end = 0;      /* the bump area is the rest of one cluster */
-    }
-    own_set(q, cluster, false);
+    qcow2_payload_cluster_freed(q, cluster);
     g_hash_table_remove(q->tables, &cluster);
     q->free_hint = MIN(q->free_hint, cluster);
 }
@@ -449,8 +324,10 @@ static int co_give_back(BlkNode *node, const Qcow2Drop *drop)
         }
         if (value == 0) {
             cluster_is_free(q, cluster);
-        } else if (drop->payload && own_get(q, cluster)) {
-            qcow2_holes_add(q->holes, pos, bytes);
+            qcow2_note_freed(q, cluster << q->cluster_bits, q->cluster_size);
+        } else if (drop->payload && qcow2_payload_is_known(q, cluster)) {
+            qcow2_payload_freed(q, pos, bytes);
+            qcow2_note_freed(q, pos, bytes);
         }
         pos += bytes;
     }

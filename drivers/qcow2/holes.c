@@ -148,6 +148,22 @@ void qcow2_holes_remove(Qcow2Holes *holes, uint64_t offset, uint64_t bytes)
     }
 }
 
+bool qcow2_holes_cover(Qcow2Holes *holes, uint64_t offset, uint64_t bytes)
+{
+    uint64_t pos = offset;
+
+    while (pos < offset + bytes) {
+        GTreeNode *node = g_tree_upper_bound(holes->by_offset, &pos);
+        node = node ? g_tree_node_previous(node) : g_tree_node_last(holes->by_offset);
+        const Hole *hole = node ? g_tree_node_value(node) : NULL;       /* the last one that begins at or before */
+        if (!hole || hole->offset + hole->bytes <= pos) {
+            return false;
+        }
+        pos = hole->offset + hole->bytes;
+    }
+    return true;
+}
+
 bool qcow2_holes_take(Qcow2Holes *holes, uint64_t bytes, uint64_t *offset)
 {
     uint64_t sectors = bytes / 512, word = sectors / 64, words = holes->max_sectors / 64 + 1;

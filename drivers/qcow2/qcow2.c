@@ -169,8 +169,12 @@ static void qcow2_co_close(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
 
+    qcow2_co_survey_stop(node);
     if (q->tables && q->meta) {
-        qcow2_co_settle(node);      /* who wants to know flushes first; a mark that stays is repaired by the next */
+        /* Who wants to know flushes first; a mark that stays is repaired by the next. */
+        if (qcow2_co_settle(node) == 0) {
+            qcow2_co_give_up_free_space(node);
+        }
     }
     qcow2_alloc_close(q);
     g_clear_pointer(&q->meta, blk_meta_free);
@@ -200,6 +204,8 @@ static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, B
 {
     Qcow2 *q = node->opaque;
     bool writable = q->tables != NULL;
+
+    qcow2_co_survey_stop(node);
     int ret = writable ? qcow2_co_settle(node) : 0;
 
     if (ret < 0) {

@@ -5,8 +5,11 @@
  *   qcow2.c     open, close, the driver's table
  *   map.c       where guest data lies: L1, L2
  *   write.c     reserve, publish, cancel: changes of mappings
- *   alloc.c     host space: whole clusters and payloads; what was dropped and when it may be used again
+ *   alloc.c     host space: whole clusters; what was dropped and when it may be used again
+ *   payload.c   host space for compressed payloads, inside clusters
  *   holes.c     free extents inside partly used host clusters
+ *   survey.c    finds the holes that an image had when it was opened
+ *   punch.c     gives free space back to the file system
  *   refcount.c  reference counts, refcount blocks and their table
  *   resize.c    change of length
  *   marks.c     the marks of an image whose counts may be wrong
@@ -22,6 +25,7 @@
 #include "drivers/qcow2/format.h"
 
 typedef struct Qcow2Holes Qcow2Holes;
+typedef struct Qcow2Survey Qcow2Survey;
 
 /* Host space that lost one reference: each cluster that it touches. */
 typedef struct Qcow2Drop {
@@ -52,9 +56,12 @@ typedef struct Qcow2 {
     /* Allocation; only in images that are open for writing. */
     uint64_t free_hint;             /* no host cluster below this index is free */
     uint64_t bump, bump_end;        /* the unused rest of the last cluster that was taken for payloads; bytes */
-    Qcow2Holes *holes;
+    Qcow2Holes *holes;              /* in known clusters */
+    GHashTable *known;              /* bitmap of host clusters all of whose payloads are known: see payload.c */
+    GHashTable *packed;             /* known clusters in which payloads share sectors: index -> uses of each sector */
+    Qcow2Survey *survey;            /* while it runs, else NULL */
+    bool surveyed;                  /* it was begun */
     GHashTable *tables;             /* set of host clusters (index) of header, L1, L2, refcounts, snapshots */
-    GHashTable *own;                /* bitmap of host clusters taken for payloads since open: word index -> 64 bits */
     GArray *drops;                  /* since the last freeze */
     GArray *frozen_drops;           /* of the commit that runs */
     uint64_t frozen_epoch;
@@ -65,6 +72,9 @@ typedef struct Qcow2 {
     bool counts_lag;                /* the image is marked since counts were left out of a commit */
     int failed;                     /* negative errno: the file is in an unknown state, no more changes */
     uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
+    GArray *freed;                  /* extents that were given back since the last punch */
+    uint64_t freed_bytes;           /* in it */
+    bool freed_ever;                /* something was given back since open */
 } Qcow2;
 
 static inline uint64_t qcow2_cluster_of(const Qcow2 *q, uint64_t offset)
@@ -131,9 +141,11 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first);
 /* Takes exactly @count clusters in one run, at most 32 MiB of them. */
 int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first);
 
-/* Takes @bytes (a multiple of 512, less than a cluster) of host space for a payload; counts a reference to each cluster
- * that it touches. */
-int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset);
+/* Counts a reference to each cluster of a run; all or none. -ERANGE: a counter is full. */
+int qcow2_co_raise_run(BlkNode *node, uint64_t first, uint64_t count);
+
+/* The lowest run of at most @max free clusters. Nothing is counted yet. */
+gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first);
 
 /* One reference to the host space is gone in memory. It is given back when no mapping on disk and no reader can refer to
  * it. Does not yield; needs no lock. */
@@ -153,6 +165,60 @@ static inline bool qcow2_is_table(const Qcow2 *q, uint64_t cluster)
 /* -EIO if one is there already (@what in the message). */
 int qcow2_tables_add(Qcow2 *q, uint64_t offset, uint64_t bytes, const char *what, GError **error);
 void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes);
+
+/* ---- payload.c: with alloc_lock held ---- */
+
+void qcow2_payload_open(Qcow2 *q);
+void qcow2_payload_close(Qcow2 *q);
+
+/* Takes @bytes (a multiple of 512, less than a cluster) of host space for a payload; counts a reference to each cluster
+ * that it touches. */
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset);
+
+bool qcow2_payload_is_known(const Qcow2 *q, uint64_t cluster);
+
+/* A payload's part in one known cluster, which others still use, is free again. Without lock; does not yield. */
+void qcow2_payload_freed(Qcow2 *q, uint64_t offset, uint64_t bytes);
+/* The whole cluster is. */
+void qcow2_payload_cluster_freed(Qcow2 *q, uint64_t cluster);
+
+/* Makes known a cluster of which all references are payloads in the active tables. @uses: (transfer full): how many of
+ * them use each sector; those that none uses become holes. */
+void qcow2_payload_learn(Qcow2 *q, uint64_t cluster, uint8_t *uses);
+
+/**
+ * qcow2_payload_forget:
+ *
+ * To be called, with alloc_lock held, BEFORE anything but the active tables may come to refer to payloads that are known
+ * (a snapshot is made): what the active tables drop is no hole then.
+ */
+void qcow2_payload_forget(Qcow2 *q);
+
+/* ---- punch.c ---- */
+
+void qcow2_punch_open(Qcow2 *q);
+void qcow2_punch_close(Qcow2 *q);
+/* Host space was given back. Does not yield. */
+void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes);
+/* Punches free space out of the file, if it has become much. Takes alloc_lock; may yield. */
+void qcow2_co_punch(BlkNode *node);
+/* Punches out all that was freed, and cuts off what is free at the end of the file. For an image whose tables are stable.
+ * Takes alloc_lock; may yield. */
+void qcow2_co_give_up_free_space(BlkNode *node);
+
+/* ---- survey.c ---- */
+
+/* Starts it, if it never was. Does not yield. */
+void qcow2_survey_start(BlkNode *node);
+/* Ends it: to be called, without locks, before anything but reserve and publish changes the active tables or forgets
+ * parts of them, and before anybody else comes to refer to their payloads. May yield. */
+void qcow2_co_survey_stop(BlkNode *node);
+/* A payload is not mapped at @guest_offset any more. Does not yield. */
+void qcow2_survey_dropped(Qcow2 *q, uint64_t guest_offset, uint64_t offset, uint64_t bytes);
+/* What was dropped before was given back. Does not yield. */
+void qcow2_survey_committed(Qcow2 *q);
+/* Does not yield. */
+void qcow2_survey_cluster_freed(Qcow2 *q, uint64_t cluster);
 
 /* ---- refcount.c: with alloc_lock held ---- */
 
@@ -187,6 +253,8 @@ void qcow2_holes_add(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 void qcow2_holes_remove(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 /* Takes @bytes from the start of the smallest hole that has as many. false: there is none. */
 bool qcow2_holes_take(Qcow2Holes *holes, uint64_t bytes, uint64_t *offset);
+/* Is all of the range free? */
+bool qcow2_holes_cover(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 uint64_t qcow2_holes_bytes(const Qcow2Holes *holes);
 
 /* ---- marks.c ---- */

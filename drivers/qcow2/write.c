@@ -11,7 +11,7 @@
 #include "drivers/qcow2/qcow2.h"
 
 /* Of dropped space: what may wait for the next flush before we commit on our own. */
-#define DROPPED_BYTES_MIN (UINT64_C(4) << 20)
+#define DROPPED_BYTES_MIN (UINT64_C(1) << 20)
 
 /* ---- L2 tables ---- */
 
@@ -172,6 +172,7 @@ static int co_reserve_payload(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
 
+    qcow2_survey_start(node);
     blk_co_event(node->file->node, BLK_EVENT_cluster_alloc_bytes);
     res->bytes = q->cluster_size;
     res->host_bytes = (res->payload_bytes + 511) & ~UINT64_C(511);
@@ -289,6 +290,9 @@ void qcow2_publish(BlkNode *node, BlkReservation *res)
         if (bytes > 0 && !kept) {
             qcow2_drop(q, offset, bytes, (old & QCOW2_COMPRESSED) != 0);
         }
+        if (old & QCOW2_COMPRESSED) {
+            qcow2_survey_dropped(q, res->offset + (i << q->cluster_bits), offset, bytes);
+        }
     }
     blk_meta_dirty(q->meta, block, BLK_META_MAP);
     blk_meta_put(q->meta, block);
@@ -319,6 +323,8 @@ static int co_commit_from(BlkNode *node, BlkMetaRank lowest)
         blk_co_mutex_lock(&q->alloc_lock);
         qcow2_co_drain_limbo(node);
         blk_co_mutex_unlock(&q->alloc_lock);
+        qcow2_survey_committed(q);
+        qcow2_co_punch(node);
     }
     return ret;
 }

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * payload.c - host space for compressed payloads, inside host clusters.
+ *
+ *     host cluster   |payload|...hole...|payload|hole|pay      the next one: load|payload|.....bump.....|
+ *
+ * A payload goes into the smallest hole that it fits in, else into the rest of the cluster that was taken last ("bump"),
+ * over its end if the next cluster is free, else into a new cluster. Payloads that we write begin and end at sectors, so
+ * that no write touches a sector of another payload.
+ *
+ * Holes exist only in KNOWN clusters: those all of whose references are payloads that the active L2 tables refer to, and
+ * whose sectors we can tell used from free. A cluster that is taken for payloads is known from then on; others become
+ * known by the survey (survey.c). In any other cluster a snapshot may use bytes that we know nothing of; it can be used
+ * again only when its count is 0.
+ *
+ * In most known clusters a sector belongs to one payload. Other programs pack payloads to the byte, so that neighbours
+ * share a sector: such a cluster is PACKED as well, and the uses of each of its sectors are counted.
+ */
+#include "drivers/qcow2/qcow2.h"
+
+void qcow2_payload_open(Qcow2 *q)
+{
+    q->holes = qcow2_holes_new(2 * q->cluster_size);
+    q->known = g_hash_table_new(g_direct_hash, g_direct_equal);
+    q->packed = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
+}
+
+void qcow2_payload_close(Qcow2 *q)
+{
+    g_clear_pointer(&q->holes, qcow2_holes_free);
+    g_clear_pointer(&q->known, g_hash_table_unref);
+    g_clear_pointer(&q->packed, g_hash_table_unref);
+    q->bump = q->bump_end = 0;
+}
+
+/* ---- known clusters ---- */
+
+bool qcow2_payload_is_known(const Qcow2 *q, uint64_t cluster)
+{
+    gsize word = GPOINTER_TO_SIZE(g_hash_table_lookup(q->known, GSIZE_TO_POINTER(cluster / 64)));
+
+    return word >> (cluster % 64) & 1;
+}
+
+static void known_set(Qcow2 *q, uint64_t cluster, bool known)
+{
+    gsize word = GPOINTER_TO_SIZE(g_hash_table_lookup(q->known, GSIZE_TO_POINTER(cluster / 64)));
+    gsize bit = (gsize)1 << (cluster % 64);
+
+    word = known ? word | bit : word & ~bit;
+    if (word) {
+        g_hash_table_insert(q->known, GSIZE_TO_POINTER(cluster / 64), GSIZE_TO_POINTER(word));
+    } else {
+        g_hash_table_remove(q->known, GSIZE_TO_POINTER(cluster / 64));
+    }
+}
+
+static uint8_t *packed_uses(const Qcow2 *q, uint64_t cluster)
+{
+    return g_hash_table_lookup(q->packed, GSIZE_TO_POINTER(cluster));
+}
+
+/* Makes holes of the sectors first..end - 1 of the cluster that nobody uses. */
+static void add_unused(Qcow2 *q, uint64_t cluster, const uint8_t *uses, uint64_t first, uint64_t end)
+{
+    for (uint64_t from = first, to; from < end; from = to) {
+        for (to = from; to < end && uses[to] == 0; to++) {
+        }
+        qcow2_holes_add(q->holes, (cluster << q->cluster_bits) + from * 512, (to - from) * 512);
+        while (to < end && uses[to] != 0) {
+            to++;
+        }
+    }
+}
+
+void qcow2_payload_learn(Qcow2 *q, uint64_t cluster, uint8_t *uses)
+{
+    uint64_t sectors = q->cluster_size / 512;
+    bool shared = false;
+
+    g_assert(!qcow2_payload_is_known(q, cluster));
+    known_set(q, cluster, true);
+    add_unused(q, cluster, uses, 0, sectors);
+    for (uint64_t i = 0; i < sectors && !shared; i++) {
+        shared = uses[i] > 1;
+    }
+    if (shared) {
+        g_hash_table_insert(q->packed, GSIZE_TO_POINTER(cluster), uses);
+    } else {
+        g_free(uses);
+    }
+}
+
+void qcow2_payload_freed(Qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t cluster = qcow2_cluster_of(q, offset);
+    uint8_t *uses = packed_uses(q, cluster);
+
+    if (!uses) {
+        qcow2_holes_add(q->holes, offset, bytes);
+        return;
+    }
+    uint64_t first = (offset & (q->cluster_size - 1)) / 512;
+    uint64_t end = ((offset & (q->cluster_size - 1)) + bytes + 511) / 512;
+    for (uint64_t i = first; i < end; i++) {
+        g_assert(uses[i] > 0);
+        uses[i]--;
+    }
+    add_unused(q, cluster, uses, first, end);
+}
+
+void qcow2_payload_cluster_freed(Qcow2 *q, uint64_t cluster)
+{
+    uint64_t offset = cluster << q->cluster_bits;
+
+    qcow2_holes_remove(q->holes, offset, q->cluster_size);
+    if (q->bump_end == offset + q->cluster_size) {
+        q->bump = q->bump_end = 0;      /* the bump area is the rest of one cluster */
+    }
+    known_set(q, cluster, false);
+    g_hash_table_remove(q->packed, GSIZE_TO_POINTER(cluster));
+    qcow2_survey_cluster_freed(q, cluster);
+}
+
+void qcow2_payload_forget(Qcow2 *q)
+{
+    qcow2_payload_close(q);
+    qcow2_payload_open(q);
+}
+
+/* ---- taking space ---- */
+
+/* Counts a reference to each cluster that a payload in known clusters touches. */
+static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t first = qcow2_cluster_of(q, offset), last = qcow2_cluster_of(q, offset + bytes - 1);
+    int ret = qcow2_co_raise_run(node, first, last - first + 1);
+
+    for (uint64_t pos = offset; ret == 0 && pos < offset + bytes; pos += 512) {
+        uint8_t *uses = packed_uses(q, qcow2_cluster_of(q, pos));
+        if (uses) {
+            uses[(pos & (q->cluster_size - 1)) / 512] = 1;
+        }
+    }
+    return ret;
+}
+
+static void bump_retire(Qcow2 *q)
+{
+    uint64_t bump = q->bump, bytes = q->bump_end - q->bump;
+
+    q->bump = q->bump_end = 0;
+    if (bytes > 0) {
+        qcow2_holes_add(q->holes, bump, bytes);
+    }
+}
+
+/* Takes @bytes from the bump area, which has them. */
+static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    int ret = co_raise_payload(node, q->bump, bytes);
+
+    if (ret == 0) {
+        *offset = q->bump;
+        q->bump += bytes;
+    }
+    return ret;
+}
+
+/* Takes @bytes from a new cluster, beginning in the rest of the last one if that is its neighbour. */
+static int co_bump_next(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t cluster;
+    gint64 run = qcow2_co_find_run(node, 1, &cluster);
+
+    if (run < 0) {
+        return (int)run;
+    }
+    uint64_t start = cluster << q->cluster_bits;
+    if (q->bump_end != start || q->bump == q->bump_end) {
+        bump_retire(q);
+        q->bump = start;
+    }
+    q->bump_end = start + q->cluster_size;
+    int ret = co_bump_take(node, bytes, offset);
+    if (ret == -ERANGE) {       /* the rest of the last cluster cannot be counted once more */
+        q->bump = start;
+        ret = co_bump_take(node, bytes, offset);
+    }
+    if (ret < 0) {
+        q->bump = q->bump_end = 0;
+        return ret;
+    }
+    known_set(q, cluster, true);
+    q->free_hint = cluster + 1;
+    return 0;
+}
+
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_drain_limbo(node);
+
+    while (ret == 0 && qcow2_holes_take(q->holes, bytes, offset)) {
+        ret = co_raise_payload(node, *offset, bytes);
+        if (ret != -ERANGE) {
+            if (ret < 0) {
+                qcow2_holes_add(q->holes, *offset, bytes);
+            }
+            return ret;
+        }
+        ret = 0;        /* as many payloads as can be counted: this hole is of no use until the cluster is free */
+    }
+    if (ret == 0 && q->bump_end - q->bump >= bytes) {
+        ret = co_bump_take(node, bytes, offset);
+        if (ret != -ERANGE) {
+            return ret;
+        }
+        q->bump = q->bump_end = 0;
+        ret = 0;
+    }
+    return ret < 0 ? ret : co_bump_next(node, bytes, offset);
+}
