@@ -3,6 +3,7 @@
  * image.c - what can be said about an image, and whether it is sound.
  */
 #include "core/node.h"
+#include "core/options.h"
 
 #include <string.h>
 
@@ -71,4 +72,28 @@ int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *
         return blk_co_check(blk_node_filtered(node), options, result, error);
     }
     return blk_error(error, -ENOTSUP, "This image format does not support checks");
+}
+
+int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_options, BlkNode *source, BlkMeasure *measure,
+                   GError **error)
+{
+    const BlkDriver *driver = blk_driver_find(ctx, format);
+    g_autofree char *what = g_strdup_printf("format '%s'", format);
+    g_autoptr(JsonObject) given = NULL;
+    g_autoptr(BlkOptions) options = NULL;
+
+    *measure = (BlkMeasure) { .required = 0 };
+    if (!driver) {
+        return blk_error(error, -EINVAL, "Unknown file format '%s'", format);
+    }
+    if (!driver->co_measure) {
+        return blk_error(error, -ENOTSUP, "Block driver '%s' does not support size measurement", driver->name);
+    }
+    given = blk_options_normalise((const BlkOption *const[]) { driver->create_options, NULL }, format_options, error);
+    if (given && source) {
+        json_object_set_int_member(given, "size", (gint64)source->length);
+    }
+    options = given ? blk_options_parse((const BlkOption *const[]) { driver->create_options, NULL }, given, what, error)
+                    : NULL;
+    return options ? driver->co_measure(options, source, measure, error) : -EINVAL;
 }

@@ -147,6 +147,12 @@ static int raw_co_info(BlkNode *node, BlkInfo *info, GError **error)
     return blk_co_info(node->file->node, info, error);
 }
 
+static int raw_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error)
+{
+    measure->required = measure->fully_allocated = (blk_options_uint(options, "size") + SECTOR - 1) & ~(uint64_t)(SECTOR - 1);
+    return 0;
+}
+
 static int raw_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error)
 {
     return blk_co_truncate(file, blk_options_uint(options, "size"),
@@ -171,5 +177,6 @@ const BlkDriver blk_driver_raw = {
     .co_block_status = raw_co_block_status,
     .co_truncate = raw_co_truncate,
     .co_info = raw_co_info,
+    .co_measure = raw_co_measure,
     .co_create = raw_co_create,
 };

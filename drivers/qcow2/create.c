@@ -10,7 +10,7 @@
  * Limitations: no encryption, external data file, or extended L2 entries. A crash in the middle leaves no valid image,
  * since the header is written last.
  */
-#include "drivers/qcow2/format.h"
+#include "drivers/qcow2/qcow2.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
 
@@ -341,6 +341,61 @@ int qcow2_check_create(const BlkOptions *options, GError **error)
     Qcow2Header header = { 0 };
     int ret = parse_options(options, &header, error);
 
+    qcow2_header_clear(&header);
+    return ret;
+}
+
+/* Adds the clusters that must be written to hold what @source has: those with data in them. */
+static int co_count_data(BlkNode *source, uint64_t cluster_size, uint64_t *bytes, GError **error)
+{
+    uint64_t length = source->length, counted = 0;
+    BlkStatus status;
+
+    *bytes = 0;
+    for (uint64_t pos = 0; pos < length; pos += status.bytes) {
+        int ret = blk_co_block_status_above(source, NULL, pos, length - pos, &status);
+
+        if (ret < 0) {
+            return blk_error_errno(error, ret, "Unable to get block status at offset %" PRIu64, pos);
+        }
+        if ((status.flags & BLK_STATUS_DATA) && !(status.flags & BLK_STATUS_ZERO)) {
+            uint64_t first = MAX(pos / cluster_size, counted);
+
+            counted = div_up(pos + status.bytes, cluster_size);
+            *bytes += (counted - MIN(first, counted)) * cluster_size;
+        }
+    }
+    return 0;
+}
+
+static bool may_have_bitmaps(const BlkNode *source)
+{
+    const Qcow2 *q = source->opaque;
+
+    return source->driver->co_measure == qcow2_co_measure && q->header.version >= 3;
+}
+
+int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error)
+{
+    Qcow2Header header = { 0 };
+    Layout layout;
+    uint64_t data = 0, all;
+    int ret = parse_options(options, &header, error);
+
+    if (ret == 0) {
+        ret = plan_layout(&header, BLK_PREALLOC_METADATA, &layout, error);
+    }
+    if (ret == 0) {
+        all = layout.data << header.cluster_bits;
+        if (blk_options_enum(options, "preallocation") >= BLK_PREALLOC_FALLOC || (source && header.backing_file)) {
+            data = all;         /* of what a backing file has nobody knows yet */
+        } else if (source) {
+            ret = co_count_data(source, qcow2_cluster_size(&header), &data, error);
+        }
+        measure->fully_allocated = layout.end << header.cluster_bits;
+        measure->required = measure->fully_allocated - all + data;
+        measure->has_bitmaps = header.version >= 3 && source && may_have_bitmaps(blk_node_skip_filters(source));
+    }
     qcow2_header_clear(&header);
     return ret;
 }

@@ -311,6 +311,7 @@ int qcow2_snapshot_co_read_all(BlkNode *file_node, const Qcow2Header *header, GA
 
 extern const BlkOption qcow2_create_options[];
 int qcow2_check_create(const BlkOptions *options, GError **error);
+int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error);
 int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
 
 /* From the file: what is only in caches must have been written. */

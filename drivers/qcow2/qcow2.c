@@ -247,5 +247,6 @@ const BlkDriver blk_driver_qcow2 = {
     .co_info = qcow2_co_info,
     .co_check = qcow2_co_check_image,
     .check_create = qcow2_check_create,
+    .co_measure = qcow2_co_measure,
     .co_create = qcow2_co_create,
 };

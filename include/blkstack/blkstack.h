@@ -327,6 +327,22 @@ int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *
 /* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). */
 int blk_co_create(BlkContext *ctx, const char *filename, const char *format, JsonObject *format_options, GError **error);
 
+typedef struct BlkMeasure {
+    uint64_t required;              /* bytes of the file when it holds what the source has, and no more */
+    uint64_t fully_allocated;       /* ... and when all of the disk was written to */
+    bool has_bitmaps;               /* the source can have persistent bitmaps, and the new image too */
+    uint64_t bitmaps;               /* bytes that they add */
+} BlkMeasure;
+/**
+ * blk_co_measure:
+ * @format_options: as for blk_co_create(); "size" is that of @source, if there is one
+ * @source: (nullable): what will be copied into the image; without one it will be empty
+ *
+ * Says how long the file of a new image will be. Compression makes it shorter. Context: coroutine; may yield.
+ */
+int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_options, BlkNode *source, BlkMeasure *measure,
+                   GError **error);
+
 /* Drivers. NULL ends no list: index 0.. until NULL is returned. */
 const BlkDriver *blk_driver_nth(BlkContext *ctx, unsigned index);
 const BlkDriver *blk_driver_find(BlkContext *ctx, const char *name);      /* also by alias */

@@ -296,6 +296,8 @@ struct BlkDriver {
     int (*co_check)(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
     /* (nullable): refuses creation options that contradict each other, before any file is touched. Does not yield. */
     int (*check_create)(const BlkOptions *options, GError **error);
+    /* Formats: @options are those of creation, size included. required, fully_allocated. */
+    int (*co_measure)(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error);
     /* Formats: writes an empty image into @file. Protocols: makes a file of @length bytes. */
     int (*co_create)(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
     int (*co_create_file)(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,

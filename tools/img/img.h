@@ -24,6 +24,7 @@ int img_convert(BlkContext *ctx, int argc, char **argv);
 int img_create(BlkContext *ctx, int argc, char **argv);
 int img_info(BlkContext *ctx, int argc, char **argv);
 int img_map(BlkContext *ctx, int argc, char **argv);
+int img_measure(BlkContext *ctx, int argc, char **argv);
 int img_resize(BlkContext *ctx, int argc, char **argv);
 
 /* ---- arguments ---- */

@@ -22,6 +22,8 @@ const ImgCommand img_commands[] = {
       "shows what an image is", img_info },
     { "map", "[--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename",
       "shows where the content of an image lies", img_map },
+    { "measure", "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--image-opts] [-f fmt] [-U] filename]",
+      "tells how long the file of a new image will be", img_measure },
     { "resize", "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size",
       "changes the length of an image", img_resize },
     { NULL }
