@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * event.c - debugging points: their names, and the way down to the fault filters that act on them.
+ * event.c - debugging points: their names, and the way down to the fault filters that act on them; marks, for filters that
+ * record.
  */
 #include "core/node.h"
 
@@ -81,4 +82,14 @@ bool blk_breakpoint_is_suspended(BlkNode *node, const char *tag)
         }
     }
     return false;
+}
+
+int blk_co_mark(BlkNode *node, const char *text, GError **error)
+{
+    for (; node; node = next_below(node)) {
+        if (node->driver->co_mark) {
+            return node->driver->co_mark(node, text, error);
+        }
+    }
+    return blk_error(error, -ENOTSUP, "There is no log-writes filter in the stack");
 }

@@ -354,6 +354,10 @@ int blk_breakpoint_resume(BlkNode *node, const char *tag);      /* -ENOENT: nobo
 int blk_breakpoint_remove(BlkNode *node, const char *tag);      /* and resumes */
 bool blk_breakpoint_is_suspended(BlkNode *node, const char *tag);
 
+/* Puts @text into the record of the first log-writes filter at or below @node. Context: coroutine; may yield.
+ * Returns: 0; -ENOTSUP: there is none; -EINVAL: too long; others from below. */
+int blk_co_mark(BlkNode *node, const char *text, GError **error);
+
 G_END_DECLS
 
 #endif

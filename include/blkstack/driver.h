@@ -307,6 +307,8 @@ struct BlkDriver {
     int (*breakpoint_set)(BlkNode *node, const char *event, const char *tag, GError **error);
     int (*breakpoint_resume)(BlkNode *node, const char *tag, bool remove);
     bool (*breakpoint_is_suspended)(BlkNode *node, const char *tag);
+    /* Filters that record what passes: puts @text into the record. */
+    int (*co_mark)(BlkNode *node, const char *text, GError **error);
 };
 
 /* Makes an out-of-tree driver known to @ctx. The table must outlive the context. -EEXIST: the name is taken. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cmd_debug.c - commands that make races and crashes happen: break, resume, wait_break, remove_break, sleep, abort,
- * sigraise.
+ * cmd_debug.c - commands that make races and crashes happen, or tell of them: break, resume, wait_break, remove_break,
+ * mark, sleep, abort, sigraise.
  *
  * Breakpoints need a fault filter in the stack. Since commands run one after the other, only requests of aio_* commands
  * should run into one.
@@ -83,6 +83,17 @@ static int run_wait_break(IoSession *session, const IoCommand *self, int argc, c
     return 0;
 }
 
+static int run_mark(IoSession *session, const IoCommand *self, int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    int ret = blk_co_mark(io_node(session), argv[1], &error);
+
+    if (ret < 0) {
+        tool_error("%s", error->message);
+    }
+    return ret;
+}
+
 static int run_sleep(IoSession *session, const IoCommand *self, int argc, char **argv)
 {
     char *end;
@@ -142,6 +153,11 @@ const IoCommand io_debug_commands[] = {
         .args = "tag",
         .summary = "waits until a request is suspended, for a minute at most",
         .co_run = run_wait_break,
+    }, {
+        .name = "mark", .min_args = 1, .max_args = 1, .needs_file = true,
+        .args = "text",
+        .summary = "puts a mark into the record of a log-writes filter",
+        .co_run = run_mark,
     }, {
         .name = "sleep", .min_args = 1, .max_args = 1,
         .args = "milliseconds",
