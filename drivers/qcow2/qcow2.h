@@ -11,6 +11,7 @@
  *   survey.c    finds the holes that an image had when it was opened
  *   punch.c     gives free space back to the file system
  *   refcount.c  reference counts, refcount blocks and their table
+ *   table.c     whole tables that replace others
  *   resize.c    change of length
  *   marks.c     the marks of an image whose counts may be wrong
  *
@@ -138,7 +139,7 @@ void qcow2_alloc_close(Qcow2 *q);
  */
 gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first);
 
-/* Takes exactly @count clusters in one run, at most 32 MiB of them. */
+/* Takes exactly @count clusters in one run. */
 int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first);
 
 /* Counts a reference to each cluster of a run; all or none. -ERANGE: a counter is full. */
@@ -278,6 +279,27 @@ int qcow2_co_lazy_end(BlkNode *node);
 
 /* At open for writing, before any table is looked at: rebuilds the counts of an image that is marked dirty. */
 int qcow2_co_dirty_repair(BlkNode *node, GError **error);
+
+/* ---- table.c: without locks but l2_lock ---- */
+
+/* Zeroed memory for a table of @bytes, up to whole clusters; NULL when memory is short. Free with blk_buffer_free(). */
+uint8_t *qcow2_table_buffer(BlkNode *node, uint64_t bytes);
+
+/**
+ * qcow2_co_table_write:
+ * @table: from qcow2_table_buffer(); @bytes: its length, at least 1
+ * @event: told to fault filters before it is written; BLK_EVENT_COUNT: none
+ * @offset: (out): where it lies; undefined after a failure
+ *
+ * Commits, and writes the table into new clusters, in one run. It is stable when this returns 0, and known to be a table;
+ * the caller lets something refer to it, or gives it back with qcow2_co_table_drop(). May yield.
+ * Returns: 0; -EFBIG and others of qcow2_co_alloc_contiguous() and the commit, -EIO, -ENOSPC, ... from below: then nothing has
+ * changed.
+ */
+int qcow2_co_table_write(BlkNode *node, const uint8_t *table, uint64_t bytes, BlkEvent event, uint64_t *offset);
+
+/* One reference to a table's run is gone; nobody may hold parts of it in the cache. @bytes may be 0. May yield. */
+void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes);
 
 /* ---- resize.c ---- */
 

@@ -28,38 +28,33 @@ static int co_write_field(BlkNode *node, uint64_t offset, const void *field, siz
     return ret < 0 ? ret : blk_co_flush(node->file->node);
 }
 
-/* Copies the L1 table, which is clean, to @offset. */
-static int co_copy_l1(BlkNode *node, uint64_t offset, uint64_t bytes)
+/* The L1 table, for more entries, in memory. */
+static int co_copy_l1(BlkNode *node, uint64_t entries, uint8_t **table)
 {
     Qcow2 *q = node->opaque;
     uint64_t slice = MIN(q->cluster_size, 4096), old_bytes = q->header.l1_size * UINT64_C(8);
-    uint8_t *table = blk_buffer_try_alloc(node->file->node, bytes);
-    int ret = table ? 0 : -ENOMEM;
+    int ret = 0;
 
-    if (table) {
-        memset(table, 0, bytes);
+    *table = qcow2_table_buffer(node, entries * 8);
+    if (!*table) {
+        return -ENOMEM;
     }
     for (uint64_t pos = 0; ret == 0 && pos < old_bytes; pos += slice) {
         BlkMetaBlock *block;
         ret = blk_meta_co_get(q->meta, q->header.l1_table_offset + pos, &block);
         if (ret == 0) {
-            memcpy(table + pos, block->data, MIN(slice, old_bytes - pos));
+            memcpy(*table + pos, block->data, MIN(slice, old_bytes - pos));
             blk_meta_put(q->meta, block);
         }
     }
-    if (ret == 0) {
-        blk_co_event(node->file->node, BLK_EVENT_l1_grow_write_table);
-        ret = blk_co_pwrite(node->file->node, offset, bytes, table, 0);
-    }
-    blk_buffer_free(table);
-    return ret < 0 ? ret : blk_co_flush(node->file->node);
+    return ret;
 }
 
 /* Lets the header refer to the L1 table at @offset. */
 static int co_switch_l1(BlkNode *node, uint64_t offset, uint64_t entries)
 {
     Qcow2 *q = node->opaque;
-    uint64_t old_offset = q->header.l1_table_offset, old_bytes = round_up(q, q->header.l1_size * UINT64_C(8));
+    uint64_t old_offset = q->header.l1_table_offset, old_bytes = q->header.l1_size * UINT64_C(8);
     uint8_t field[12];
 
     qcow2_put32(field, (uint32_t)entries);
@@ -72,37 +67,22 @@ static int co_switch_l1(BlkNode *node, uint64_t offset, uint64_t entries)
     }
     q->header.l1_table_offset = offset;
     q->header.l1_size = (uint32_t)entries;
-    if (old_bytes > 0) {
-        blk_meta_co_forget(q->meta, old_offset, old_bytes);
-        qcow2_drop(q, old_offset, old_bytes, false);
-    }
+    qcow2_co_table_drop(node, old_offset, old_bytes);
     return 0;
 }
 
 static int co_grow_l1_locked(BlkNode *node, uint64_t entries)
 {
-    Qcow2 *q = node->opaque;
-    uint64_t clusters = round_up(q, entries * 8) >> q->cluster_bits, first;
+    uint8_t *table = NULL;
+    uint64_t offset;
+    int ret = co_copy_l1(node, entries, &table);
 
-    blk_co_mutex_lock(&q->alloc_lock);
-    int ret = qcow2_co_alloc_contiguous(node, clusters, &first);
-    blk_co_mutex_unlock(&q->alloc_lock);
-    if (ret < 0) {
-        return ret;
-    }
-    uint64_t offset = first << q->cluster_bits, bytes = clusters << q->cluster_bits;
-    ret = qcow2_co_commit(node);    /* counts of the new clusters, and all changes of the old table */
     if (ret == 0) {
-        ret = co_copy_l1(node, offset, bytes);
+        /* Commits all changes of the old table first: what the copy refers to is stable. */
+        ret = qcow2_co_table_write(node, table, entries * 8, BLK_EVENT_l1_grow_write_table, &offset);
     }
-    if (ret == 0) {
-        ret = qcow2_tables_add(q, offset, bytes, NULL, NULL);
-    }
-    if (ret < 0) {
-        qcow2_drop(q, offset, bytes, false);
-        return ret;
-    }
-    return co_switch_l1(node, offset, entries);
+    blk_buffer_free(table);
+    return ret < 0 ? ret : co_switch_l1(node, offset, entries);
 }
 
 static int co_grow_l1(BlkNode *node, uint64_t length)
