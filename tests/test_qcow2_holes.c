@@ -32,32 +32,56 @@ static unsigned count_free(const bool *model)
     return n;
 }
 
-START_TEST(test_joins_and_best_fit)
+/* Finds and takes. */
+static bool take(Qcow2Holes *holes, uint64_t bytes, uint64_t *offset)
+{
+    if (!qcow2_holes_find_lowest(holes, bytes, offset)) {
+        return false;
+    }
+    ck_assert(qcow2_holes_cover(holes, *offset, bytes));
+    qcow2_holes_remove(holes, *offset, bytes);
+    ck_assert(!qcow2_holes_cover(holes, *offset, bytes));
+    return true;
+}
+
+START_TEST(test_joins_and_lowest_fit)
 {
     Qcow2Holes *holes = qcow2_holes_new(MAX_SECTORS * SECTOR);
     uint64_t offset = 0;
 
-    ck_assert(!qcow2_holes_take(holes, SECTOR, &offset));
+    ck_assert(!take(holes, SECTOR, &offset));
     qcow2_holes_add(holes, 100 * SECTOR, 0);
     ck_assert_uint_eq(qcow2_holes_bytes(holes), 0);
 
     qcow2_holes_add(holes, 10 * SECTOR, 2 * SECTOR);
     qcow2_holes_add(holes, 14 * SECTOR, 2 * SECTOR);
-    ck_assert(!qcow2_holes_take(holes, 3 * SECTOR, &offset));
+    ck_assert(!take(holes, 3 * SECTOR, &offset));
     qcow2_holes_add(holes, 12 * SECTOR, 2 * SECTOR);    /* joins both */
     qcow2_holes_add(holes, 40 * SECTOR, 4 * SECTOR);
     qcow2_holes_add(holes, 50 * SECTOR, 3 * SECTOR);
     ck_assert_uint_eq(qcow2_holes_bytes(holes), 13 * SECTOR);
-    ck_assert(qcow2_holes_take(holes, 3 * SECTOR, &offset));
-    ck_assert_uint_eq(offset, 50 * SECTOR);             /* fits best */
-    ck_assert(qcow2_holes_take(holes, 3 * SECTOR, &offset));
+    ck_assert(qcow2_holes_cover(holes, 11 * SECTOR, 5 * SECTOR));
+    ck_assert(!qcow2_holes_cover(holes, 11 * SECTOR, 6 * SECTOR));
+    ck_assert(qcow2_holes_find_best(holes, 3 * SECTOR, UINT64_MAX, &offset));
+    ck_assert_uint_eq(offset, 50 * SECTOR);
+    ck_assert(qcow2_holes_find_best(holes, 3 * SECTOR, 53 * SECTOR, &offset));
+    ck_assert_uint_eq(offset, 50 * SECTOR);
+    ck_assert(qcow2_holes_find_best(holes, 3 * SECTOR, 53 * SECTOR - 1, &offset));
     ck_assert_uint_eq(offset, 40 * SECTOR);
-    ck_assert(qcow2_holes_take(holes, 6 * SECTOR, &offset));
-    ck_assert_uint_eq(offset, 10 * SECTOR);
-    ck_assert(qcow2_holes_take(holes, SECTOR, &offset));
-    ck_assert_uint_eq(offset, 43 * SECTOR);
+    ck_assert(!qcow2_holes_find_best(holes, 3 * SECTOR, 12 * SECTOR, &offset));
+    ck_assert(!qcow2_holes_find_best(holes, 3 * SECTOR, SECTOR, &offset));
+    ck_assert(take(holes, 3 * SECTOR, &offset));
+    ck_assert_uint_eq(offset, 10 * SECTOR);             /* the lowest */
+    ck_assert(take(holes, 4 * SECTOR, &offset));
+    ck_assert_uint_eq(offset, 40 * SECTOR);             /* the lowest with room */
+    ck_assert(take(holes, 3 * SECTOR, &offset));
+    ck_assert_uint_eq(offset, 13 * SECTOR);
+    ck_assert(take(holes, 2 * SECTOR, &offset));
+    ck_assert_uint_eq(offset, 50 * SECTOR);
+    ck_assert(take(holes, SECTOR, &offset));
+    ck_assert_uint_eq(offset, 52 * SECTOR);
     ck_assert_uint_eq(qcow2_holes_bytes(holes), 0);
-    ck_assert(!qcow2_holes_take(holes, (MAX_SECTORS + 1) * SECTOR, &offset));
+    ck_assert(!take(holes, (MAX_SECTORS + 1) * SECTOR, &offset));
     qcow2_holes_free(holes);
     qcow2_holes_free(NULL);
 }
@@ -72,9 +96,9 @@ START_TEST(test_bound)
     qcow2_holes_add(holes, 0, MAX_SECTORS * SECTOR);
     qcow2_holes_add(holes, MAX_SECTORS * SECTOR, SECTOR);
     ck_assert_uint_eq(qcow2_holes_bytes(holes), (MAX_SECTORS + 1) * SECTOR);
-    ck_assert(qcow2_holes_take(holes, MAX_SECTORS * SECTOR, &offset));
+    ck_assert(take(holes, MAX_SECTORS * SECTOR, &offset));
     ck_assert_uint_eq(offset, 0);
-    ck_assert(qcow2_holes_take(holes, SECTOR, &offset));
+    ck_assert(take(holes, SECTOR, &offset));
     ck_assert_uint_eq(offset, MAX_SECTORS * SECTOR);
     qcow2_holes_free(holes);
 }
@@ -100,7 +124,7 @@ START_TEST(test_random)
                 memset(model + first, true, count);
             }
         } else if (kind < 7) {
-            if (qcow2_holes_take(holes, count * SECTOR, &offset)) {
+            if (take(holes, count * SECTOR, &offset)) {
                 ck_assert_uint_eq(offset % SECTOR, 0);
                 ck_assert_uint_le(offset / SECTOR + count, MODEL_SECTORS);
                 ck_assert(all_are(model, (unsigned)(offset / SECTOR), count, true));
@@ -123,4 +147,4 @@ START_TEST(test_random)
 }
 END_TEST
 
-BLK_TEST_MAIN("qcow2_holes", test_joins_and_best_fit, test_bound, test_random)
+BLK_TEST_MAIN("qcow2_holes", test_joins_and_lowest_fit, test_bound, test_random)

@@ -206,7 +206,11 @@ gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
         return ret;
     }
     *first = q->free_hint;
-    return co_find_free(node, max, first);
+    gint64 run = co_find_free(node, max, first);
+    if (run > 0) {
+        q->free_hint = *first;
+    }
+    return run;
 }
 
 gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)

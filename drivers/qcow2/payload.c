@@ -4,9 +4,11 @@
  *
  *     host cluster   |payload|...hole...|payload|hole|pay      the next one: load|payload|.....bump.....|
  *
- * A payload goes into the smallest hole that it fits in, else into the rest of the cluster that was taken last ("bump"),
- * over its end if the next cluster is free, else into a new cluster. Payloads that we write begin and end at sectors, so
- * that no write touches a sector of another payload.
+ * A payload goes into the smallest hole with room among those that lie where the file would be if it had no free space;
+ * without one, into the lowest place: a hole, the rest of the cluster that was taken last ("bump"), or a free cluster,
+ * beginning in the bump if that is its neighbour. The first wastes least; the second leaves what lies high unused, so that a
+ * file that was long becomes short by being rewritten. Payloads that we write begin and end at sectors, so that no write
+ * touches a sector of another payload.
  *
  * Holes exist only in KNOWN clusters: those all of whose references are payloads that the active L2 tables refer to, and
  * whose sectors we can tell used from free. A cluster that is taken for payloads is known from then on; others become
@@ -17,6 +19,8 @@
  * share a sector: such a cluster is PACKED as well, and the uses of each of its sectors are counted.
  */
 #include "drivers/qcow2/qcow2.h"
+
+enum { PACKED_SLACK = 32 };         /* one part of so many is added to where a packed file would end */
 
 void qcow2_payload_open(Qcow2 *q)
 {
@@ -93,15 +97,14 @@ void qcow2_payload_learn(Qcow2 *q, uint64_t cluster, uint8_t *uses)
 
 void qcow2_payload_freed(Qcow2 *q, uint64_t offset, uint64_t bytes)
 {
-    uint64_t cluster = qcow2_cluster_of(q, offset);
+    uint64_t cluster = qcow2_cluster_of(q, offset), in_cluster = offset & (q->cluster_size - 1);
+    uint64_t first = in_cluster / 512, end = (in_cluster + bytes + 511) / 512;
     uint8_t *uses = packed_uses(q, cluster);
 
     if (!uses) {
-        qcow2_holes_add(q->holes, offset, bytes);
+        qcow2_holes_add(q->holes, (cluster << q->cluster_bits) + first * 512, (end - first) * 512);
         return;
     }
-    uint64_t first = (offset & (q->cluster_size - 1)) / 512;
-    uint64_t end = ((offset & (q->cluster_size - 1)) + bytes + 511) / 512;
     for (uint64_t i = first; i < end; i++) {
         g_assert(uses[i] > 0);
         uses[i]--;
@@ -169,16 +172,10 @@ static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t *offset)
     return ret;
 }
 
-/* Takes @bytes from a new cluster, beginning in the rest of the last one if that is its neighbour. */
-static int co_bump_next(BlkNode *node, uint64_t bytes, uint64_t *offset)
+/* Takes @bytes from @cluster, which is free, beginning in the rest of the last one if that is its neighbour. */
+static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
-    uint64_t cluster;
-    gint64 run = qcow2_co_find_run(node, 1, &cluster);
-
-    if (run < 0) {
-        return (int)run;
-    }
     uint64_t start = cluster << q->cluster_bits;
     if (q->bump_end != start || q->bump == q->bump_end) {
         bump_retire(q);
@@ -199,28 +196,63 @@ static int co_bump_next(BlkNode *node, uint64_t bytes, uint64_t *offset)
     return 0;
 }
 
+static int co_hole_take(BlkNode *node, uint64_t offset, uint64_t bytes)
+{
+    Qcow2 *q = node->opaque;
+    int ret = co_raise_payload(node, offset, bytes);
+
+    if (ret == 0 || ret == -ERANGE) {       /* as many payloads as can be counted: of no use until the cluster is free */
+        qcow2_holes_remove(q->holes, offset, bytes);
+    }
+    return ret;
+}
+
+/* Where the file would end, about, if it had no free space. */
+static uint64_t packed_end(const Qcow2 *q)
+{
+    uint64_t used = q->used_clusters << q->cluster_bits, holes = qcow2_holes_bytes(q->holes);
+
+    used -= MIN(used, holes);
+    return used + used / PACKED_SLACK;
+}
+
+/* The lowest place with room. -ERANGE: a place that cannot be used is gone. */
+static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t *offset)
+{
+    Qcow2 *q = node->opaque;
+    bool bump = q->bump_end - q->bump >= bytes;
+    uint64_t cluster = 0;
+    gint64 run = bump ? 0 : qcow2_co_find_run(node, 1, &cluster);
+    uint64_t other = bump ? q->bump : run > 0 ? cluster << q->cluster_bits : UINT64_MAX;
+    int ret;
+
+    if (qcow2_holes_find_lowest(q->holes, bytes, offset) && *offset < other) {
+        return co_hole_take(node, *offset, bytes);
+    }
+    if (!bump) {
+        return run < 0 ? (int)run : co_bump_next(node, cluster, bytes, offset);
+    }
+    ret = co_bump_take(node, bytes, offset);
+    if (ret == -ERANGE) {
+        q->bump = q->bump_end = 0;
+    }
+    return ret;
+}
+
 int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
     int ret = qcow2_co_drain_limbo(node);
 
-    while (ret == 0 && qcow2_holes_take(q->holes, bytes, offset)) {
-        ret = co_raise_payload(node, *offset, bytes);
-        if (ret != -ERANGE) {
-            if (ret < 0) {
-                qcow2_holes_add(q->holes, *offset, bytes);
-            }
-            return ret;
-        }
-        ret = 0;        /* as many payloads as can be counted: this hole is of no use until the cluster is free */
+    if (ret < 0) {
+        return ret;
     }
-    if (ret == 0 && q->bump_end - q->bump >= bytes) {
-        ret = co_bump_take(node, bytes, offset);
-        if (ret != -ERANGE) {
-            return ret;
+    do {
+        if (qcow2_holes_find_best(q->holes, bytes, packed_end(q), offset)) {
+            ret = co_hole_take(node, *offset, bytes);
+        } else {
+            ret = co_take_lowest(node, bytes, offset);
         }
-        q->bump = q->bump_end = 0;
-        ret = 0;
-    }
-    return ret < 0 ? ret : co_bump_next(node, bytes, offset);
+    } while (ret == -ERANGE);
+    return ret;
 }

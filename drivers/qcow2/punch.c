@@ -13,7 +13,7 @@
  */
 #include "drivers/qcow2/qcow2.h"
 
-#define PUNCH_MIN (UINT64_C(1) << 20)       /* bytes that are freed before it is worth while */
+#define PUNCH_MIN (UINT64_C(256) << 10)      /* bytes that are freed before it is worth while */
 
 enum {
     PUNCH_BLOCK = 4096,                     /* what file systems can free, at least */

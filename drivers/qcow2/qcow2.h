@@ -56,6 +56,8 @@ typedef struct Qcow2 {
 
     /* Allocation; only in images that are open for writing. */
     uint64_t free_hint;             /* no host cluster below this index is free */
+    uint64_t used_clusters;         /* those in use below index used_counted */
+    uint64_t used_counted;
     uint64_t bump, bump_end;        /* the unused rest of the last cluster that was taken for payloads; bytes */
     Qcow2Holes *holes;              /* in known clusters */
     GHashTable *known;              /* bitmap of host clusters all of whose payloads are known: see payload.c */
@@ -252,8 +254,11 @@ void qcow2_holes_free(Qcow2Holes *holes);
 void qcow2_holes_add(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 /* Takes all holes out of a range. */
 void qcow2_holes_remove(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
-/* Takes @bytes from the start of the smallest hole that has as many. false: there is none. */
-bool qcow2_holes_take(Qcow2Holes *holes, uint64_t bytes, uint64_t *offset);
+/* Find @bytes at the start of a hole, and leave them there: of the smallest one that has as many and is so low that they end
+ * at or before @below; of the lowest one. Both about: a hole that fits just so may be missed. false: there is none, and
+ * *offset is UINT64_MAX. */
+bool qcow2_holes_find_best(const Qcow2Holes *holes, uint64_t bytes, uint64_t below, uint64_t *offset);
+bool qcow2_holes_find_lowest(const Qcow2Holes *holes, uint64_t bytes, uint64_t *offset);
 /* Is all of the range free? */
 bool qcow2_holes_cover(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 uint64_t qcow2_holes_bytes(const Qcow2Holes *holes);

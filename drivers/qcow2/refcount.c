@@ -92,6 +92,7 @@ int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster)
         ret = -ERANGE;
     } else {
         qcow2_refcount_set(block->data, q->header.refcount_order, index, value + 1);
+        q->used_clusters += value == 0 && cluster < q->used_counted;
         blk_meta_dirty(q->meta, block, BLK_META_COUNTS);
     }
     blk_meta_put(q->meta, block);
@@ -114,6 +115,7 @@ int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value)
         ret = -EIO;
     } else {
         qcow2_refcount_set(block->data, q->header.refcount_order, index, --*value);
+        q->used_clusters -= *value == 0 && cluster < q->used_counted;
         blk_meta_dirty(q->meta, block, BLK_META_COUNTS);
     }
     blk_meta_put(q->meta, block);

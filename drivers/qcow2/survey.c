@@ -207,6 +207,36 @@ static int co_compare_all(BlkNode *node)
     return ret;
 }
 
+/* ---- how much is in use ---- */
+
+/* Counts the clusters that are in use, all there can be: from then on changes of counts keep the number up to date. */
+static int co_count_used(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t end = q->host_limit >> q->cluster_bits;
+    uint64_t file_clusters = qcow2_cluster_of(q, blk_node_length(node->file->node) + q->cluster_size - 1);
+    int ret = 0;
+
+    q->used_clusters = q->used_counted = 0;
+    while (ret == 0 && !q->survey->stop && q->used_counted < file_clusters) {
+        uint64_t index, count;
+        BlkMetaBlock *block;
+        blk_co_mutex_lock(&q->alloc_lock);
+        ret = qcow2_co_refcount_find(node, q->used_counted, &block, &index, &count);
+        for (uint64_t i = index; ret == 0 && block && i < count; i++) {
+            q->used_clusters += qcow2_refcount_get(block->data, q->header.refcount_order, i) != 0;
+        }
+        q->used_counted += block ? count - index : UINT64_C(1) << q->refblock_bits;
+        blk_meta_put(q->meta, block);
+        blk_co_mutex_unlock(&q->alloc_lock);
+        blk_co_reschedule();
+    }
+    if (ret == 0 && q->used_counted >= file_clusters) {
+        q->used_counted = end;
+    }
+    return ret;
+}
+
 /* ---- the survey ---- */
 
 void qcow2_survey_committed(Qcow2 *q)
@@ -249,7 +279,7 @@ static int co_survey(void *opaque)
     Qcow2Survey *s = q->survey;
     uint64_t clusters = qcow2_cluster_of(q, blk_node_length(node->file->node) + q->cluster_size - 1);
     uint64_t step = WINDOW_BYTES / (sizeof(SurveyCluster) + ENTRY_OVERHEAD + q->cluster_size / 512);
-    int ret = 0;
+    int ret = co_count_used(node);
 
     step = MIN(step, clusters);
     s->plain = g_malloc(step / 8 + 1);

@@ -11,7 +11,7 @@
 #include "drivers/qcow2/qcow2.h"
 
 /* Of dropped space: what may wait for the next flush before we commit on our own. */
-#define DROPPED_BYTES_MIN (UINT64_C(1) << 20)
+#define DROPPED_BYTES_MIN (UINT64_C(256) << 10)
 
 /* ---- L2 tables ---- */
 
