@@ -50,12 +50,13 @@ void blk_engine_reader_end(BlkNode *node, BlkEngineReader *reader);
 
 int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req);
 
-/* The caller of these holds the exclusive lock on the clusters, which are whole. */
+/* The caller of these holds the exclusive lock on the clusters that the range is in. */
 
-/* Makes the clusters read as zeroes (@kind ZERO) or as discarded (UNALLOCATED). -ENOTSUP: the format cannot. */
+/* Makes whole subclusters read as zeroes (@kind ZERO) or as discarded (UNALLOCATED). -ENOTSUP: the format cannot, or not
+ * part of a compressed cluster. */
 int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap);
-/* Writes whole clusters plainly: where they are, if they may be overwritten there, else elsewhere. *bytes may become less. */
-int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t *bytes, BlkIov iov);
+/* Writes plainly: where the data is, if it may be overwritten there, else elsewhere. */
+int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov);
 
 /* Reads guest data, as blk_engine_co_preadv(), but what lies past the end of the node reads as zeroes. */
 int blk_engine_co_read_padded(BlkNode *node, uint64_t offset, uint64_t bytes, void *buf);

@@ -86,7 +86,7 @@ static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster
     bool shrinks;
     ret = co_try_compressed(node, offset, cluster, &shrinks);
     if (ret == 0 && !shrinks) {
-        ret = blk_engine_co_write_plain_locked(node, offset, &bytes, (BlkIov){ .vec = &vec, .count = 1 });
+        ret = blk_engine_co_write_plain_locked(node, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 });
     }
     return ret;
 }

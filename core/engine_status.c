@@ -18,7 +18,7 @@ static void status_of(BlkNode *node, const BlkMapping *map, BlkStatus *status)
         status->flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED | BLK_STATUS_COMPRESSED;
         break;
     case BLK_MAP_UNALLOCATED:
-        status->flags = node->backing ? 0 : BLK_STATUS_ZERO;
+        status->flags = (node->backing ? 0 : BLK_STATUS_ZERO) | (map->preallocated ? BLK_STATUS_OFFSET : 0);
         break;
     }
     if (status->flags & BLK_STATUS_OFFSET) {

@@ -3,8 +3,8 @@
  * engine_write.c - guest writes of a format node that are stored plainly.
  *
  * Data that may be overwritten where it lies is, under a shared lock of its range. All else changes the mapping, under
- * the exclusive lock of its clusters: host space is reserved, whole clusters are written there (what the guest did not
- * write is read from where it was), then the mapping is published. A failure before that changes nothing.
+ * the exclusive lock of its clusters: host space is reserved, whole units of mapping are written there (what the guest did
+ * not write is read from where it was), then the mapping is published. A failure before that changes nothing.
  */
 #include "core/engine.h"
 #include "core/node.h"
@@ -53,25 +53,32 @@ static int co_write_in_place(BlkNode *node, const BlkRequest *req, uint64_t *don
     return 0;
 }
 
-/* How many of the @bytes (whole clusters) from @offset on need a new place. */
-static int co_bytes_to_allocate(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t *needed)
+/*
+ * What must be given a new place to write at @offset, and as far as @end while the same is needed: whole subclusters, or
+ * whole clusters where the rest of the cluster moves along. Empty if there is nothing: another writer was here first.
+ */
+static int co_find_unplaced(BlkNode *node, uint64_t offset, uint64_t end, uint64_t *first, uint64_t *last)
 {
-    *needed = 0;
-    while (*needed < bytes) {
+    *first = *last = offset;
+    for (uint64_t pos = offset; pos < end;) {
         BlkMapping map;
-        int ret = co_map(node, offset + *needed, bytes - *needed, &map);
+        int ret = co_map(node, pos, end - pos, &map);
         if (ret < 0 || writes_in_place(&map)) {
             return ret;
         }
-        *needed += map.bytes;
+        uint64_t unit = map.whole_cluster ? node->limits.cluster_size : node->limits.subcluster_size;
+        if (pos == offset) {
+            *first = offset & ~(unit - 1);
+        }
+        pos = MIN(end, pos + map.bytes);
+        *last = (pos + unit - 1) & ~(unit - 1);
     }
-    *needed = MIN(*needed, bytes);
     return 0;
 }
 
-/* A write of whole clusters, of which the guest writes only the middle. */
+/* A write of whole units of mapping, of which the guest writes only the middle. */
 typedef struct CowWrite {
-    uint64_t offset, bytes;         /* whole clusters */
+    uint64_t offset, bytes;
     uint64_t head, tail;            /* bytes that are copied, before and behind the guest's */
     uint8_t *buffer;                /* head, then tail */
     struct iovec *vec;
@@ -138,8 +145,8 @@ static int co_write_reserved(BlkNode *node, BlkReservation *res, BlkIov iov)
     return ret;
 }
 
-/* Gives clusters from *done on a new place. Their lock is held exclusively. */
-static int co_write_new_locked(BlkNode *node, const BlkRequest *req, uint64_t *done, uint64_t start, uint64_t bytes)
+/* Writes to the units from @start on, the first of which has the request's *done, in a new place. */
+static int co_write_units_locked(BlkNode *node, const BlkRequest *req, uint64_t *done, uint64_t start, uint64_t bytes)
 {
     BlkReservation res = { .offset = start, .bytes = bytes, .kind = BLK_MAP_DATA };
     uint64_t pos = req->offset + *done, end = req->offset + req->bytes;
@@ -165,20 +172,24 @@ static int co_write_new_locked(BlkNode *node, const BlkRequest *req, uint64_t *d
     return ret;
 }
 
+/* Writes from *done on what has no place yet, in one step, before @end. The clusters are locked exclusively. */
+static int co_write_new_locked(BlkNode *node, const BlkRequest *req, uint64_t *done, uint64_t end)
+{
+    uint64_t first, last;
+    int ret = co_find_unplaced(node, req->offset + *done, MIN(end, req->offset + req->bytes), &first, &last);
+
+    return ret < 0 || first == last ? ret : co_write_units_locked(node, req, done, first, last - first);
+}
+
 static int co_write_allocating(BlkNode *node, const BlkRequest *req, uint64_t *done)
 {
     BlkEngine *engine = node->core->engine;
-    uint64_t start = cluster_start(node, req->offset + *done);
-    uint64_t end = cluster_end(node, req->offset + req->bytes), bytes;
+    uint64_t start = cluster_start(node, req->offset + *done), end = cluster_end(node, req->offset + req->bytes);
     BlkRangeHold hold;
-    int ret;
 
     end = MIN(end, start + MAX(WRITE_MAX_ALLOCATION, node->limits.cluster_size));
     blk_co_range_lock(&engine->clusters, &hold, start, end - start, true);
-    ret = co_bytes_to_allocate(node, start, end - start, &bytes);
-    if (ret == 0 && bytes > 0) {            /* 0: another writer was here first */
-        ret = co_write_new_locked(node, req, done, start, cluster_end(node, bytes));
-    }
+    int ret = co_write_new_locked(node, req, done, end);
     blk_range_unlock(&engine->clusters, &hold);
     return ret;
 }
@@ -201,26 +212,19 @@ static int co_write_plain(BlkNode *node, const BlkRequest *req)
     return ret;
 }
 
-int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t *bytes, BlkIov iov)
+int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov)
 {
-    BlkMapping map;
-    int ret = co_map(node, offset, *bytes, &map);
+    BlkRequest req = { .offset = offset, .bytes = bytes, .iov = iov };
+    uint64_t done = 0;
+    int ret = 0;
 
-    if (ret < 0) {
-        return ret;
+    while (ret == 0 && done < bytes) {
+        ret = co_write_in_place(node, &req, &done);
+        if (ret == 0 && done < bytes) {
+            ret = co_write_new_locked(node, &req, &done, offset + bytes);
+        }
     }
-    if (writes_in_place(&map)) {
-        *bytes = MIN(*bytes, map.bytes);
-        blk_co_event(map.child->node, BLK_EVENT_write_aio);
-        return blk_co_pwritev(map.child->node, map.host_offset, *bytes, iov, 0);
-    }
-    BlkReservation res = { .offset = offset, .bytes = *bytes, .kind = BLK_MAP_DATA };
-    ret = node->driver->format->co_reserve(node, &res);
-    if (ret < 0) {
-        return ret;
-    }
-    *bytes = res.bytes;
-    return co_write_reserved(node, &res, iov);
+    return ret;
 }
 
 int blk_engine_co_pwritev(BlkNode *node, BlkRequest *req)
@@ -241,7 +245,19 @@ static bool is_dropped(BlkNode *node, const BlkMapping *map, BlkMapKind kind, bo
     if (map->kind == BLK_MAP_ZERO) {
         return !(unmap && map->preallocated);
     }
-    return kind == BLK_MAP_UNALLOCATED && map->kind == BLK_MAP_UNALLOCATED && !node->backing;
+    return kind == BLK_MAP_UNALLOCATED && map->kind == BLK_MAP_UNALLOCATED && !map->preallocated && !node->backing;
+}
+
+/* How much of the @bytes from @offset on can be dropped at once: with what @map tells of goes the rest of its last cluster.
+ * 0: only part of a compressed cluster is to go. */
+static uint64_t bytes_to_drop(const BlkNode *node, const BlkMapping *map, uint64_t offset, uint64_t bytes)
+{
+    uint64_t whole = cluster_end(node, offset + map->bytes) - offset;
+
+    if (map->kind == BLK_MAP_COMPRESSED && (offset != cluster_start(node, offset) || whole > bytes)) {
+        return 0;
+    }
+    return MIN(bytes, whole);
 }
 
 int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
@@ -256,8 +272,11 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
             done += map.bytes;
             continue;
         }
-        BlkReservation res = { .offset = offset + done, .bytes = map.bytes, .kind = kind, .unmap = unmap };
-        ret = node->driver->format->co_reserve(node, &res);
+        BlkReservation res = {
+            .offset = offset + done, .bytes = bytes_to_drop(node, &map, offset + done, bytes - done), .kind = kind,
+            .unmap = unmap,
+        };
+        ret = res.bytes > 0 ? node->driver->format->co_reserve(node, &res) : -ENOTSUP;
         if (ret < 0) {
             return ret;
         }
@@ -270,9 +289,10 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
 static int co_drop(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
 {
     BlkEngine *engine = node->core->engine;
+    uint64_t start = cluster_start(node, offset), end = cluster_end(node, offset + bytes);
     BlkRangeHold hold;
 
-    blk_co_range_lock(&engine->clusters, &hold, offset, bytes, true);
+    blk_co_range_lock(&engine->clusters, &hold, start, end - start, true);
     int ret = blk_engine_co_drop_locked(node, offset, bytes, kind, unmap);
     blk_range_unlock(&engine->clusters, &hold);
     return ret;
@@ -298,16 +318,42 @@ static int co_write_zero_buffer(BlkNode *node, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
-/* Part of one cluster: nothing to do if it reads as zeroes already. */
+/* The same where zeroes are not read already. */
+static int co_zero_data(BlkNode *node, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    for (uint64_t done = 0; done < bytes;) {
+        BlkMapping map;
+        int ret = co_map(node, offset + done, bytes - done, &map);
+        if (ret < 0) {
+            return ret;
+        }
+        uint64_t n = MIN(map.bytes, bytes - done);
+        if (!reads_as_zeroes(node, &map)) {
+            ret = flags & BLK_REQ_NO_FALLBACK ? -ENOTSUP : co_write_zero_buffer(node, offset + done, n);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        done += n;
+    }
+    return 0;
+}
+
+/* Part of one cluster: whole subclusters, if there are, change their mapping; the rest is written as data. */
 static int co_zero_partial(BlkNode *node, uint64_t offset, uint64_t bytes, unsigned flags)
 {
-    BlkMapping map;
-    int ret = co_map(node, offset, bytes, &map);
+    uint64_t unit = node->limits.subcluster_size, end = offset + bytes;
+    uint64_t start = (offset + unit - 1) & ~(unit - 1);
+    uint64_t stop = (end == node->length ? end + unit - 1 : end) & ~(unit - 1);
+    int ret = start < stop ? co_drop(node, start, stop - start, BLK_MAP_ZERO, flags & BLK_REQ_UNMAP) : -ENOTSUP;
 
-    if (ret < 0 || reads_as_zeroes(node, &map)) {
-        return ret;
+    if (ret == -ENOTSUP) {
+        return co_zero_data(node, offset, bytes, flags);
     }
-    return flags & BLK_REQ_NO_FALLBACK ? -ENOTSUP : co_write_zero_buffer(node, offset, bytes);
+    if (ret == 0) {
+        ret = co_zero_data(node, offset, start - offset, flags);
+    }
+    return ret == 0 && stop < end ? co_zero_data(node, stop, end - stop, flags) : ret;
 }
 
 int blk_engine_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)

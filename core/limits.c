@@ -28,6 +28,7 @@ static void limits_of_children(BlkNode *node, BlkLimits *limits)
         limits->zeroes_align = below->zeroes_align;
         limits->discard_align = below->discard_align;
         limits->cluster_size = below->cluster_size;
+        limits->subcluster_size = below->subcluster_size;
     }
 }
 
@@ -46,6 +47,7 @@ void blk_limits_refresh(BlkNode *node)
     g_assert(is_power_of_two(limits->mem_align));
     g_assert(limits->zeroes_align == 0 || is_power_of_two(limits->zeroes_align));
     g_assert(limits->discard_align == 0 || is_power_of_two(limits->discard_align));
+    g_assert(!node->driver->format || node->driver->kind != BLK_FORMAT || limits->subcluster_size <= limits->cluster_size);
 }
 
 /* ---- changes that nodes above must follow ---- */

@@ -3,7 +3,8 @@
 """Makes hostile qcow2 images: craft.py list GROUP | craft.py IMAGE GROUP CASE.
 
 IMAGE must be a sound qcow2 image of version 3 with 64 KiB clusters, 16-bit refcounts, plain data in the first megabyte,
-compressed data from 4 MiB on, and one internal snapshot. CASE changes a few bytes of it in place.
+compressed data from 4 MiB on, and one internal snapshot. CASE changes a few bytes of it in place. Groups that begin with
+"extended" want one with extended L2 entries.
 """
 import struct
 import sys
@@ -20,8 +21,9 @@ class Image:
         self.table = self.get(48)
         self.block = self.get(self.table)
         self.snapshots = self.get(64)
+        width = 16 if self.get(72) & 1 << 4 else 8      # of an L2 entry: extended ones have a bitmap
         self.plain = self.l2                    # L2 entry of guest offset 0
-        self.packed = self.l2 + 8 * 64          # L2 entry of guest offset 4 MiB
+        self.packed = self.l2 + width * 64      # L2 entry of guest offset 4 MiB
 
     def get(self, offset, size=8):
         self.file.seek(offset)
@@ -84,7 +86,6 @@ HEADER = {
         'backing-name-with-nul': lambda i: backing(i, b'ab\0cd'),
         'feature-named': feature_name,
         'feature-unnamed': lambda i: i.put(72, 1 << 44),
-        'extended-l2': lambda i: i.put(72, 1 << 4),
         'encrypted': lambda i: i.put(32, 1, 4),
         'encryption-unknown': lambda i: i.put(32, 77, 4),
     },
@@ -154,6 +155,29 @@ TABLE = {
         'over-l2': lambda i: i.put(i.packed, COMPRESSED | i.l2),
         'copied': lambda i: i.put(i.packed, COPIED | i.get(i.packed)),
     },
+}
+
+EXTENDED = {
+    'extended-header': {
+        'clusters-too-small': lambda i: i.put(20, 13, 4),
+        'clusters-smallest': lambda i: i.put(20, 9, 4),
+        'size-above-l1': lambda i: i.put(24, 300 << 20),
+    },
+    'extended-entries': {
+        'bit-for-both': lambda i: i.put(i.plain + 8, i.get(i.plain + 8) | 1 << 32),
+        'all-bits': lambda i: i.put(i.plain + 8, (1 << 64) - 1),
+        'data-without-space': lambda i: i.put(i.plain, 0),
+        'data-without-space-copied': lambda i: i.put(i.plain, COPIED),
+        'data-unaligned': lambda i: i.put(i.plain, i.get(i.plain) + 512),
+        'data-past-end': lambda i: i.put(i.plain, COPIED | 1 << 45),
+        'data-is-l2': lambda i: i.put(i.plain, COPIED | i.l2),
+        'reserved-zero-flag': lambda i: i.put(i.plain, i.get(i.plain) | 1),
+        'compressed-with-data-bits': lambda i: i.put(i.packed + 8, 5),
+        'compressed-with-zero-bits': lambda i: i.put(i.packed + 8, 5 << 32),
+        'compressed-copied': lambda i: i.put(i.packed, COPIED | i.get(i.packed)),
+        'standard-entries': lambda i: i.put(72, 0),
+    },
+    'extended-bit': {'standard-entries-as-extended': lambda i: i.put(72, 1 << 4)},
 }
 
 # Only `check --data` can see these.
@@ -233,7 +257,7 @@ COSTLY = {
                                               (b'\2\5' + b'x' * 46) * 1300),
     },
 }
-GROUPS = {**COSTLY, **HEADER, **SNAPSHOT, **TABLE, **DATA, **NAMES}
+GROUPS = {**COSTLY, **HEADER, **SNAPSHOT, **TABLE, **EXTENDED, **DATA, **NAMES}
 
 
 def main():

@@ -85,7 +85,6 @@ twin_fails "No such file" create -f qcow2 nodir/x 1M
 
 label=unsupported
 fails "external data files are refused" "ata file" img create -f qcow2 -o data_file=x.data x 1M
-fails "extended L2 entries are refused" "L2" img create -f qcow2 -o extended_l2=on x 1M
 
 # The names and types of the options are the peer's; the descriptions are our own.
 label=help

@@ -56,7 +56,7 @@ static void pick_config(Rng *rng, ImageConfig *config)
     unsigned n = rng_below(rng, 100);
     uint64_t most, sectors;
 
-    config->cluster_size = n < 20 ? 512 : n < 50 ? 4096 : n < 95 ? 65536 : 2 << 20;
+    config->cluster_size = n < 20 ? 512 : n < 40 ? 4096 : n < 55 ? 16384 : n < 95 ? 65536 : 2 << 20;
     most = config->cluster_size == 512 ? 512 << 10 : config->cluster_size == 2 << 20 ? 8 << 20 : 4 << 20;
     sectors = rng_range(rng, most / 4, most) / SECTOR_SIZE;
     config->size = sectors * SECTOR_SIZE;
@@ -65,6 +65,7 @@ static void pick_config(Rng *rng, ImageConfig *config)
     }
     config->v2 = rng_percent(rng, 15);
     config->zstd = !config->v2 && rng_percent(rng, 50);
+    config->extended_l2 = !config->v2 && config->cluster_size >= 16384 && rng_percent(rng, 50);
     config->refcount_bits = config->v2 ? 16 : refcount_widths[rng_below(rng, G_N_ELEMENTS(refcount_widths))];
     config->no_flush = rng_percent(rng, 85);
     config->unmap = rng_percent(rng, 70);
@@ -81,9 +82,9 @@ static void log_config(Sequence *seq)
 {
     const ImageConfig *c = &seq->config;
 
-    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s", c->seed,
+    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s%s", c->seed,
                  c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
-                 c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+                 c->extended_l2 ? " extended_l2" : "", c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
     if (c->direct) {
         sequence_log(seq, "direct I/O");
     }
@@ -199,6 +200,7 @@ static int co_create_image(Sequence *seq)
     if (config->zstd) {
         json_object_set_string_member(options, "compression_type", "zstd");
     }
+    json_object_set_boolean_member(options, "extended_l2", config->extended_l2);
     if (config->preallocated) {
         json_object_set_string_member(options, "preallocation", "metadata");
     }

@@ -93,7 +93,8 @@ static int count_compressed(Qcow2Check *check, const Qcow2CheckTable *table, uin
 static void count_plain(Qcow2Check *check, const Qcow2CheckTable *table, uint64_t entry, uint64_t *next)
 {
     const uint64_t offset = entry & QCOW2_OFFSET_MASK;
-    const uint64_t reserved = check->header.version >= 3 ? QCOW2_L2_RESERVED : QCOW2_L2_RESERVED | QCOW2_ZERO;
+    const bool has_zero_flag = check->header.version >= 3 && check->l2_entry_bytes == 8;
+    const uint64_t reserved = has_zero_flag ? QCOW2_L2_RESERVED : QCOW2_L2_RESERVED | QCOW2_ZERO;
 
     if (entry & reserved) {
         qcow2_check_corruption(check, "ERROR found l2 entry with reserved bits set: %" PRIx64, entry);
@@ -115,17 +116,41 @@ static void count_plain(Qcow2Check *check, const Qcow2CheckTable *table, uint64_
     qcow2_check_count(check, offset, check->cluster_size, table->refs);
 }
 
+/* The bits of the subclusters of the cluster at @guest_offset. */
+static void check_bitmap(Qcow2Check *check, uint64_t entry, uint64_t bitmap, uint64_t guest_offset)
+{
+    const uint32_t data = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
+    const uint64_t offset = entry & QCOW2_OFFSET_MASK;
+
+    if (entry & QCOW2_COMPRESSED) {
+        if (bitmap != 0) {
+            qcow2_check_corruption(check, "ERROR compressed cluster at guest offset %#" PRIx64 " with non-zero subcluster "
+                                   "allocation bitmap, entry=%#" PRIx64, guest_offset, entry);
+        }
+    } else if (data & zero) {
+        qcow2_check_corruption(check, "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted subcluster allocation "
+                               "bitmap", offset);
+    } else if (data != 0 && offset == 0) {
+        qcow2_check_corruption(check, "ERROR guest offset=%" PRIx64 ": Unallocated cluster has non-zero subcluster "
+                               "allocation map", guest_offset);
+    }
+}
+
 static int count_l2(Qcow2Check *check, const Qcow2CheckTable *table, uint8_t *buf)
 {
-    const unsigned bits = check->header.cluster_bits;
     uint64_t next = 0;
     int ret = qcow2_check_co_read(check, table->offset, check->cluster_size, buf);
 
     for (uint64_t i = 0; ret == 0 && i < UINT64_C(1) << check->l2_bits && !check->over_budget; i++) {
-        const uint64_t entry = qcow2_get64(buf + i * check->l2_entry_bytes);
+        const uint8_t *place = buf + i * check->l2_entry_bytes;
+        const uint64_t entry = qcow2_get64(place);
+        const uint64_t guest_offset = ((table->l1_index << check->l2_bits) + i) << check->header.cluster_bits;
 
+        if (check->l2_entry_bytes == 16) {
+            check_bitmap(check, entry, qcow2_get64(place + 8), guest_offset);
+        }
         if (entry & QCOW2_COMPRESSED) {
-            ret = count_compressed(check, table, entry, ((table->l1_index << check->l2_bits) + i) << bits);
+            ret = count_compressed(check, table, entry, guest_offset);
         } else if (entry != 0) {
             count_plain(check, table, entry, &next);
         }

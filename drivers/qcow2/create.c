@@ -7,7 +7,7 @@
  * All tables have their final size from the start: every cluster has refcount 1, and all pointers of a table are an
  * arithmetic sequence. Without preallocation the file ends with the last L1 entry.
  *
- * Limitations: no encryption, external data file, or extended L2 entries. A crash in the middle leaves no valid image,
+ * Limitations: no encryption or external data file. A crash in the middle leaves no valid image,
  * since the header is written last.
  */
 #include "drivers/qcow2/qcow2.h"
@@ -22,7 +22,7 @@ const BlkOption qcow2_create_options[] = {
     { "encryption", BLK_OPTION_BOOL, "encryption (not supported)", "off" },
     { "encrypt.format", BLK_OPTION_STRING, "encryption (not supported)" },
     { "cluster_size", BLK_OPTION_SIZE, "unit of allocation, 512 to 2M", "65536" },
-    { "extended_l2", BLK_OPTION_BOOL, "L2 entries with subclusters (not supported)", "off" },
+    { "extended_l2", BLK_OPTION_BOOL, "L2 entries with 32 subclusters to a cluster, of 16k and more", "off" },
     { "preallocation", BLK_OPTION_ENUM, "what to allocate at once", "off", preallocation_values },
     { "compression_type", BLK_OPTION_ENUM, "how compressed clusters are compressed", "zlib", compression_values },
     { "size", BLK_OPTION_SIZE, "size of the virtual disk" },
@@ -56,9 +56,6 @@ static int refuse_unsupported(const BlkOptions *options, GError **error)
     }
     if (blk_options_bool(options, "encryption") || blk_options_string(options, "encrypt.format") != NULL) {
         return blk_error(error, -ENOTSUP, "Encryption is not supported");
-    }
-    if (blk_options_bool(options, "extended_l2")) {
-        return blk_error(error, -ENOTSUP, "Extended L2 entries are not supported");
     }
     return 0;
 }
@@ -94,6 +91,10 @@ static int parse_version(const BlkOptions *options, Qcow2Header *h, GError **err
     if (h->compression_type != QCOW2_COMPRESSION_ZLIB) {
         return blk_error(error, -EINVAL, "Non-zlib compression type is only supported with compatibility level 1.1 and "
                          "above (use compat=1.1)");
+    }
+    if (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
+        return blk_error(error, -EINVAL, "Extended L2 entries are only supported with compatibility level 1.1 and above "
+                         "(use compat=1.1)");
     }
     return 0;
 }
@@ -137,6 +138,13 @@ static int parse_sizes(const BlkOptions *options, Qcow2Header *h, GError **error
         return blk_error(error, -EINVAL, "Cluster size must be a power of two between 512 and 2048k");
     }
     h->cluster_bits = (uint32_t)__builtin_ctzll(cluster_size);
+    if (blk_options_bool(options, "extended_l2")) {
+        if (h->cluster_bits < QCOW2_MIN_EXTENDED_BITS) {
+            return blk_error(error, -EINVAL, "Extended L2 entries are only supported with cluster sizes of at least %u "
+                             "bytes", 1u << QCOW2_MIN_EXTENDED_BITS);
+        }
+        h->incompatible |= QCOW2_INCOMPAT_EXTENDED_L2;
+    }
     if (!blk_options_has(options, "size")) {
         return blk_error(error, -EINVAL, "Image creation needs a size parameter");
     }
@@ -217,22 +225,23 @@ static int make_room(BlkNode *file, const Layout *layout, uint64_t data_bytes, B
     return ret < 0 ? blk_error_errno(error, ret, "Could not write zeroes") : 0;
 }
 
-/* A table at @offset: @count entries: flags | first, flags | first + step, ... */
-static int write_sequence(BlkNode *file, uint64_t offset, uint64_t count, uint64_t first, uint64_t step,
-                          uint64_t flags, uint8_t *chunk)
+/* A table at @offset: @count entries of @entry_bytes each: flags | first, flags | first + step, ..., padded with zeroes. */
+static int write_sequence(BlkNode *file, uint64_t offset, uint64_t count, unsigned entry_bytes, uint64_t first,
+                          uint64_t step, uint64_t flags, uint8_t *chunk)
 {
+    memset(chunk, 0, CHUNK_BYTES);
     while (count > 0) {
-        uint64_t n = MIN(count, CHUNK_BYTES / 8);
+        uint64_t n = MIN(count, CHUNK_BYTES / entry_bytes);
         int ret;
 
         for (uint64_t i = 0; i < n; i++) {
-            qcow2_put64(chunk + i * 8, flags | (first + i * step));
+            qcow2_put64(chunk + i * entry_bytes, flags | (first + i * step));
         }
-        ret = blk_co_pwrite(file, offset, n * 8, chunk, 0);
+        ret = blk_co_pwrite(file, offset, n * entry_bytes, chunk, 0);
         if (ret < 0) {
             return ret;
         }
-        offset += n * 8;
+        offset += n * entry_bytes;
         first += n * step;
         count -= n;
     }
@@ -277,17 +286,18 @@ static int write_tables(BlkNode *file, const Qcow2Header *h, const Layout *layou
     if (chunk == NULL) {
         return -ENOMEM;
     }
-    ret = write_sequence(file, layout->table_at * cluster_size, layout->blocks, layout->blocks_at * cluster_size,
+    ret = write_sequence(file, layout->table_at * cluster_size, layout->blocks, 8, layout->blocks_at * cluster_size,
                          cluster_size, 0, chunk);
     if (ret == 0) {
         ret = write_refcounts(file, layout->blocks_at * cluster_size, layout->end, h->refcount_order, chunk);
     }
     if (ret == 0) {
-        ret = write_sequence(file, layout->l1_at * cluster_size, layout->l2, layout->l2_at * cluster_size, cluster_size,
-                             QCOW2_COPIED, chunk);
+        ret = write_sequence(file, layout->l1_at * cluster_size, layout->l2, 8, layout->l2_at * cluster_size,
+                             cluster_size, QCOW2_COPIED, chunk);
     }
     if (ret == 0) {
-        ret = write_sequence(file, layout->l2_at * cluster_size, layout->guest_clusters,
+        /* The bitmap of an extended entry stays empty: space is kept, and there is nothing to be read in it. */
+        ret = write_sequence(file, layout->l2_at * cluster_size, layout->guest_clusters, qcow2_l2_entry_bytes(h),
                              layout->data_at * cluster_size, cluster_size, QCOW2_COPIED, chunk);
     }
     return ret;

@@ -9,7 +9,7 @@
  *
  * All numbers are big-endian. Functions that take a file_node mean the node of the image FILE, not the qcow2 node.
  *
- * Limitations: encryption, external data files and extended L2 entries are recognised and refused.
+ * Limitations: encryption and external data files are recognised and refused.
  */
 #ifndef BLKSTACK_QCOW2_FORMAT_H
 #define BLKSTACK_QCOW2_FORMAT_H
@@ -27,6 +27,8 @@ enum {
     QCOW2_MIN_CLUSTER_BITS  = 9,
     QCOW2_MAX_CLUSTER_BITS  = 21,
     QCOW2_MAX_REFCOUNT_ORDER = 6,
+    QCOW2_SUBCLUSTER_BITS   = 5,                /* of an extended L2 entry: 32 subclusters */
+    QCOW2_MIN_EXTENDED_BITS = 14,               /* smallest cluster_bits with extended L2 entries */
     QCOW2_MAX_BACKING_NAME  = 1023,             /* bytes, without end mark */
     QCOW2_SNAPSHOT_BYTES    = 40,               /* fixed part of a snapshot table entry */
     QCOW2_MAX_FORMAT_NAME   = 15,               /* of the backing file */
@@ -70,7 +72,7 @@ typedef enum Qcow2Compression { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZS
 /* Entries of L1, L2 and the refcount table. */
 #define QCOW2_COPIED                (UINT64_C(1) << 63)     /* the refcount is exactly 1 */
 #define QCOW2_COMPRESSED            (UINT64_C(1) << 62)
-#define QCOW2_ZERO                  (UINT64_C(1) << 0)      /* version 3 only */
+#define QCOW2_ZERO                  (UINT64_C(1) << 0)      /* version 3 only, not in extended entries */
 #define QCOW2_OFFSET_MASK           UINT64_C(0x00fffffffffffe00)
 #define QCOW2_L1_RESERVED           UINT64_C(0x7f000000000001ff)
 #define QCOW2_L2_RESERVED           UINT64_C(0x3f000000000001fe)    /* of entries that are not compressed */
@@ -245,6 +247,12 @@ static inline unsigned qcow2_l2_entry_bytes(const Qcow2Header *header)
 static inline unsigned qcow2_l2_bits(const Qcow2Header *header)
 {
     return header->cluster_bits - (header->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 4 : 3);
+}
+
+/* The unit of mapping: a cluster, or with extended L2 entries one of its subclusters. */
+static inline unsigned qcow2_subcluster_bits(const Qcow2Header *header)
+{
+    return header->cluster_bits - (header->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? QCOW2_SUBCLUSTER_BITS : 0);
 }
 
 /* L1 entries that a disk of @size bytes needs: of @header only the geometry is used. */

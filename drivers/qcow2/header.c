@@ -261,9 +261,9 @@ static int check_features(const Qcow2Header *h, GError **error)
         return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): external data file (convert the image to one "
                          "without it)");
     }
-    if (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
-        return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): extended L2 entries (convert the image to one "
-                         "without them)");
+    if ((h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) && h->cluster_bits < QCOW2_MIN_EXTENDED_BITS) {
+        return blk_error(error, -EINVAL, "Cluster size %u is too small for extended L2 entries: they need at least %u",
+                         1u << h->cluster_bits, 1u << QCOW2_MIN_EXTENDED_BITS);
     }
     return 0;
 }

@@ -8,31 +8,6 @@
  */
 #include "drivers/qcow2/qcow2.h"
 
-int qcow2_entry_extent(const Qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *bytes)
-{
-    *offset = *bytes = 0;
-    if (entry & QCOW2_COMPRESSED) {
-        if (entry & QCOW2_COPIED) {
-            return -EIO;
-        }
-        qcow2_compressed_decode(q->cluster_bits, entry, offset, bytes);
-        /* Offset 0 would be the header; a payload that does not shrink may reach into one more sector, never further. */
-        if (*offset < q->cluster_size || *bytes > q->cluster_size + 512 || *offset >= q->host_limit - *bytes) {
-            return -EIO;
-        }
-        return 0;
-    }
-    *offset = entry & QCOW2_OFFSET_MASK;
-    if (*offset == 0) {
-        return entry & QCOW2_COPIED ? -EIO : 0;
-    }
-    if (*offset % q->cluster_size != 0 || *offset >= q->host_limit) {
-        return -EIO;
-    }
-    *bytes = q->cluster_size;
-    return 0;
-}
-
 int qcow2_co_l1_entry(BlkNode *node, uint64_t offset, uint64_t *entry)
 {
     Qcow2 *q = node->opaque;
@@ -58,45 +33,65 @@ int qcow2_co_l1_entry(BlkNode *node, uint64_t offset, uint64_t *entry)
     return 0;
 }
 
-/* Fills @map for the entry; host offsets are those of the cluster. */
-static int map_entry(const Qcow2 *q, uint64_t entry, BlkMapping *map)
+/* How many subclusters from @sub on are like it. */
+static unsigned run_of_subclusters(const Qcow2 *q, const Qcow2Entry *entry, unsigned sub)
 {
-    uint64_t extent_bytes;
-    int ret = qcow2_entry_extent(q, entry, &map->host_offset, &extent_bytes);
+    uint32_t data = entry->data >> sub & 1 ? ~entry->data : entry->data;
+    uint32_t zero = entry->zero >> sub & 1 ? ~entry->zero : entry->zero;
+    uint32_t different = ((data | zero) & q->all_subclusters) >> sub;
 
+    return different ? (unsigned)__builtin_ctz(different) : (1u << (q->cluster_bits - q->subcluster_bits)) - sub;
+}
+
+static int map_compressed(const Qcow2 *q, const Qcow2Entry *entry, uint64_t offset, BlkMapping *map)
+{
+    map->kind = BLK_MAP_COMPRESSED;
+    map->whole_cluster = true;
+    map->bytes = q->cluster_size - (offset & (q->cluster_size - 1));
+    return qcow2_entry_extent(q, entry->word, &map->host_offset, &map->host_bytes);
+}
+
+/* Fills @map for guest @offset, whose entry is at @place, as far as the one entry gives the same answer. */
+static int map_entry(const Qcow2 *q, const uint8_t *place, uint64_t offset, BlkMapping *map)
+{
+    const Qcow2Entry entry = qcow2_entry_get(q, place);
+    uint64_t in_cluster = offset & (q->cluster_size - 1), extent_bytes;
+    unsigned sub = (unsigned)(in_cluster >> q->subcluster_bits);
+    bool has_space = qcow2_entry_has_space(q, entry.word);
+
+    if (entry.word & QCOW2_COMPRESSED) {
+        return map_compressed(q, &entry, offset, map);
+    }
+    int ret = qcow2_entry_extent(q, entry.word, &map->host_offset, &extent_bytes);
     if (ret < 0) {
         return ret;
     }
-    map->kind = qcow2_entry_kind(q, entry);
-    map->in_place = map->kind == BLK_MAP_DATA && (entry & QCOW2_COPIED);
-    map->preallocated = map->kind == BLK_MAP_ZERO && map->host_offset != 0;
-    map->host_bytes = map->kind == BLK_MAP_COMPRESSED ? extent_bytes : 0;
+    if ((entry.data & entry.zero) || (entry.data && !has_space)) {
+        return -EIO;
+    }
+    map->kind = entry.zero >> sub & 1 ? BLK_MAP_ZERO : entry.data >> sub & 1 ? BLK_MAP_DATA : BLK_MAP_UNALLOCATED;
+    map->in_place = map->kind == BLK_MAP_DATA && qcow2_entry_has_own_space(q, entry.word);
+    map->preallocated = map->kind != BLK_MAP_DATA && has_space;
+    map->whole_cluster = qcow2_entry_moves(q, entry);
+    map->bytes = ((uint64_t)(sub + run_of_subclusters(q, &entry, sub)) << q->subcluster_bits) - in_cluster;
+    map->host_offset += has_space ? in_cluster : 0;
     return 0;
 }
 
-/* Does @next, the cluster @i after @first, go on what @first began? */
-static bool map_continues(const Qcow2 *q, const BlkMapping *first, const BlkMapping *next, uint64_t i)
+/* Does @next, which lies @distance bytes behind the begin of @first, go on what @first began? */
+static bool map_continues(const BlkMapping *first, const BlkMapping *next, uint64_t distance)
 {
-    if (next->kind != first->kind || next->in_place != first->in_place || next->preallocated != first->preallocated) {
+    if (next->kind != first->kind || next->in_place != first->in_place || next->preallocated != first->preallocated ||
+        next->whole_cluster != first->whole_cluster || first->kind == BLK_MAP_COMPRESSED) {
         return false;
     }
-    switch (first->kind) {
-    case BLK_MAP_COMPRESSED:
-        return false;
-    case BLK_MAP_DATA:
-        return next->host_offset == first->host_offset + (i << q->cluster_bits);
-    case BLK_MAP_ZERO:
-        return !first->preallocated || next->host_offset == first->host_offset + (i << q->cluster_bits);
-    default:
-        return true;
-    }
+    return !(first->kind == BLK_MAP_DATA || first->preallocated) || next->host_offset == first->host_offset + distance;
 }
 
 int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map)
 {
     Qcow2 *q = node->opaque;
-    uint64_t in_cluster = offset & (q->cluster_size - 1), l1_entry;
-    uint64_t table_span = UINT64_C(1) << (q->cluster_bits + q->l2_bits);
+    uint64_t table_span = UINT64_C(1) << (q->cluster_bits + q->l2_bits), l1_entry;
     BlkMetaBlock *block;
     int ret = qcow2_co_l1_entry(node, offset, &l1_entry);
 
@@ -113,23 +108,20 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     if (ret < 0) {
         return ret;
     }
-    const uint8_t *entry = block->data + (place - block->offset);
-    uint64_t left = (block->offset + MIN(q->cluster_size, 4096) - place) / q->l2_entry_bytes;
-    uint64_t wanted = (in_cluster + bytes + q->cluster_size - 1) >> q->cluster_bits, count = 1;
-    ret = map_entry(q, qcow2_get64(entry), map);
-    while (ret == 0 && count < MIN(left, wanted)) {
+    ret = map_entry(q, block->data + (place - block->offset), offset, map);
+    while (ret == 0 && map->bytes < bytes) {
+        uint64_t there = offset + map->bytes;
+        uint64_t at = place - block->offset + (qcow2_cluster_of(q, there) - qcow2_cluster_of(q, offset)) * q->l2_entry_bytes;
         BlkMapping next = { 0 };
-        if (map_entry(q, qcow2_get64(entry + count * q->l2_entry_bytes), &next) < 0 || !map_continues(q, map, &next, count)) {
+        if (at >= MIN(q->cluster_size, 4096) || map_entry(q, block->data + at, there, &next) < 0 ||
+            !map_continues(map, &next, map->bytes)) {
             break;
         }
-        count++;
+        map->bytes += next.bytes;
     }
     blk_meta_put(q->meta, block);
-    map->bytes = MIN(bytes, (count << q->cluster_bits) - in_cluster);
-    if (map->kind == BLK_MAP_COMPRESSED) {
-        map->bytes = q->cluster_size - in_cluster;
-    } else if (map->host_offset != 0) {
-        map->host_offset += in_cluster;
+    if (map->kind != BLK_MAP_COMPRESSED) {
+        map->bytes = MIN(bytes, map->bytes);
     }
     return ret;
 }

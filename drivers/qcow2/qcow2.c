@@ -2,7 +2,7 @@
 /*
  * qcow2.c - the qcow2 format driver: open, close and its table. See qcow2.h for the files and docs/qcow2.md for how it works.
  *
- * Limitations: no external data file, no extended L2 entries, no encryption.
+ * Limitations: no external data file, no encryption.
  */
 #include "drivers/qcow2/qcow2.h"
 
@@ -73,6 +73,8 @@ static void qcow2_set_geometry(Qcow2 *q)
     q->cluster_size = qcow2_cluster_size(&q->header);
     q->l2_bits = qcow2_l2_bits(&q->header);
     q->l2_entry_bytes = qcow2_l2_entry_bytes(&q->header);
+    q->subcluster_bits = qcow2_subcluster_bits(&q->header);
+    q->all_subclusters = q->subcluster_bits == q->cluster_bits ? 1 : UINT32_MAX;
     q->refblock_bits = q->cluster_bits + 3 - q->header.refcount_order;
     q->refcount_max = qcow2_refcount_max(q->header.refcount_order);
     q->host_limit = MIN(QCOW2_MAX_HOST_OFFSET, UINT64_C(1) << qcow2_compressed_offset_bits(q->cluster_bits));
@@ -190,6 +192,7 @@ static void qcow2_refresh_limits(BlkNode *node)
     node->limits.max_transfer = 0;
     node->limits.zeroes_align = 1;
     node->limits.discard_align = node->limits.cluster_size = (uint32_t)q->cluster_size;
+    node->limits.subcluster_size = UINT32_C(1) << q->subcluster_bits;
 }
 
 static const BlkCodec *qcow2_codec(BlkNode *node)

@@ -3,6 +3,7 @@
  * qcow2.h - an open qcow2 image: state and the functions that its files share.
  *
  *   qcow2.c     open, close, the driver's table
+ *   entry.c     one L2 entry, with or without subclusters
  *   map.c       where guest data lies: L1, L2
  *   write.c     reserve, publish, cancel: changes of mappings
  *   alloc.c     host space: whole clusters; what was dropped and when it may be used again
@@ -47,6 +48,8 @@ typedef struct Qcow2 {
     unsigned cluster_bits;
     unsigned l2_bits;               /* entries of an L2 table: 1 << l2_bits */
     unsigned l2_entry_bytes;        /* 8 or 16 */
+    unsigned subcluster_bits;       /* of its size; without extended L2 entries the cluster is the one subcluster */
+    uint32_t all_subclusters;       /* a bit for each of a cluster */
     unsigned refblock_bits;         /* counters of a refcount block: 1 << refblock_bits */
     uint64_t refcount_max;
     uint64_t host_limit;            /* host offsets must be below: bytes */
@@ -85,24 +88,34 @@ static inline uint64_t qcow2_cluster_of(const Qcow2 *q, uint64_t offset)
     return offset >> q->cluster_bits;
 }
 
-/* Is the guest's L2 entry one of a compressed cluster, ...? The kinds of an entry. */
-static inline BlkMapKind qcow2_entry_kind(const Qcow2 *q, uint64_t entry)
-{
-    if (entry & QCOW2_COMPRESSED) {
-        return BLK_MAP_COMPRESSED;
-    }
-    if (q->header.version >= 3 && (entry & QCOW2_ZERO)) {
-        return BLK_MAP_ZERO;
-    }
-    return entry & QCOW2_OFFSET_MASK ? BLK_MAP_DATA : BLK_MAP_UNALLOCATED;
-}
+/* ---- entry.c ---- */
+
+/*
+ * An L2 entry in the one form that map.c and write.c work with, whether the image has extended entries or not: the
+ * standard entry's ZERO flag is the zero bit of its one subcluster.
+ */
+typedef struct Qcow2Entry {
+    uint64_t word;                  /* COPIED, COMPRESSED, offset or compressed descriptor */
+    uint32_t data, zero;            /* subclusters, by bit: have data; read as zeroes. Both 0 if compressed */
+} Qcow2Entry;
+
+/* From and to the @q->l2_entry_bytes bytes at @place. */
+Qcow2Entry qcow2_entry_get(const Qcow2 *q, const uint8_t *place);
+void qcow2_entry_put(const Qcow2 *q, uint8_t *place, Qcow2Entry entry);
+
+/* Does the plain entry have host space, for data or only kept for it? */
+bool qcow2_entry_has_space(const Qcow2 *q, uint64_t word);
+/* Has it host space of its own, to which data can be written without a change of place? */
+bool qcow2_entry_has_own_space(const Qcow2 *q, uint64_t word);
+/* Must the whole cluster move when data is written to a part of it? */
+bool qcow2_entry_moves(const Qcow2 *q, Qcow2Entry entry);
+
+/* The range of the image file that the entry with @word refers to: *bytes is 0 if none. -EIO for one that cannot be. */
+int qcow2_entry_extent(const Qcow2 *q, uint64_t word, uint64_t *offset, uint64_t *bytes);
 
 /* ---- map.c ---- */
 
 int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map);
-
-/* The host range that @entry refers to: *bytes is 0 if none. -EIO for an entry that cannot be. */
-int qcow2_entry_extent(const Qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *bytes);
 
 /* The L1 entry of guest @offset. May yield. */
 int qcow2_co_l1_entry(BlkNode *node, uint64_t offset, uint64_t *entry);

@@ -157,7 +157,9 @@ static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPreall
     Qcow2 *q = node->opaque;
 
     for (uint64_t pos = round_up(q, start); pos < end;) {
-        BlkReservation res = { .offset = pos, .bytes = round_up(q, end) - pos, .kind = BLK_MAP_DATA };
+        BlkReservation res = {
+            .offset = pos, .bytes = round_up(q, end) - pos, .kind = BLK_MAP_DATA, .preallocate = true,
+        };
         int ret = qcow2_co_reserve(node, &res);
         if (ret < 0) {
             return ret;

@@ -97,11 +97,11 @@ static int co_own_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
 /* ---- reserve ---- */
 
 /* An entry may be dropped only if what it refers to is counted, and is no table. */
-static int co_check_droppable(BlkNode *node, uint64_t entry)
+static int co_check_droppable(BlkNode *node, Qcow2Entry entry)
 {
     Qcow2 *q = node->opaque;
     uint64_t offset, bytes, refcount;
-    int ret = qcow2_entry_extent(q, entry, &offset, &bytes);
+    int ret = qcow2_entry_extent(q, entry.word, &offset, &bytes);
 
     if (ret < 0 || bytes == 0) {
         return ret;
@@ -118,13 +118,7 @@ static int co_check_droppable(BlkNode *node, uint64_t entry)
     return 0;
 }
 
-/* Has the entry host space that is its own, allocated but read as zeroes? Then data can go there. */
-static bool entry_is_preallocated(const Qcow2 *q, uint64_t entry)
-{
-    return qcow2_entry_kind(q, entry) == BLK_MAP_ZERO && (entry & QCOW2_COPIED) && (entry & QCOW2_OFFSET_MASK);
-}
-
-/* Where entry @i of the reservation lies in memory. */
+/* Where the entry of the reservation's cluster @i lies in memory. */
 static uint8_t *reservation_place(const Qcow2 *q, const BlkReservation *res, uint64_t i)
 {
     const BlkMetaBlock *block = res->slice;
@@ -132,27 +126,47 @@ static uint8_t *reservation_place(const Qcow2 *q, const BlkReservation *res, uin
     return block->data + res->priv[0] + i * q->l2_entry_bytes;
 }
 
-static uint64_t reservation_entry(const Qcow2 *q, const BlkReservation *res, uint64_t i)
+static Qcow2Entry reservation_entry(const Qcow2 *q, const BlkReservation *res, uint64_t i)
 {
-    return qcow2_get64(reservation_place(q, res, i));
+    return qcow2_entry_get(q, reservation_place(q, res, i));
+}
+
+/* Bytes of its first cluster that lie before the reservation. */
+static uint64_t reservation_head(const Qcow2 *q, const BlkReservation *res)
+{
+    return res->offset & (q->cluster_size - 1);
+}
+
+static uint64_t reservation_clusters(const Qcow2 *q, const BlkReservation *res)
+{
+    return (reservation_head(q, res) + res->bytes + q->cluster_size - 1) >> q->cluster_bits;
+}
+
+/* The subclusters of the reservation's cluster @i that it covers. */
+static uint32_t reservation_covers(const Qcow2 *q, const BlkReservation *res, uint64_t i)
+{
+    uint64_t head = reservation_head(q, res), start = i << q->cluster_bits;
+    unsigned from = (unsigned)((MAX(start, head) - start) >> q->subcluster_bits);
+    unsigned to = (unsigned)((MIN(start + q->cluster_size, head + res->bytes) - start) >> q->subcluster_bits);
+
+    return (uint32_t)((UINT64_C(1) << to) - (UINT64_C(1) << from));
 }
 
 /* Finds host space for plain clusters: what the entries have already, or new. Sets res->bytes to what it is for. */
 static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
-    uint64_t count = res->bytes >> q->cluster_bits, n = 0, first = reservation_entry(q, res, 0), cluster;
+    uint64_t count = reservation_clusters(q, res), n = 0, head = reservation_head(q, res), cluster;
+    uint64_t first = reservation_entry(q, res, 0).word;
 
-    while (n < count && entry_is_preallocated(q, reservation_entry(q, res, n)) &&
-           (reservation_entry(q, res, n) & QCOW2_OFFSET_MASK) ==
-           (first & QCOW2_OFFSET_MASK) + (n << q->cluster_bits)) {
-        n++;
-    }
-    if (n > 0) {
-        res->host_offset = first & QCOW2_OFFSET_MASK;
+    if (qcow2_entry_has_own_space(q, first)) {
+        do {
+            n++;
+        } while (n < count && reservation_entry(q, res, n).word == first + (n << q->cluster_bits));
+        res->host_offset = (first & QCOW2_OFFSET_MASK) + head;
         res->priv[1] = true;            /* reuse */
     } else {
-        while (n < count && !entry_is_preallocated(q, reservation_entry(q, res, n))) {
+        while (n < count && !qcow2_entry_has_own_space(q, reservation_entry(q, res, n).word)) {
             n++;
         }
         blk_co_event(node->file->node, BLK_EVENT_cluster_alloc);
@@ -161,9 +175,9 @@ static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
             return (int)got;
         }
         n = (uint64_t)got;
-        res->host_offset = cluster << q->cluster_bits;
+        res->host_offset = (cluster << q->cluster_bits) + head;
     }
-    res->bytes = n << q->cluster_bits;
+    res->bytes = MIN(res->bytes, (n << q->cluster_bits) - head);
     res->host_bytes = res->bytes;
     return 0;
 }
@@ -185,8 +199,11 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
     Qcow2 *q = node->opaque;
     int ret = 0;
 
-    for (uint64_t i = 0; ret == 0 && i < res->bytes >> q->cluster_bits; i++) {
-        ret = co_check_droppable(node, reservation_entry(q, res, i));
+    for (uint64_t i = 0; ret == 0 && i < reservation_clusters(q, res); i++) {
+        Qcow2Entry old = reservation_entry(q, res, i);
+        bool moves = res->kind == BLK_MAP_DATA ? qcow2_entry_moves(q, old) : (old.word & QCOW2_COMPRESSED) != 0;
+        g_assert(!moves || reservation_covers(q, res, i) == q->all_subclusters);
+        ret = co_check_droppable(node, old);
     }
     if (ret < 0) {
         return ret;
@@ -241,8 +258,8 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     if (ret < 0) {
         return ret;
     }
-    res->bytes = MIN((res->bytes + q->cluster_size - 1) & ~(q->cluster_size - 1),
-                     (block->offset + slice - place) / q->l2_entry_bytes << q->cluster_bits);
+    uint64_t unit = UINT64_C(1) << q->subcluster_bits, entries = (block->offset + slice - place) / q->l2_entry_bytes;
+    res->bytes = MIN((res->bytes + unit - 1) & ~(unit - 1), (entries << q->cluster_bits) - reservation_head(q, res));
     res->child = node->file;
     res->slice = block;
     res->priv[0] = place - block->offset;
@@ -259,21 +276,35 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
 /* ---- publish, cancel ---- */
 
 /* The new entry of cluster @i of the reservation. */
-static uint64_t new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t i, uint64_t old)
+static Qcow2Entry new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t i, Qcow2Entry old)
 {
+    const uint32_t covers = reservation_covers(q, res, i);
+    Qcow2Entry entry = { 0 };
+
     switch (res->kind) {
     case BLK_MAP_DATA:
-        return (res->host_offset + (i << q->cluster_bits)) | QCOW2_COPIED;
-    case BLK_MAP_COMPRESSED:
-        return qcow2_compressed_encode(q->cluster_bits, res->host_offset, res->host_bytes);
-    case BLK_MAP_ZERO:
-        if (!res->unmap && !(old & QCOW2_COMPRESSED) && (old & QCOW2_COPIED)) {
-            return old | QCOW2_ZERO;
+        entry.word = (res->host_offset - reservation_head(q, res) + (i << q->cluster_bits)) | QCOW2_COPIED;
+        entry.data = old.data;
+        entry.zero = old.zero;
+        if (!res->preallocate || !(q->header.incompatible & QCOW2_INCOMPAT_EXTENDED_L2)) {
+            entry.data |= covers;
+            entry.zero &= ~covers;
         }
-        return QCOW2_ZERO;
-    default:
-        return 0;
+        break;
+    case BLK_MAP_COMPRESSED:
+        entry.word = qcow2_compressed_encode(q->cluster_bits, res->host_offset, res->host_bytes);
+        break;
+    case BLK_MAP_ZERO:
+        entry.data = old.data & ~covers;
+        entry.zero = old.zero | covers;
+        if (entry.data != 0 || (!res->unmap && qcow2_entry_has_own_space(q, old.word))) {
+            entry.word = old.word;
+        }
+        break;
+    case BLK_MAP_UNALLOCATED:       /* version 2 */
+        break;
     }
+    return entry;
 }
 
 void qcow2_publish(BlkNode *node, BlkReservation *res)
@@ -281,17 +312,18 @@ void qcow2_publish(BlkNode *node, BlkReservation *res)
     Qcow2 *q = node->opaque;
     BlkMetaBlock *block = res->slice;
 
-    for (uint64_t i = 0; i < res->bytes >> q->cluster_bits; i++) {
-        uint64_t old = reservation_entry(q, res, i), entry = new_entry(q, res, i, old), offset, bytes;
-        qcow2_put64(reservation_place(q, res, i), entry);
-        qcow2_entry_extent(q, old, &offset, &bytes);
-        bool kept = !(old & QCOW2_COMPRESSED) && !(entry & QCOW2_COMPRESSED) &&
-                    (entry & QCOW2_OFFSET_MASK) == (old & QCOW2_OFFSET_MASK);
+    for (uint64_t i = 0; i < reservation_clusters(q, res); i++) {
+        Qcow2Entry old = reservation_entry(q, res, i), entry = new_entry(q, res, i, old);
+        uint64_t offset, bytes;
+        qcow2_entry_put(q, reservation_place(q, res, i), entry);
+        qcow2_entry_extent(q, old.word, &offset, &bytes);
+        bool kept = !((old.word | entry.word) & QCOW2_COMPRESSED) &&
+                    (entry.word & QCOW2_OFFSET_MASK) == (old.word & QCOW2_OFFSET_MASK);
         if (bytes > 0 && !kept) {
-            qcow2_drop(q, offset, bytes, (old & QCOW2_COMPRESSED) != 0);
+            qcow2_drop(q, offset, bytes, (old.word & QCOW2_COMPRESSED) != 0);
         }
-        if (old & QCOW2_COMPRESSED) {
-            qcow2_survey_dropped(q, res->offset + (i << q->cluster_bits), offset, bytes);
+        if (old.word & QCOW2_COMPRESSED) {
+            qcow2_survey_dropped(q, res->offset - reservation_head(q, res) + (i << q->cluster_bits), offset, bytes);
         }
     }
     blk_meta_dirty(q->meta, block, BLK_META_MAP);

@@ -284,6 +284,7 @@ typedef struct BlkLimits {
     uint32_t zeroes_align;              /* zeroes of this unit are cheap; 0 = none are */
     uint32_t discard_align;             /* 0 = no discard */
     uint32_t cluster_size;              /* unit of allocation, 0 = none */
+    uint32_t subcluster_size;           /* unit of mapping: a part of a cluster, or all of it; 0 = none */
 } BlkLimits;
 const BlkLimits *blk_node_limits(const BlkNode *node);
 

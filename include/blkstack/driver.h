@@ -185,7 +185,8 @@ typedef enum BlkMapKind {
 typedef struct BlkMapping {
     BlkMapKind kind;
     bool in_place;          /* DATA: nobody else refers to the host space: it may be overwritten */
-    bool preallocated;      /* ZERO: host_offset is valid */
+    bool preallocated;      /* ZERO, UNALLOCATED: host space is there for it, at host_offset */
+    bool whole_cluster;     /* data that is written here moves its whole cluster, since it is compressed or shared */
     uint64_t bytes;         /* how far the answer holds, from the offset asked; COMPRESSED: to the end of the cluster */
     BlkChild *child;
     uint64_t host_offset;   /* DATA: of the byte asked; COMPRESSED: of the payload */
@@ -194,13 +195,15 @@ typedef struct BlkMapping {
 
 /*
  * A change of mapping, from reserve to publish or cancel. The engine fills the first part; guest ranges are whole
- * clusters (the last one of the node counts as whole). It holds the clusters' lock exclusively meanwhile.
+ * subclusters (the last one of the node counts as whole): whole clusters of those that are compressed or become so, and
+ * of those that move when data is written to them. It holds the clusters' lock exclusively meanwhile.
  */
 typedef struct BlkReservation {
-    uint64_t offset, bytes;         /* in: guest range; out: bytes may be less, and is at least one cluster */
+    uint64_t offset, bytes;         /* in: guest range; out: bytes may be less, down to one such unit */
     BlkMapKind kind;                /* what the range is to become */
     uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload */
     bool unmap;                     /* in: ZERO: do not keep host space */
+    bool preallocate;               /* in: DATA: of zeroes: may stay what it is if it has host space and reads as zeroes */
     BlkChild *child;                /* out: where to write, DATA and COMPRESSED */
     uint64_t host_offset;
     uint64_t host_bytes;            /* out: COMPRESSED: bytes to write, payload padded with zeroes; may exceed the payload */
