@@ -41,16 +41,6 @@ static const BlkDriver *find_format(BlkContext *ctx, const char *name, GError **
     return NULL;
 }
 
-static bool table_has(const BlkOption *table, const char *name)
-{
-    for (; table->name != NULL; table++) {
-        if (strcmp(table->name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What one creation needs; freed by creation_clear(). */
 typedef struct Creation {
     const BlkDriver *format, *protocol;
@@ -97,7 +87,7 @@ static BlkOptions *parse_part(const BlkOption *format, const BlkOption *protocol
 
     json_object_iter_init_ordered(&iter, all);
     while (json_object_iter_next_ordered(&iter, &key, &value)) {
-        if (table_has(format, key) == of_format) {
+        if (blk_options_table_has(format, key) == of_format) {
             json_object_set_member(part, key, json_node_copy(value));
         }
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * image.c - what can be said about an image, and whether it is sound.
+ * image.c - what can be said about an image, whether it is sound, and changes of what it is.
  */
 #include "core/node.h"
 #include "core/options.h"
@@ -96,4 +96,78 @@ int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_optio
     options = given ? blk_options_parse((const BlkOption *const[]) { driver->create_options, NULL }, given, what, error)
                     : NULL;
     return options ? driver->co_measure(options, source, measure, error) : -EINVAL;
+}
+
+/* ---- changes ---- */
+
+static int check_may_change(const BlkNode *node, GError **error)
+{
+    const unsigned needed = BLK_PERM_WRITE | BLK_PERM_RESIZE;
+
+    if (node->read_only || (node->core->perm & needed) != needed) {
+        return blk_error(error, -EACCES, "The image '%s' may not be changed%s", blk_node_name(node),
+                         node->read_only ? ": it is read-only" : "");
+    }
+    return 0;
+}
+
+/* What can be chosen only when an image is made is refused as such. */
+static BlkOptions *parse_amend_options(const BlkDriver *driver, JsonObject *object, GError **error)
+{
+    const BlkOption *const tables[] = { driver->amend_options, NULL };
+    g_autofree char *what = g_strdup_printf("amending '%s'", driver->name);
+    JsonObjectIter iter;
+    const char *key;
+
+    json_object_iter_init_ordered(&iter, object);
+    while (json_object_iter_next_ordered(&iter, &key, NULL)) {
+        if (!blk_options_table_has(driver->amend_options, key) && blk_options_table_has(driver->create_options, key)) {
+            blk_error(error, -ENOTSUP, "Invalid parameter '%s'\nThis option is only supported for image creation", key);
+            return NULL;
+        }
+    }
+    return blk_options_parse(tables, object, what, error);
+}
+
+int blk_co_amend(BlkNode *node, const BlkAmendOptions *options, GError **error)
+{
+    const BlkDriver *driver = node->driver;
+    g_autoptr(BlkOptions) parsed = NULL;
+    int ret;
+
+    if (!driver->co_amend && blk_node_filtered(node)) {
+        return blk_co_amend(blk_node_filtered(node), options, error);
+    }
+    if (!driver->co_amend) {
+        return blk_error(error, -ENOTSUP, "Format driver '%s' does not support option amendment", driver->name);
+    }
+    parsed = parse_amend_options(driver, options->options, error);
+    ret = parsed ? check_may_change(node, error) : -EINVAL;
+    if (ret < 0) {
+        return ret;
+    }
+    blk_co_drain_begin(node);
+    ret = driver->co_amend(node, parsed, options, error);
+    blk_node_refresh_above(node, NULL);
+    blk_drain_end(node);
+    return ret;
+}
+
+int blk_co_change_backing(BlkNode *node, const char *filename, const char *format, GError **error)
+{
+    int ret;
+
+    if (!node->driver->co_change_backing && blk_node_filtered(node)) {
+        return blk_co_change_backing(blk_node_filtered(node), filename, format, error);
+    }
+    if (!node->driver->co_change_backing) {
+        return blk_error(error, -ENOTSUP, "Format driver '%s' has no backing files", node->driver->name);
+    }
+    ret = check_may_change(node, error);
+    if (ret == 0) {
+        blk_co_drain_begin(node);
+        ret = node->driver->co_change_backing(node, filename, format, error);
+        blk_drain_end(node);
+    }
+    return ret;
 }

@@ -494,6 +494,16 @@ static void append_remarks(GString *out, const BlkOption *option)
     }
 }
 
+bool blk_options_table_has(const BlkOption *table, const char *name)
+{
+    for (; table != NULL && table->name != NULL; table++) {
+        if (strcmp(table->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void blk_options_describe(const BlkOption *table, GString *out)
 {
     static const char *const types[] = {

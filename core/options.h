@@ -41,6 +41,9 @@ bool blk_filename_has_prefix(const char *name);
  * names with a prefix are kept. -EINVAL if @base has no directory. (transfer full) */
 char *blk_filename_resolve(const char *base, const char *name, GError **error);
 
+/* @table: (nullable) */
+bool blk_options_table_has(const BlkOption *table, const char *name);
+
 /* Appends what --help prints about one table: "  name=<type>  - help (default: x)" lines, sorted as in the table. */
 void blk_options_describe(const BlkOption *table, GString *out);
 

@@ -283,6 +283,9 @@ void qcow2_header_clear(Qcow2Header *header);
 /* May the image be opened for writing? -EACCES: it is marked corrupt. */
 int qcow2_header_check_writable(const Qcow2Header *header, GError **error);
 
+/* Has the first cluster room for all that @header says? -EINVAL, -ENOSPC. */
+int qcow2_header_check_fits(const Qcow2Header *header, GError **error);
+
 /**
  * qcow2_co_update_header:
  *

@@ -630,6 +630,15 @@ static int build_header(const Qcow2Header *h, uint8_t *buf, uint64_t size, uint6
     return 0;
 }
 
+int qcow2_header_check_fits(const Qcow2Header *header, GError **error)
+{
+    uint64_t size = qcow2_cluster_size(header), bytes;
+    g_autofree uint8_t *buf = g_try_malloc(size);
+
+    return buf != NULL ? build_header(header, buf, size, &bytes, error)
+                       : blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
+}
+
 int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error)
 {
     uint64_t size = qcow2_cluster_size(header), bytes = 0;

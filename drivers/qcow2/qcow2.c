@@ -67,7 +67,7 @@ static int qcow2_co_clear_autoclear(BlkNode *node, GError **error)
     return ret;
 }
 
-static void qcow2_set_geometry(Qcow2 *q)
+void qcow2_set_geometry(Qcow2 *q)
 {
     q->cluster_bits = q->header.cluster_bits;
     q->cluster_size = qcow2_cluster_size(&q->header);
@@ -152,8 +152,7 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     return ret;
 }
 
-/* Writes all that is in memory: afterwards the file says everything, and is not marked dirty. */
-static int qcow2_co_settle(BlkNode *node)
+int qcow2_co_settle(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
     int ret = 0;
@@ -240,6 +239,7 @@ const BlkDriver blk_driver_qcow2 = {
     .help = "disk image with snapshots, compression and backing files",
     .options = qcow2_options,
     .create_options = qcow2_create_options,
+    .amend_options = qcow2_amend_options,
     .instance_size = sizeof(Qcow2),
     .probe = qcow2_probe,
     .format = &qcow2_format,
@@ -249,6 +249,8 @@ const BlkDriver blk_driver_qcow2 = {
     .co_truncate = qcow2_co_truncate,
     .co_info = qcow2_co_info,
     .co_check = qcow2_co_check_image,
+    .co_amend = qcow2_co_amend,
+    .co_change_backing = qcow2_co_change_backing,
     .check_create = qcow2_check_create,
     .co_measure = qcow2_co_measure,
     .co_create = qcow2_co_create,

@@ -14,6 +14,8 @@
  *   refcount.c  reference counts, refcount blocks and their table
  *   table.c     whole tables that replace others
  *   resize.c    change of length
+ *   amend.c     other version, refcount width, backing file, ...
+ *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables
  *   marks.c     the marks of an image whose counts may be wrong
  *
  * Locks, always taken in this order: l2_lock (tables are added or copied), alloc_lock (counts and free space), the
@@ -112,6 +114,13 @@ bool qcow2_entry_moves(const Qcow2 *q, Qcow2Entry entry);
 
 /* The range of the image file that the entry with @word refers to: *bytes is 0 if none. -EIO for one that cannot be. */
 int qcow2_entry_extent(const Qcow2 *q, uint64_t word, uint64_t *offset, uint64_t *bytes);
+
+/* ---- qcow2.c ---- */
+
+/* Derives the fields that follow from the header. */
+void qcow2_set_geometry(Qcow2 *q);
+/* Writes all that is in memory: afterwards the file says everything, and is not marked dirty. */
+int qcow2_co_settle(BlkNode *node);
 
 /* ---- map.c ---- */
 
@@ -322,5 +331,45 @@ void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes);
 /* ---- resize.c ---- */
 
 int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
+
+/* ---- amend.c, refcount_width.c, downgrade.c: nothing else uses the node meanwhile ---- */
+
+/* How far an operation of several phases is: each one counts from 0 to 1. */
+typedef struct Qcow2Progress {
+    void (*report)(double fraction, void *opaque);      /* (nullable) */
+    void *opaque;
+    unsigned phase, phases;
+} Qcow2Progress;
+
+static inline void qcow2_progress(const Qcow2Progress *progress, double fraction)
+{
+    if (progress->report) {
+        progress->report((progress->phase + fraction) / MAX(progress->phases, 1), progress->opaque);
+    }
+}
+
+extern const BlkOption qcow2_amend_options[];
+int qcow2_co_amend(BlkNode *node, const BlkOptions *options, const BlkAmendOptions *amend, GError **error);
+
+/* @file, @format: (nullable): as the image is to say. What is open stays open. */
+int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format, GError **error);
+
+/**
+ * qcow2_co_switch_header:
+ * @header: a changed copy of the image's own: what pointers it has in common with that stays where it is
+ *
+ * Writes it and makes it stable; then it is q->header. What it replaced in q->header is the caller's.
+ * Returns: 0; after -EINVAL and -ENOSPC, where it does not fit, nothing has changed; after other errors nobody knows which
+ * of the two the file has, and the node refuses all further changes.
+ */
+int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **error);
+
+/* Gives all counters 2^@order bits. Refused, before anything changes, if a count does not fit. */
+int qcow2_co_change_refcount_width(BlkNode *node, unsigned order, Qcow2Progress *progress, GError **error);
+
+/* Could the image, with a disk of @size bytes and refcounts of 16 bits, be one of version 2? */
+int qcow2_co_check_downgrade(BlkNode *node, uint64_t size, GError **error);
+/* Makes it one. It must be possible. */
+int qcow2_co_downgrade(BlkNode *node, Qcow2Progress *progress, GError **error);
 
 #endif

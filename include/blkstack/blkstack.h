@@ -325,6 +325,30 @@ typedef struct BlkCheckResult {
 /* Returns: 0 when the check ran to its end, whatever it found; -ENOTSUP if the format has no check. */
 int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
 
+typedef struct BlkAmendOptions {
+    JsonObject *options;                    /* keys of the format's table: "compat", "size", ... */
+    void (*progress)(double fraction, void *opaque);      /* (nullable) */
+    void *opaque;
+} BlkAmendOptions;
+/**
+ * blk_co_amend:
+ *
+ * Changes properties of an image that a user with BLK_PERM_WRITE and BLK_PERM_RESIZE has; nothing is in flight meanwhile.
+ * What is refused changes nothing. Other errors leave a whole image, of which some properties may have changed.
+ * Context: coroutine, not within a request; may yield. Returns: 0; -EINVAL, -ENOTSUP for what cannot be; others from below.
+ */
+int blk_co_amend(BlkNode *node, const BlkAmendOptions *options, GError **error);
+
+/**
+ * blk_co_change_backing:
+ * @filename: (nullable): as the image is to name its backing file; NULL: none
+ * @format: (nullable): its format; only without @filename NULL
+ *
+ * Changes what the image says, not what is open: the new backing file is read from the next open on. Neither looks at the
+ * file nor compares contents. Permission, context and errors as of blk_co_amend().
+ */
+int blk_co_change_backing(BlkNode *node, const char *filename, const char *format, GError **error);
+
 /* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). */
 int blk_co_create(BlkContext *ctx, const char *filename, const char *format, JsonObject *format_options, GError **error);
 

@@ -268,6 +268,7 @@ struct BlkDriver {
     const char *help;                       /* one line */
     const BlkOption *options;               /* beside the common ones of every node */
     const BlkOption *create_options;        /* NULL: cannot be created */
+    const BlkOption *amend_options;         /* what co_amend can change */
     size_t instance_size;
     const char *const *prefixes;            /* protocols: "nbd" for nbd:..., NULL-terminated; (nullable) */
     /* Protocols: turns "prefix:rest" into options. NULL: {"filename": name}. */
@@ -297,6 +298,10 @@ struct BlkDriver {
     int (*co_truncate)(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
     int (*co_info)(BlkNode *node, BlkInfo *info, GError **error);
     int (*co_check)(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+    /* Changes what @options has: keys of amend_options. The node is drained; core follows a change of length. */
+    int (*co_amend)(BlkNode *node, const BlkOptions *options, const BlkAmendOptions *amend, GError **error);
+    /* The image names another backing file, or none (NULL); the graph stays as it is. */
+    int (*co_change_backing)(BlkNode *node, const char *filename, const char *format, GError **error);
     /* (nullable): refuses creation options that contradict each other, before any file is touched. Does not yield. */
     int (*check_create)(const BlkOptions *options, GError **error);
     /* Formats: @options are those of creation, size included. required, fully_allocated. */

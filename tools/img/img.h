@@ -18,6 +18,7 @@ typedef struct ImgCommand {
 
 extern const ImgCommand img_commands[];     /* ends with a NULL name */
 
+int img_amend(BlkContext *ctx, int argc, char **argv);
 int img_check(BlkContext *ctx, int argc, char **argv);
 int img_compare(BlkContext *ctx, int argc, char **argv);
 int img_convert(BlkContext *ctx, int argc, char **argv);
@@ -76,6 +77,8 @@ int img_print_help(void);       /* returns 0 */
 
 /* What `-o help` among -o texts asks for. */
 bool img_is_help(const char *text);
+/* Prints the options of a table, sorted by name. */
+void img_print_options(const BlkOption *table);
 /* Prints the table of @format for `-o help`. Returns: the exit status. */
 int img_print_create_help(BlkContext *ctx, const char *format, bool with_filename);
 /* Adds the -o text @text to @options; a later key replaces an earlier one. */

@@ -8,6 +8,8 @@
 #include <stdio.h>
 
 const ImgCommand img_commands[] = {
+    { "amend", "[--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename",
+      "changes properties of an image", img_amend },
     { "check", "[--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [--data] [-T src_cache] [-U] filename",
       "looks for errors in an image's metadata and repairs them", img_check },
     { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",

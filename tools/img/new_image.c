@@ -4,6 +4,8 @@
  */
 #include "img/img.h"
 
+#include "core/options.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -48,9 +50,23 @@ static int compare_lines(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-int img_print_create_help(BlkContext *ctx, const char *format, bool with_filename)
+void img_print_options(const BlkOption *table)
 {
     g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
+
+    for (const BlkOption *option = table; option->name; option++) {
+        g_autofree char *word = g_strdup_printf("%s=<%s>", option->name, type_text(option->type));
+
+        g_ptr_array_add(lines, g_strdup_printf("  %-22s - %s", word, option->help));
+    }
+    g_ptr_array_sort(lines, compare_lines);
+    for (unsigned i = 0; i < lines->len; i++) {
+        puts(g_ptr_array_index(lines, i));
+    }
+}
+
+int img_print_create_help(BlkContext *ctx, const char *format, bool with_filename)
+{
     GError *error = NULL;
     const BlkDriver *driver = img_find_create_driver(ctx, format, &error);
 
@@ -58,20 +74,12 @@ int img_print_create_help(BlkContext *ctx, const char *format, bool with_filenam
         tool_report(error);
         return 1;
     }
-    for (const BlkOption *option = driver->create_options; option->name; option++) {
-        g_autofree char *word = g_strdup_printf("%s=<%s>", option->name, type_text(option->type));
-
-        g_ptr_array_add(lines, g_strdup_printf("  %-22s - %s", word, option->help));
-    }
-    g_ptr_array_sort(lines, compare_lines);
     if (with_filename) {
         printf("Supported options:\n");
     } else {
         printf("Supported %s options:\n", driver->name);
     }
-    for (unsigned i = 0; i < lines->len; i++) {
-        puts(g_ptr_array_index(lines, i));
-    }
+    img_print_options(driver->create_options);
     return 0;
 }
 
@@ -108,10 +116,5 @@ BlkOptions *img_parse_create_options(const BlkDriver *driver, JsonObject *option
 
 bool img_has_create_option(const BlkDriver *driver, const char *name)
 {
-    for (const BlkOption *option = driver->create_options; option->name; option++) {
-        if (strcmp(option->name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
+    return blk_options_table_has(driver->create_options, name);
 }
