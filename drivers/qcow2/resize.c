@@ -123,15 +123,34 @@ static int co_clear_tail(BlkNode *node, uint64_t old_length)
     return ret < 0 ? ret : blk_engine_co_pwrite_zeroes(node, &req);
 }
 
-/* Hides what a longer backing has between the old end and the new one. */
-static int co_hide_backing(BlkNode *node, uint64_t old_length, uint64_t length)
+/* Behind the old end, does @offset read as zeroes, as far as @map holds? What a longer backing has there must not show. */
+static bool reads_as_zeroes(const BlkNode *node, uint64_t offset, const BlkMapping *map)
+{
+    bool has_backing = node->backing && offset < blk_node_length(node->backing->node);
+
+    return map->kind == BLK_MAP_ZERO || (map->kind == BLK_MAP_UNALLOCATED && !has_backing);
+}
+
+/* Whole clusters between the old end and the new one become zeroes, whatever the backing has there, or was in the image
+ * when it was longer: version 2 cannot discard what a backing is behind, and other programs may leave anything. */
+static int co_clear_clusters(BlkNode *node, uint64_t old_length, uint64_t length)
 {
     Qcow2 *q = node->opaque;
-    uint64_t start = round_up(q, old_length);
-    uint64_t end = node->backing ? MIN(length, blk_node_length(node->backing->node)) : 0;
-    BlkRequest req = { .offset = start, .bytes = end > start ? round_up(q, end) - start : 0 };
+    uint64_t end = round_up(q, length);
 
-    return req.bytes > 0 ? blk_engine_co_pwrite_zeroes(node, &req) : 0;
+    for (uint64_t pos = round_up(q, old_length); pos < end;) {
+        BlkMapping map;
+        int ret = qcow2_co_map(node, pos, end - pos, &map);
+        BlkRequest req = { .offset = pos, .bytes = map.bytes };
+        if (ret == 0 && !reads_as_zeroes(node, pos, &map)) {
+            ret = blk_engine_co_pwrite_zeroes(node, &req);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        pos += map.bytes;
+    }
+    return 0;
 }
 
 /* Zeroes that take up space in the file. */
@@ -190,7 +209,7 @@ static int co_grow(BlkNode *node, uint64_t length, BlkPrealloc prealloc)
         ret = co_clear_tail(node, old_length);
     }
     if (ret == 0) {
-        ret = co_hide_backing(node, old_length, length);
+        ret = co_clear_clusters(node, old_length, length);
     }
     if (ret == 0 && prealloc != BLK_PREALLOC_OFF) {
         ret = co_preallocate(node, old_length, length, prealloc);
