@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * crash.h - the parts of the crash test: see docs/crash-testing.md.
+ *
+ *   qcow2_crash.c   the program: seeds, workers, one round
+ *   crash_guest.c   the workload: what a guest does with the image; what it may find afterwards
+ *   crash_log.c     from the log of the log-writes filter to what the disk may hold after a crash
+ *   crash_judge.c   is such an image sound, and does it hold what it must?
+ *
+ * Times count the events of one round: begin and end of each request of the guest and of the disk.
+ */
+#ifndef BLKSTACK_TEST_CRASH_H
+#define BLKSTACK_TEST_CRASH_H
+
+#include "mem_disk.h"
+
+#include <inttypes.h>
+
+#define SECTOR UINT64_C(512)
+#define NEVER UINT64_MAX
+
+/* What the guest, or a control operation, wrote. */
+typedef struct GuestWrite {
+    uint64_t first, sectors;        /* of 512 bytes */
+    uint64_t begin, end;            /* NEVER: it may or may not act, so it never replaces what was there */
+    uint8_t *data;                  /* NULL: zeroes */
+} GuestWrite;
+
+typedef struct Span {
+    uint64_t begin, end;
+} Span;
+
+/* A value that the image has from some time on. */
+typedef struct LengthChange {
+    uint64_t begin, end, sectors;
+} LengthChange;
+
+typedef struct CrashConfig {
+    unsigned cluster_size, refcount_bits;
+    uint64_t sectors, max_sectors;  /* of the guest: at first, and at most */
+    bool v2, zstd, lazy, extended_l2, backing;
+    unsigned style;                 /* of writes: plain, compressed, both by turns */
+} CrashConfig;
+
+/* An entry of the log that changes the disk (a write, zeroes or a discard) or makes it stable. */
+typedef struct CrashEntry {
+    bool flush, discard;
+    uint64_t offset, bytes;
+    const uint8_t *data;            /* in the log */
+    uint64_t begin, end;            /* of the disk's request */
+    uint64_t logged;                /* when the entry was complete */
+} CrashEntry;
+
+typedef struct CrashRound {
+    BlkContext *ctx;
+    uint32_t seed;
+    GRand *rand;
+    CrashConfig config;
+    char *text;                     /* config, for people */
+    const char *dir;                /* scratch */
+    unsigned samples;               /* per prefix, beside "all" and "nothing" */
+
+    uint64_t now;
+    BlkNode *disk, *log;            /* mem-disks */
+    BlkNode *base;                  /* (nullable): the backing node */
+    BlkChild *image, *top;          /* users of the qcow2 node and of the compress filter above it */
+    uint8_t *initial;               /* what the disk held when the log began */
+    uint64_t initial_bytes;
+
+    GPtrArray *writes;              /* of GuestWrite */
+    GPtrArray **by_sector;          /* of GuestWrite that cover it, in order of begin */
+    GArray *flushes;                /* of Span: what the guest had written before the begin is stable after the end */
+    GArray *lengths;                /* of LengthChange, in order */
+    uint64_t sectors;               /* of the guest, now */
+    unsigned running;               /* tasks of the guest ... */
+    bool compressed;                /* ... who write through the filter */
+
+    GArray *entries;                /* of CrashEntry, in order of the log */
+    uint64_t states;                /* that were judged */
+
+    /* The state that is judged, for messages. */
+    unsigned prefix;
+    uint64_t time;
+    const char *mode;
+    uint8_t *state;
+    uint64_t state_bytes;
+} CrashRound;
+
+/* Prints what is wrong and how to see it again, keeps the image, and ends the process. */
+void crash_fail(CrashRound *round, const char *format, ...) G_GNUC_PRINTF(2, 3) G_GNUC_NORETURN;
+
+/* Opens a tree that is written with ' for "; the format may be printf's. */
+BlkNode *crash_try_open(CrashRound *round, GError **error, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* ---- crash_guest.c ---- */
+
+void crash_guest_init(CrashRound *round);
+void crash_guest_clear(CrashRound *round);
+/* Before the log begins: fills part of the image, and notes what it holds. */
+void crash_guest_co_prefill(CrashRound *round);
+void crash_guest_co_workload(CrashRound *round);
+/* After the workload, once. */
+void crash_guest_index(CrashRound *round);
+
+/* What was complete before this time is stable at @time. */
+uint64_t crash_guest_stable(const CrashRound *round, uint64_t time);
+/* Who wrote the sector, and when, for messages. (transfer full) */
+char *crash_guest_history(const CrashRound *round, uint64_t number);
+bool crash_guest_length_allowed(const CrashRound *round, uint64_t time, uint64_t sectors);
+/* May @sector be what @number holds after a crash at @time? */
+bool crash_guest_sector_allowed(const CrashRound *round, uint64_t time, uint64_t stable, uint64_t number,
+                                const uint8_t *sector);
+
+/* ---- crash_log.c ---- */
+
+/* Reads the log; fails the round if the recorder left something out or put it in the wrong place. */
+void crash_log_read(CrashRound *round);
+/* Judges what a crash may leave, for each prefix of the log. */
+void crash_log_co_states(CrashRound *round);
+
+/* ---- crash_judge.c ---- */
+
+/* Judges round->state. May yield. */
+void crash_judge_co_state(CrashRound *round);
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * crash_judge.c - is what a crash left a sound image, and does it hold what it must?
+ *
+ *     look      read-only: an image that is not marked dirty has no errors; the guest finds only what is allowed
+ *     repair    opened for writing, which repairs a dirty image: no errors, leaks only; `check -r leaks`: clean
+ *     look      the guest finds the same as before
+ */
+#include "crash.h"
+
+static void finding(const char *text, void *opaque)
+{
+    if (((GString *)opaque)->len < 2000) {
+        g_string_append_printf(opaque, "\n  %s", text);
+    }
+}
+
+static BlkNode *co_open_state(CrashRound *round, bool writable)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = crash_try_open(round, &error, "{'driver': 'qcow2', 'read-only': %s, 'file': 'crashed', "
+                                   "'discard': 'unmap', 'backing': %s}", writable ? "false" : "true",
+                                   round->base ? "'base'" : "null");
+
+    if (!node) {
+        crash_fail(round, "the image cannot be opened%s: %s", writable ? " for writing" : "", error->message);
+    }
+    return node;
+}
+
+static BlkChild *co_use(CrashRound *round, BlkNode *node, unsigned perm)
+{
+    g_autoptr(GError) error = NULL;
+    BlkChild *user = blk_co_attach(node, "judge", perm, BLK_PERM_ALL, &error);
+
+    if (!user) {
+        crash_fail(round, "the image cannot be used: %s", error->message);
+    }
+    blk_co_unref(node);
+    return user;
+}
+
+static bool co_is_dirty(CrashRound *round, BlkNode *node)
+{
+    BlkInfo info;
+    int ret = blk_co_info(node, &info, NULL);
+
+    if (ret < 0) {
+        crash_fail(round, "the image does not tell about itself: %s", g_strerror(-ret));
+    }
+    bool dirty = info.dirty;
+    blk_info_clear(&info);
+    return dirty;
+}
+
+/* No errors; @clean: no leaks either. */
+static void co_check(CrashRound *round, BlkNode *node, bool fix_leaks, bool clean, const char *when)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GString) findings = g_string_new(NULL);
+    BlkCheckOptions options = {
+        .data = !fix_leaks && !clean, .fix_leaks = fix_leaks, .message = finding, .opaque = findings,
+    };
+    BlkCheckResult result = { 0 };
+
+    if (blk_co_check(node, &options, &result, &error) < 0) {
+        crash_fail(round, "%s: the check does not end: %s", when, error->message);
+    }
+    if (result.corruptions > 0 || result.check_errors > 0 || (clean && result.leaks > 0)) {
+        crash_fail(round, "%s: the check finds %" PRIu64 " errors and %" PRIu64 " leaks:%s", when,
+                   result.corruptions + result.check_errors, result.leaks, findings->str);
+    }
+}
+
+/* What the guest finds. (transfer full) */
+static uint8_t *co_read_guest(CrashRound *round, BlkNode *node)
+{
+    uint8_t *guest = g_malloc(blk_node_length(node));
+    int ret = blk_co_pread(node, 0, blk_node_length(node), guest, 0);
+
+    if (ret < 0) {
+        crash_fail(round, "the guest's data cannot be read: %s", g_strerror(-ret));
+    }
+    return guest;
+}
+
+static void check_guest(CrashRound *round, const uint8_t *guest, uint64_t sectors)
+{
+    uint64_t stable = crash_guest_stable(round, round->time);
+
+    if (!crash_guest_length_allowed(round, round->time, sectors)) {
+        crash_fail(round, "the image has %" PRIu64 " sectors", sectors);
+    }
+    for (uint64_t i = 0; i < sectors; i++) {
+        if (!crash_guest_sector_allowed(round, round->time, stable, i, guest + i * SECTOR)) {
+            g_autofree char *history = crash_guest_history(round, i);
+            crash_fail(round, "guest sector %" PRIu64 " is neither what was flushed (time %" PRIu64 ") nor newer; it "
+                       "begins %016" PRIx64 "; %s", i, stable, *(const uint64_t *)(const void *)(guest + i * SECTOR), history);
+        }
+    }
+}
+
+void crash_judge_co_state(CrashRound *round)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *disk = crash_try_open(round, &error, "{'driver': 'mem-disk', 'node-name': 'crashed'}");
+
+    if (!disk) {
+        crash_fail(round, "no disk: %s", error->message);
+    }
+    mem_disk_set(disk, round->state, round->state_bytes);
+    BlkChild *user = co_use(round, co_open_state(round, false), BLK_PERM_READ);
+    BlkNode *node = blk_child_node(user);
+    uint64_t length = blk_node_length(node);
+    if (!co_is_dirty(round, node)) {
+        co_check(round, node, false, false, "before anything was repaired");
+    }
+    g_autofree uint8_t *guest = co_read_guest(round, node);
+    check_guest(round, guest, length / SECTOR);
+    blk_co_detach(user);
+
+    user = co_use(round, co_open_state(round, true), BLK_PERM_READ | BLK_PERM_WRITE);
+    node = blk_child_node(user);
+    co_check(round, node, true, false, "opened for writing");
+    co_check(round, node, false, true, "after leaks were repaired");
+    g_autofree uint8_t *again = co_read_guest(round, node);
+    if (blk_node_length(node) != length || memcmp(guest, again, length) != 0) {
+        crash_fail(round, "the repair changed what the guest finds");
+    }
+    blk_co_detach(user);
+    blk_co_unref(disk);
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2_crash.c - what crashes may leave of qcow2 images: docs/crash-testing.md.
+ *
+ *     qcow2_crash --seed S --rounds N             so many rounds, with the seeds S, S + 1, ...
+ *     qcow2_crash --seed S --seconds T            rounds until the time is over: the long mode
+ *     qcow2_crash --seed S --rounds 1 --jobs 1    one of them again
+ *
+ * A round makes an image of properties that the seed chooses, lets a guest work on it, with a log-writes filter below,
+ * and judges what a crash at each prefix of the log may leave. Rounds run in several processes at once. The exit
+ * status is 1 if something was found, or fewer states than --at-least were judged.
+ *
+ * Limitation: the order in which workers end to compress is not repeated with the seed. A failure keeps the image.
+ */
+#include "crash.h"
+
+#include <glib/gstdio.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- one round ---- */
+
+void crash_fail(CrashRound *round, const char *format, ...)
+{
+    g_autofree char *name = g_strdup_printf("crash-%u.qcow2", round->seed);
+    va_list args;
+
+    printf("FAILED: seed %u: %s\n  prefix %u of %u, time %" PRIu64 ", %s:\n  ", round->seed, round->text, round->prefix,
+           round->entries ? round->entries->len : 0, round->time, round->mode ? round->mode : "while the guest works");
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    printf("\n  again: qcow2_crash --seed %u --rounds 1 --jobs 1\n", round->seed);
+    if (round->state && g_file_set_contents(name, (const char *)round->state, (gssize)round->state_bytes, NULL)) {
+        printf("  the image is in %s\n", name);
+    }
+    fflush(stdout);
+    _exit(EXIT_FAILURE);
+}
+
+BlkNode *crash_try_open(CrashRound *round, GError **error, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *text = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_strdelimit(text, "'", '"');
+    g_autoptr(JsonObject) tree = blk_json_parse_object(text, -1, "test", error);
+    return tree ? blk_co_open(round->ctx, tree, error) : NULL;
+}
+
+static BlkNode *co_must_open(CrashRound *round, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = crash_try_open(round, &error, "%s", text);
+
+    if (!node) {
+        crash_fail(round, "%s: %s", text, error->message);
+    }
+    return node;
+}
+
+/* Each cluster size comes equally often; 512 bytes with counts that soon need a larger table. */
+static void pick_config(CrashRound *round)
+{
+    static const unsigned clusters[] = { 512, 65536, 1024, 4096, 16384, 2048 }, widths[] = { 1, 2, 4, 8, 16, 32, 64 };
+    CrashConfig *c = &round->config;
+
+    c->cluster_size = clusters[round->seed % G_N_ELEMENTS(clusters)];
+    c->v2 = g_rand_int_range(round->rand, 0, 5) == 0;
+    c->refcount_bits = c->v2 ? 16 : widths[g_rand_int_range(round->rand, 0, G_N_ELEMENTS(widths))];
+    c->zstd = !c->v2 && g_rand_boolean(round->rand);
+    c->lazy = !c->v2 && g_rand_int_range(round->rand, 0, 4) == 0;
+    c->backing = g_rand_int_range(round->rand, 0, 3) == 0;
+    c->style = g_rand_int_range(round->rand, 0, 3);
+    c->sectors = c->cluster_size < 4096 ? 512 : 1024;
+    if (c->cluster_size == 512 && !c->v2) {
+        c->refcount_bits = g_rand_boolean(round->rand) ? 64 : c->refcount_bits;
+        c->sectors = c->refcount_bits == 64 ? 4600 : 1024;
+    }
+    c->max_sectors = c->sectors + c->sectors / 4;
+    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s, %s writes", c->cluster_size,
+                                  c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
+                                  c->lazy ? ", lazy_refcounts" : "", c->extended_l2 ? ", extended_l2" : "",
+                                  c->backing ? ", backing file" : "",
+                                  c->style == 0 ? "plain" : c->style == 1 ? "compressed" : "plain and compressed");
+}
+
+static void co_make_base(CrashRound *round)
+{
+    uint64_t bytes = round->config.sectors * 5 / 6 * SECTOR;
+    g_autofree uint8_t *data = g_malloc(bytes);
+
+    for (uint64_t i = 0; i < bytes; i++) {
+        data[i] = (uint8_t)(i / SECTOR * 7 + i % 5);
+    }
+    round->base = co_must_open(round, "{'driver': 'mem-disk', 'node-name': 'base'}");
+    mem_disk_set(round->base, data, bytes);
+}
+
+/* An empty image, in the disk. */
+static void co_make_image(CrashRound *round)
+{
+    const CrashConfig *c = &round->config;
+    g_autofree char *path = g_build_filename(round->dir, "new.qcow2", NULL), *content = NULL;
+    g_autoptr(JsonObject) options = json_object_new();
+    g_autoptr(GError) error = NULL;
+    gsize bytes;
+
+    json_object_set_int_member(options, "size", (gint64)(c->sectors * SECTOR));
+    json_object_set_int_member(options, "cluster_size", c->cluster_size);
+    json_object_set_int_member(options, "refcount_bits", c->refcount_bits);
+    json_object_set_string_member(options, "compat", c->v2 ? "0.10" : "1.1");
+    json_object_set_string_member(options, "compression_type", c->zstd ? "zstd" : "zlib");
+    json_object_set_boolean_member(options, "lazy_refcounts", c->lazy);
+    if (blk_co_create(round->ctx, path, "qcow2", options, &error) < 0 ||
+        !g_file_get_contents(path, &content, &bytes, &error)) {
+        crash_fail(round, "%s", error->message);
+    }
+    g_unlink(path);
+    round->disk = co_must_open(round, "{'driver': 'mem-disk', 'node-name': 'disk', 'discard': 'unmap'}");
+    mem_disk_of(round->disk)->now = &round->now;
+    mem_disk_set(round->disk, content, bytes);
+}
+
+/* compress above qcow2, above @file. */
+static void co_open_stack(CrashRound *round, const char *file)
+{
+    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'discard': 'unmap', 'file': {'driver': 'qcow2', "
+                                            "'node-name': 'image', 'discard': 'unmap', 'file': %s, 'backing': %s}}",
+                                            file, round->base ? "'base'" : "null");
+    g_autoptr(GError) error = NULL;
+    BlkNode *top = co_must_open(round, text);
+
+    round->image = blk_co_attach(blk_node_find(round->ctx, "image"), "guest", BLK_PERM_READ | BLK_PERM_WRITE |
+                                 BLK_PERM_RESIZE, BLK_PERM_ALL, &error);
+    round->top = blk_co_attach(top, "guest", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error);
+    if (!round->image || !round->top) {
+        crash_fail(round, "%s", error->message);
+    }
+    blk_co_unref(top);
+}
+
+static void co_close_stack(CrashRound *round)
+{
+    blk_co_detach(round->image);
+    blk_co_detach(round->top);
+}
+
+/* The guest works with the log below. */
+static void co_record(CrashRound *round)
+{
+    MemDisk *disk = mem_disk_of(round->disk);
+
+    round->initial_bytes = blk_node_length(round->disk);
+    round->initial = g_memdup2(disk->data, round->initial_bytes);
+    g_rand_set_seed(disk->rand, round->seed);
+    disk->max_turns = 5;
+    disk->takes_notes = true;
+    round->log = co_must_open(round, "{'driver': 'mem-disk', 'node-name': 'log'}");
+    mem_disk_of(round->log)->now = &round->now;
+    mem_disk_of(round->log)->takes_notes = true;
+    co_open_stack(round, "{'driver': 'log-writes', 'discard': 'unmap', 'file': 'disk', 'log': 'log'}");
+    crash_guest_co_workload(round);
+    co_close_stack(round);
+    disk->max_turns = 0;
+}
+
+static int co_round(void *opaque)
+{
+    CrashRound *round = opaque;
+
+    round->rand = g_rand_new_with_seed(round->seed);
+    pick_config(round);
+    if (round->config.backing) {
+        co_make_base(round);
+    }
+    co_make_image(round);
+    crash_guest_init(round);
+    co_open_stack(round, "'disk'");
+    crash_guest_co_prefill(round);
+    co_close_stack(round);
+    co_record(round);
+    crash_guest_index(round);
+    crash_log_read(round);
+    crash_log_co_states(round);
+    printf("seed %u: %s: %u entries, %" PRIu64 " states\n", round->seed, round->text, round->entries->len,
+           round->states);
+    fflush(stdout);
+
+    crash_guest_clear(round);
+    blk_co_unref(round->disk);
+    blk_co_unref(round->log);
+    blk_co_unref(round->base);
+    g_array_unref(round->entries);
+    g_rand_free(round->rand);
+    g_free(round->initial);
+    g_free(round->state);
+    g_free(round->text);
+    return 0;
+}
+
+/* Returns: how many states were judged. */
+static uint64_t run_round(const char *dir, uint32_t seed, unsigned samples)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BlkContext) ctx = blk_context_new(NULL, &error);
+    CrashRound round = { .ctx = ctx, .seed = seed, .dir = dir, .samples = samples };
+
+    if (!ctx || blk_driver_register(ctx, &mem_disk_driver, &error) < 0) {
+        crash_fail(&round, "%s", error->message);
+    }
+    blk_run(ctx, co_round, &round);
+    return round.states;
+}
+
+/* ---- the program ---- */
+
+static gint64 arg_seed = -1, arg_at_least;
+static int arg_rounds = 20, arg_seconds, arg_jobs, arg_samples = 3;
+
+static const GOptionEntry entries[] = {
+    { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "of the first round; the next ones count up", "N" },
+    { "rounds", 0, 0, G_OPTION_ARG_INT, &arg_rounds, "how many", "N" },
+    { "seconds", 0, 0, G_OPTION_ARG_INT, &arg_seconds, "rounds until so much time has passed", "N" },
+    { "jobs", 0, 0, G_OPTION_ARG_INT, &arg_jobs, "processes (default: as many as processors)", "N" },
+    { "samples", 0, 0, G_OPTION_ARG_INT, &arg_samples, "states of each prefix beside all and nothing", "N" },
+    { "at-least", 0, 0, G_OPTION_ARG_INT64, &arg_at_least, "states: fewer are a failure", "N" },
+    { NULL },
+};
+
+/* Runs each arg_jobs-th round, from number @first on. Writes the number of states to @fd. */
+static void run_worker(int first, int fd)
+{
+    gint64 end = g_get_monotonic_time() + (gint64)arg_seconds * G_USEC_PER_SEC;
+    g_autofree char *dir = g_dir_make_tmp("blkstack-crash-XXXXXX", NULL);
+    uint64_t states = 0;
+
+    for (int i = first; arg_seconds > 0 ? g_get_monotonic_time() < end : i < arg_rounds; i += arg_jobs) {
+        states += run_round(dir, (uint32_t)(arg_seed + i), (unsigned)arg_samples);
+    }
+    g_rmdir(dir);
+    _exit(write(fd, &states, sizeof(states)) == sizeof(states) ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+static int run_jobs(void)
+{
+    uint64_t total = 0, states;
+    bool good = true;
+    int fds[2], status;
+
+    if (pipe(fds) < 0) {
+        perror("pipe");
+        return EXIT_FAILURE;
+    }
+    for (int i = 0; i < arg_jobs; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            run_worker(i, fds[1]);
+        }
+        good &= pid > 0;
+    }
+    close(fds[1]);
+    while (wait(&status) > 0) {
+        good &= WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
+    }
+    while (read(fds[0], &states, sizeof(states)) == sizeof(states)) {
+        total += states;
+    }
+    close(fds[0]);
+    printf("%s: %" PRIu64 " crash states, seeds from %" G_GINT64_FORMAT "\n", good ? "good" : "FAILED", total,
+           arg_seed);
+    if (good && total < (uint64_t)arg_at_least) {
+        printf("FAILED: these are fewer than %" G_GINT64_FORMAT "\n", arg_at_least);
+        good = false;
+    }
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GOptionContext) options = g_option_context_new("- what crashes may leave of qcow2 images");
+    g_autoptr(GError) error = NULL;
+
+    g_option_context_add_main_entries(options, entries, NULL);
+    if (!g_option_context_parse(options, &argc, &argv, &error)) {
+        fprintf(stderr, "%s\n", error->message);
+        return EXIT_FAILURE;
+    }
+    if (arg_seed < 0) {
+        arg_seed = g_random_int();
+    }
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);        /* images come and go: their pages stay */
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    arg_jobs = arg_jobs > 0 ? arg_jobs : (int)g_get_num_processors();
+    return run_jobs();
+}
