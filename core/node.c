@@ -5,6 +5,7 @@
  * A node lives as long as somebody holds a reference; each edge above it holds one. Dropping the last one flushes and
  * closes the node, so that it may yield.
  */
+#include "core/bitmap.h"
 #include "core/node.h"
 
 #include "core/options.h"
@@ -77,6 +78,7 @@ void blk_node_free(BlkNode *node)
     g_assert(core->in_flight == 0);
     blk_drain_forget(node);
     g_hash_table_remove(blk_context_graph(node->ctx)->nodes, core->name);
+    blk_bitmaps_free(node);
     if (core->engine) {
         blk_engine_free(core->engine);
     }

@@ -60,6 +60,7 @@ struct BlkNodeCore {
     BlkCoQueue flush_waiters;
 
     BlkEngine *engine;          /* formats with a BlkFormatOps */
+    GPtrArray *bitmaps;         /* of BlkDirtyBitmap; NULL: none, so that nothing need be asked */
 };
 
 /* ---- registry.c, graph.c ---- */

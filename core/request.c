@@ -6,6 +6,7 @@
  */
 #include "core/request.h"
 
+#include "core/bitmap.h"
 #include "core/stack.h"
 
 /* A format or filter above may write past the end of a protocol, also through filters; a user of a protocol that may
@@ -74,6 +75,20 @@ static int check_change(const BlkNode *node, uint64_t offset, uint64_t bytes, un
         return -EINVAL;
     }
     return 0;
+}
+
+/* All writes, zero writes and discards pass these two: the last that is done before the driver gets them ... */
+static int co_change_begins(BlkNode *node, unsigned flags)
+{
+    return flags & BLK_REQ_UNCHANGED ? 0 : blk_bitmaps_co_before_write(node);
+}
+
+/* ... and the first afterwards, also when it failed: nobody knows what it left. */
+static void change_ends(BlkNode *node, uint64_t offset, uint64_t bytes, unsigned flags)
+{
+    if (!(flags & BLK_REQ_UNCHANGED)) {
+        blk_bitmaps_mark(node, offset, bytes);
+    }
 }
 
 /* ---- reads ---- */
@@ -164,10 +179,17 @@ static int write_begun(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov io
     if (bytes == 0) {
         return 0;
     }
-    if (detect && !(flags & BLK_REQ_COMPRESSED) && blk_iov_is_zero(iov, bytes)) {
-        return blk_request_pwrite_zeroes(node, offset, bytes, flags | (detect == 2 ? BLK_REQ_UNMAP : 0));
+    ret = co_change_begins(node, flags);
+    if (ret < 0) {
+        return ret;
     }
-    return blk_request_pwritev(node, offset, bytes, iov, flags);
+    if (detect && !(flags & BLK_REQ_COMPRESSED) && blk_iov_is_zero(iov, bytes)) {
+        ret = blk_request_pwrite_zeroes(node, offset, bytes, flags | (detect == 2 ? BLK_REQ_UNMAP : 0));
+    } else {
+        ret = blk_request_pwritev(node, offset, bytes, iov, flags);
+    }
+    change_ends(node, offset, bytes, flags);
+    return ret;
 }
 
 int blk_co_pwritev(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, unsigned flags)
@@ -199,7 +221,11 @@ int blk_co_pwrite_zeroes(BlkNode *node, uint64_t offset, uint64_t bytes, unsigne
     blk_co_request_begin(&node);
     ret = check_change(node, offset, bytes, flags, BLK_MAX_LENGTH);
     if (ret == 0 && bytes > 0) {
-        ret = blk_request_pwrite_zeroes(node, offset, bytes, flags);
+        ret = co_change_begins(node, flags);
+        if (ret == 0) {
+            ret = blk_request_pwrite_zeroes(node, offset, bytes, flags);
+            change_ends(node, offset, bytes, flags);
+        }
     }
     blk_request_end(node);
     return ret;
@@ -211,8 +237,12 @@ int blk_co_discard(BlkNode *node, uint64_t offset, uint64_t bytes)
 
     blk_co_request_begin(&node);
     ret = check_change(node, offset, bytes, 0, BLK_MAX_LENGTH);
-    if (ret == 0 && bytes > 0) {
-        ret = blk_request_discard(node, offset, bytes);
+    if (ret == 0 && bytes > 0 && blk_node_discards(node)) {
+        ret = co_change_begins(node, 0);
+        if (ret == 0) {
+            ret = blk_request_discard(node, offset, bytes);
+            change_ends(node, offset, bytes, 0);
+        }
     }
     blk_request_end(node);
     return ret;
@@ -246,7 +276,11 @@ static int truncate_begun(BlkNode *node, uint64_t length, BlkPrealloc prealloc, 
                          node->read_only ? ": it is read-only" : "");
     }
     blk_co_range_lock(&node->core->locks, &hold, from, BLK_MAX_LENGTH - from + 1, true);
-    ret = truncate_driver(node, length, prealloc, error);
+    ret = node->core->bitmaps ? blk_bitmaps_co_before_change(node, length, error) : 0;
+    if (ret == 0) {
+        ret = truncate_driver(node, length, prealloc, error);
+    }
+    blk_bitmaps_length_changed(node);
     blk_range_unlock(&node->core->locks, &hold);
     node->core->write_gen++;
     blk_node_refresh_above(node, NULL);

@@ -50,6 +50,7 @@ int blk_request_pwritev(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov i
 
 /* zeroes.c */
 int blk_request_pwrite_zeroes(BlkNode *node, uint64_t offset, uint64_t bytes, unsigned flags);
+bool blk_node_discards(const BlkNode *node);    /* else a discard is dropped */
 int blk_request_discard(BlkNode *node, uint64_t offset, uint64_t bytes);
 
 /* flush.c: without passing the gate of @node */

@@ -145,6 +145,11 @@ static int driver_discard(BlkNode *node, BlkRequest *req)
     return blk_driver_passes(node) && node->file ? blk_co_discard(node->file->node, req->offset, req->bytes) : 0;
 }
 
+bool blk_node_discards(const BlkNode *node)
+{
+    return node->core->flags.unmap && node->limits.discard_align > 0;
+}
+
 int blk_request_discard(BlkNode *node, uint64_t offset, uint64_t bytes)
 {
     BlkRangeHold hold;
@@ -152,9 +157,6 @@ int blk_request_discard(BlkNode *node, uint64_t offset, uint64_t bytes)
     Units units;
     int ret;
 
-    if (!node->core->flags.unmap || node->limits.discard_align == 0) {
-        return 0;
-    }
     units = whole_units(node, offset, bytes, MAX(node->limits.discard_align, 1));
     if (units.start >= units.end) {
         return 0;

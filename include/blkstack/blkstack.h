@@ -292,6 +292,63 @@ const BlkLimits *blk_node_limits(const BlkNode *node);
 void *blk_buffer_try_alloc(const BlkNode *node, size_t bytes);
 void blk_buffer_free(void *buffer);
 
+/* ---- dirty bitmaps: which parts of a node were written to ---- */
+
+typedef struct BlkDirtyBitmap BlkDirtyBitmap;
+
+#define BLK_BITMAP_MIN_GRANULARITY UINT64_C(512)                /* bytes; granularities are powers of two */
+#define BLK_BITMAP_MAX_GRANULARITY (UINT64_C(1) << 31)
+#define BLK_BITMAP_MAX_NAME        1023                         /* bytes */
+#define BLK_BITMAP_MAX_BITS        (UINT64_C(1) << 32)
+
+/**
+ * blk_bitmap_add:
+ * @name: (nullable): 1..BLK_BITMAP_MAX_NAME bytes, unlike those of the node's other bitmaps; NULL: nobody can find it
+ * @granularity: bytes that one bit stands for; 0: blk_bitmap_default_granularity()
+ * @persistent: kept in the image, which must be able to, when the node is closed or by blk_co_bitmaps_store()
+ *
+ * Every write, zero write and discard that @node takes sets bits, before it returns and also if it fails, until the
+ * bitmap is disabled. It follows the node's length: new space is clean. It lives until it is removed or the node closed.
+ * Returns: (transfer none): NULL with @error set: -EINVAL, -EEXIST, -EFBIG (more than BLK_BITMAP_MAX_BITS), -ENOTSUP.
+ */
+BlkDirtyBitmap *blk_bitmap_add(BlkNode *node, const char *name, uint64_t granularity, bool persistent, GError **error);
+/* Also a persistent one that cannot be used; the image loses it when the node is closed or by blk_co_bitmaps_store(). */
+void blk_bitmap_remove(BlkDirtyBitmap *bitmap);
+uint64_t blk_bitmap_default_granularity(const BlkNode *node);
+BlkDirtyBitmap *blk_bitmap_nth(const BlkNode *node, unsigned index);        /* (transfer none): NULL ends the list */
+BlkDirtyBitmap *blk_bitmap_find(const BlkNode *node, const char *name);     /* (transfer none) (nullable) */
+/* The same with a message; one that cannot be used is refused. */
+BlkDirtyBitmap *blk_bitmap_find_usable(const BlkNode *node, const char *name, GError **error);
+/* Can images of the node's format keep bitmaps, and this one too? */
+bool blk_node_stores_bitmaps(const BlkNode *node);
+
+const char *blk_bitmap_name(const BlkDirtyBitmap *bitmap);          /* (nullable) */
+uint64_t blk_bitmap_granularity(const BlkDirtyBitmap *bitmap);      /* bytes */
+bool blk_bitmap_persistent(const BlkDirtyBitmap *bitmap);
+bool blk_bitmap_enabled(const BlkDirtyBitmap *bitmap);
+/* A program did not store it when it closed the image, or the image is damaged: nothing can be done but to remove it. */
+bool blk_bitmap_inconsistent(const BlkDirtyBitmap *bitmap);
+void blk_bitmap_enable(BlkDirtyBitmap *bitmap, bool enable);        /* usable ones only */
+
+/**
+ * blk_co_bitmap_load:
+ *
+ * Reads the bits of a persistent bitmap from the image, if nobody did before: the functions below need them.
+ * Context: coroutine; may yield. Returns: 0; -EINVAL if it cannot be used; others from below.
+ */
+int blk_co_bitmap_load(BlkDirtyBitmap *bitmap, GError **error);
+void blk_bitmap_set(BlkDirtyBitmap *bitmap, uint64_t offset, uint64_t bytes);      /* all granules of the range */
+void blk_bitmap_clear(BlkDirtyBitmap *bitmap, uint64_t offset, uint64_t bytes);    /* all granules of the range */
+bool blk_bitmap_get(const BlkDirtyBitmap *bitmap, uint64_t offset);
+uint64_t blk_bitmap_dirty_bytes(const BlkDirtyBitmap *bitmap);
+/* The first dirty range at or behind @offset; false: there is none. */
+bool blk_bitmap_next(const BlkDirtyBitmap *bitmap, uint64_t offset, uint64_t *start, uint64_t *bytes);
+/* Adds what is dirty in @source, of any node of the same length. May yield: loads both. */
+int blk_co_bitmap_merge(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *source, GError **error);
+
+/* Makes the image agree with its persistent bitmaps: all is stable when it returns 0. May yield. */
+int blk_co_bitmaps_store(BlkNode *node, GError **error);
+
 /* ---- images ---- */
 
 typedef struct BlkInfo {

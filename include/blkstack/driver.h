@@ -211,6 +211,8 @@ typedef struct BlkReservation {
     uint64_t priv[4];
 } BlkReservation;
 
+typedef struct BlkBitmapOps BlkBitmapOps;     /* how an image keeps dirty bitmaps: see core/bitmap.h */
+
 typedef struct BlkFormatOps {
     /* What lies at @offset; looks at no more than @bytes. -EIO for an entry that lies. */
     int (*co_map)(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map);
@@ -276,6 +278,7 @@ struct BlkDriver {
     /* Formats: 0..100, how sure it is that an image which begins with @head is one of its own. */
     int (*probe)(const uint8_t *head, size_t bytes, const char *filename);
     const BlkFormatOps *format;
+    const BlkBitmapOps *bitmaps;            /* (nullable): formats that keep dirty bitmaps */
 
     int (*co_open)(BlkNode *node, const BlkOptions *options, GError **error);
     void (*co_close)(BlkNode *node);                    /* children are still there; also after a failed co_open */
