@@ -20,12 +20,10 @@ static char *random_name(GRand *rand, unsigned max)
 
 static void set_extension(Qcow2Header *h, GRand *rand)
 {
-    g_array_set_size(h->extensions, 0);
+    qcow2_header_set_bitmaps(h, 0, 0, 0);
     if (g_rand_boolean(rand)) {
-        Qcow2Extension extension = { .type = QCOW2_EXT_BITMAPS, .bytes = 24, .data = g_malloc0(24) };
-
-        extension.data[3] = (uint8_t)g_rand_int(rand);
-        g_array_append_val(h->extensions, extension);
+        qcow2_header_set_bitmaps(h, (uint32_t)g_rand_int_range(rand, 1, 256), 65536, 64);
+        h->autoclear = h->version == 3 ? h->autoclear : 0;
     }
 }
 
@@ -45,14 +43,9 @@ static void change(Qcow2Header *h, GRand *rand, unsigned max_name)
 
 static char *describe(const Qcow2Header *h)
 {
-    int number = -1;
-
-    if (h->extensions->len > 0) {
-        number = g_array_index(h->extensions, Qcow2Extension, 0).data[3];
-    }
-    return g_strdup_printf("version %u, lazy %u, extensions %u (%d), format %s, backing %s", h->version,
-                           (unsigned)h->compatible, h->extensions->len, number, h->backing_format ? h->backing_format : "-",
-                           h->backing_file ? h->backing_file : "-");
+    return g_strdup_printf("version %u, lazy %u, bitmaps %u (%u), format %s, backing %s", h->version,
+                           (unsigned)h->compatible, h->bitmaps.count, (unsigned)h->autoclear,
+                           h->backing_format ? h->backing_format : "-", h->backing_file ? h->backing_file : "-");
 }
 
 static void check_state(Test *t, LogDisk *disk, GRand *rand, const char *old, const char *new)

@@ -114,6 +114,9 @@ int qcow2_co_alloc_open(BlkNode *node, GError **error)
         ret = co_add_snapshot_tables(node, error);
     }
     if (ret == 0) {
+        ret = qcow2_co_bitmaps_add_tables(node, error);
+    }
+    if (ret == 0) {
         ret = co_add_referred(node, h->refcount_table_offset, reftable_bytes / 8, "a refcount block", error);
     }
     return ret < 0 ? ret : co_add_referred(node, h->l1_table_offset, h->l1_size, "an L2 table", error);

@@ -4,6 +4,7 @@
  *
  *   check.c         the order of things, comparing refcounts and COPIED flags
  *   check_refs.c    who refers to which cluster: counting in bounded memory
+ *   check_bitmaps.c the dirty bitmaps
  *   check_data.c    do the compressed clusters decode?
  *   check_repair.c  new refcount structures at the end of the file
  */
@@ -73,6 +74,11 @@ uint64_t qcow2_check_refs(Qcow2Check *check, uint64_t cluster);
 bool qcow2_check_count(Qcow2Check *check, uint64_t offset, uint64_t bytes, uint64_t times);
 /* Counts everything that the image refers to. */
 int qcow2_check_co_count_all(Qcow2Check *check, GError **error);
+
+/* ---- check_bitmaps.c ---- */
+
+/* Counts the bitmap directory and all that it refers to. */
+int qcow2_check_co_count_bitmaps(Qcow2Check *check);
 
 /* ---- check_data.c ---- */
 

@@ -10,7 +10,7 @@
  */
 #include "drivers/qcow2/check.h"
 
-enum { READ_BYTES = 1 << 20, MAX_BITMAP_TABLE_BYTES = 8 << 20 };
+enum { READ_BYTES = 1 << 20 };
 
 static bool take_budget(Qcow2Check *check, uint64_t bytes)
 {
@@ -273,85 +273,6 @@ static int count_snapshots(Qcow2Check *check, GError **error)
     return ret;
 }
 
-/* ---- bitmaps ---- */
-
-static int count_bitmap_table(Qcow2Check *check, uint64_t offset, uint64_t entries)
-{
-    g_autofree uint8_t *buf = NULL;
-
-    if (entries * 8 > MAX_BITMAP_TABLE_BYTES || offset % check->cluster_size != 0) {
-        qcow2_check_corruption(check, "ERROR bitmap table at %#" PRIx64 " is invalid", offset);
-        return 0;
-    }
-    if (!qcow2_check_count(check, offset, entries * 8, 1)) {
-        return 0;
-    }
-    buf = g_try_malloc(entries * 8 + 1);
-    if (buf == NULL) {
-        return -ENOMEM;
-    }
-    if (qcow2_check_co_read(check, offset, entries * 8, buf) < 0) {
-        return 0;
-    }
-    for (uint64_t i = 0; i < entries && !check->over_budget; i++) {
-        const uint64_t data = qcow2_get64(buf + i * 8) & QCOW2_OFFSET_MASK;
-
-        if (data != 0) {
-            qcow2_check_count(check, data, check->cluster_size, 1);
-        }
-    }
-    return 0;
-}
-
-static int count_bitmaps(Qcow2Check *check, const uint8_t *extension)
-{
-    const uint32_t count = qcow2_get32(extension);
-    const uint64_t bytes = qcow2_get64(extension + 8), offset = qcow2_get64(extension + 16);
-    uint64_t pos = 0, table_bytes = 0;
-    int ret = 0;
-
-    if (count > QCOW2_MAX_BITMAPS || bytes > (uint64_t)QCOW2_MAX_BITMAPS * 1024 || offset % check->cluster_size != 0) {
-        qcow2_check_corruption(check, "ERROR bitmap directory at %#" PRIx64 " is invalid", offset);
-        return 0;
-    }
-    if (!qcow2_check_count(check, offset, bytes, 1)) {
-        return 0;
-    }
-    for (uint32_t i = 0; ret == 0 && i < count; i++) {
-        uint8_t entry[24];
-
-        if (bytes - pos < sizeof(entry)) {
-            qcow2_check_corruption(check, "ERROR bitmap directory ends in entry %" PRIu32, i);
-            return 0;
-        }
-        if (qcow2_check_co_read(check, offset + pos, sizeof(entry), entry) < 0) {
-            return 0;
-        }
-        table_bytes += (uint64_t)qcow2_get32(entry + 8) * 8;
-        if (table_bytes > check->clusters * check->cluster_size) {
-            qcow2_check_corruption(check, "ERROR bitmap %" PRIu32 ": the tables of the bitmaps overlap", i);
-            return 0;
-        }
-        ret = count_bitmap_table(check, qcow2_get64(entry), qcow2_get32(entry + 8));
-        pos += (sizeof(entry) + (uint64_t)qcow2_get16(entry + 18) + qcow2_get32(entry + 20) + 7) & ~UINT64_C(7);
-        pos = MIN(pos, bytes);
-    }
-    return ret;
-}
-
-static int count_extensions(Qcow2Check *check)
-{
-    for (guint i = 0; i < check->header.extensions->len; i++) {
-        const Qcow2Extension *extension = &g_array_index(check->header.extensions, Qcow2Extension, i);
-
-        if (extension->type == QCOW2_EXT_BITMAPS && extension->bytes >= 24 &&
-            (check->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
-            return count_bitmaps(check, extension->data);
-        }
-    }
-    return 0;
-}
-
 /* ---- refcount structures ---- */
 
 /* Reads the table and counts its blocks. What is bad becomes 0 in check->reftable. */
@@ -422,7 +343,7 @@ int qcow2_check_co_count_all(Qcow2Check *check, GError **error)
         ret = count_all_l2(check);
     }
     if (ret == 0) {
-        ret = count_extensions(check);
+        ret = qcow2_check_co_count_bitmaps(check);
     }
     if (ret == 0) {
         ret = count_refcounts(check);

@@ -10,7 +10,7 @@
  * Limitations: no encryption or external data file. A crash in the middle leaves no valid image,
  * since the header is written last.
  */
-#include "drivers/qcow2/qcow2.h"
+#include "drivers/qcow2/bitmaps.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
 
@@ -405,6 +405,9 @@ int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *mea
         measure->fully_allocated = layout.end << header.cluster_bits;
         measure->required = measure->fully_allocated - all + data;
         measure->has_bitmaps = header.version >= 3 && source && may_have_bitmaps(blk_node_skip_filters(source));
+        if (measure->has_bitmaps) {
+            measure->bitmaps = qcow2_bitmaps_measure(blk_node_skip_filters(source), qcow2_cluster_size(&header));
+        }
     }
     qcow2_header_clear(&header);
     return ret;

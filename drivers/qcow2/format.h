@@ -33,6 +33,8 @@ enum {
     QCOW2_SNAPSHOT_BYTES    = 40,               /* fixed part of a snapshot table entry */
     QCOW2_MAX_FORMAT_NAME   = 15,               /* of the backing file */
     QCOW2_FEATURE_NAME_BYTES = 46,
+    QCOW2_BITMAPS_EXTENSION_BYTES = 24,
+    QCOW2_BITMAP_ENTRY_BYTES = 24,              /* fixed part of an entry of the bitmap directory */
 };
 
 /* Limits of what is accepted from a file, the same as the peer's. Bytes unless named otherwise. */
@@ -42,6 +44,9 @@ enum {
 #define QCOW2_MAX_SNAPSHOT_TABLE_BYTES  (64u << 20)
 #define QCOW2_MAX_SNAPSHOT_EXTRA        1024u
 #define QCOW2_MAX_BITMAPS               65535u  /* entries */
+#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (QCOW2_MAX_BITMAPS * 1024u)
+#define QCOW2_MAX_BITMAP_BYTES          (512u << 20)    /* of one bitmap's bits */
+#define QCOW2_MAX_BITMAP_TABLES_BYTES   (64u << 20)     /* of all bitmaps together */
 
 /* Incompatible features: an unknown bit forbids to open. */
 #define QCOW2_INCOMPAT_DIRTY        (UINT64_C(1) << 0)  /* refcounts may be too low: rebuild them before writing */
@@ -54,6 +59,14 @@ enum {
 /* Autoclear features: a writer that does not know a bit clears it. */
 #define QCOW2_AUTOCLEAR_BITMAPS     (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_RAW_DATA    (UINT64_C(1) << 1)
+
+/* Flags of a bitmap, and entries of its table, each of which stands for a cluster of bits. */
+#define QCOW2_BITMAP_IN_USE         (1u << 0)           /* not stored when the image was closed: not to be trusted */
+#define QCOW2_BITMAP_AUTO           (1u << 1)           /* records writes */
+#define QCOW2_BITMAP_EXTRA_KNOWN    (1u << 2)           /* may be used by who does not know its extra data */
+#define QCOW2_BITMAP_RESERVED       0xfffffff8u
+#define QCOW2_BITMAP_TABLE_ONES     UINT64_C(1)         /* without an offset: all bits are set; without both: none */
+#define QCOW2_BITMAP_TABLE_RESERVED UINT64_C(0xff000000000001fe)
 
 typedef enum Qcow2FeatureKind {
     QCOW2_FEATURE_INCOMPATIBLE, QCOW2_FEATURE_COMPATIBLE, QCOW2_FEATURE_AUTOCLEAR,
@@ -208,6 +221,14 @@ typedef struct Qcow2Feature {
     char name[QCOW2_FEATURE_NAME_BYTES + 1];
 } Qcow2Feature;
 
+/* Where the directory of dirty bitmaps lies, as the file says it: see qcow2_bitmaps_co_read_directory(). */
+typedef struct Qcow2BitmapsExtension {
+    bool present;
+    uint32_t bytes;                     /* of the extension: 24, or it is of no use */
+    uint32_t count, reserved;
+    uint64_t directory_bytes, directory_offset;
+} Qcow2BitmapsExtension;
+
 typedef struct Qcow2Header {
     uint32_t version;                   /* 2 or 3 */
     uint32_t cluster_bits;
@@ -228,7 +249,8 @@ typedef struct Qcow2Header {
     char *backing_file;                 /* (nullable) */
     char *backing_format;               /* (nullable) */
     char *data_file;                    /* (nullable): name of the external data file */
-    GArray *extensions;                 /* of Qcow2Extension: those that we do not interpret (bitmaps too), in order */
+    Qcow2BitmapsExtension bitmaps;
+    GArray *extensions;                 /* of Qcow2Extension: those that we do not interpret, in order */
     GArray *features;                   /* of Qcow2Feature: the image's own table */
 } Qcow2Header;
 
@@ -317,6 +339,53 @@ typedef struct Qcow2Snapshot {
  */
 int qcow2_snapshot_co_read_all(BlkNode *file_node, const Qcow2Header *header, GArray **snapshots,
                                uint64_t *table_bytes, GError **error);
+
+/* ---- bitmap_directory.c ---- */
+
+typedef struct Qcow2BitmapEntry {
+    char *name;                         /* 1..BLK_BITMAP_MAX_NAME bytes */
+    uint64_t table_offset;
+    uint32_t table_size;                /* entries: at least 1 */
+    uint32_t flags;                     /* QCOW2_BITMAP_* */
+    uint32_t extra_bytes;
+    uint8_t *extra;                     /* (nullable): meant for somebody else, kept */
+    unsigned granularity_bits;          /* 9..31 */
+    uint64_t flags_offset;              /* where the flags stand in the file: 4 bytes that no write tears */
+} Qcow2BitmapEntry;
+
+void qcow2_bitmap_entry_free(Qcow2BitmapEntry *entry);      /* NULL is ignored */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Qcow2BitmapEntry, qcow2_bitmap_entry_free)
+
+/* Does the image say that it has bitmaps which every writer has kept up? */
+bool qcow2_header_has_bitmaps(const Qcow2Header *header);
+
+/**
+ * qcow2_bitmaps_co_read_directory:
+ * @entries: (out): array of Qcow2BitmapEntry *, as many as are sound (also after an error); free with g_ptr_array_unref()
+ *
+ * Reads and judges all that can be known without looking at a bitmap's table. An image without bitmaps has an empty list.
+ * Returns: 0; -EINVAL, -EFBIG: damaged; -ENOMEM, -EIO
+ */
+int qcow2_bitmaps_co_read_directory(BlkNode *file_node, const Qcow2Header *header, GPtrArray **entries, GError **error);
+
+/* The directory of @entries: its length, and what it looks like in @buf, which is zeroed. */
+uint64_t qcow2_bitmaps_directory_bytes(const GPtrArray *entries);
+void qcow2_bitmaps_put_directory(const GPtrArray *entries, uint8_t *buf);
+/* Sets the flags_offset of the entries of a directory at @offset. */
+void qcow2_bitmaps_place_directory(GPtrArray *entries, uint64_t offset);
+
+/* Makes @header refer to the directory; @count 0: to none. */
+void qcow2_header_set_bitmaps(Qcow2Header *header, uint32_t count, uint64_t offset, uint64_t bytes);
+
+/* Entries of the table of a bitmap for a disk of @size bytes. */
+uint64_t qcow2_bitmap_table_entries(unsigned cluster_bits, unsigned granularity_bits, uint64_t size);
+
+/* May @entry stand in a bitmap's table? Reserved bits, alignment; @file_bytes: data must begin before it. */
+bool qcow2_bitmap_table_entry_valid(const Qcow2Header *header, uint64_t entry, uint64_t file_bytes);
+
+/* Reads the table of a bitmap. (transfer full): table_size numbers in the machine's order; NULL with @error set. */
+uint64_t *qcow2_bitmap_co_read_table(BlkNode *file_node, const Qcow2Header *header, const Qcow2BitmapEntry *entry,
+                                     GError **error);
 
 /* ---- create.c, info.c, check.c: ops of the driver table ---- */
 

@@ -183,6 +183,18 @@ static void parse_features(const uint8_t *p, uint32_t bytes, Qcow2Header *h)
     }
 }
 
+/* What is wrong with it is found when somebody asks for the bitmaps: the guest's data can be read without them. */
+static void parse_bitmaps(const uint8_t *p, uint32_t bytes, Qcow2BitmapsExtension *bitmaps)
+{
+    *bitmaps = (Qcow2BitmapsExtension) { .present = true, .bytes = bytes };
+    if (bytes == QCOW2_BITMAPS_EXTENSION_BYTES) {
+        bitmaps->count = qcow2_get32(p);
+        bitmaps->reserved = qcow2_get32(p + 4);
+        bitmaps->directory_bytes = qcow2_get64(p + 8);
+        bitmaps->directory_offset = qcow2_get64(p + 16);
+    }
+}
+
 static int parse_extension(uint32_t type, const uint8_t *p, uint32_t bytes, Qcow2Header *h, GError **error)
 {
     switch (type) {
@@ -192,6 +204,9 @@ static int parse_extension(uint32_t type, const uint8_t *p, uint32_t bytes, Qcow
                              bytes, QCOW2_MAX_FORMAT_NAME);
         }
         return parse_string(p, bytes, "Backing format name", &h->backing_format, error);
+    case QCOW2_EXT_BITMAPS:
+        parse_bitmaps(p, bytes, &h->bitmaps);
+        return 0;
     case QCOW2_EXT_DATA_FILE:
         return parse_string(p, bytes, "Data file name", &h->data_file, error);
     case QCOW2_EXT_FEATURE_NAMES:
@@ -499,11 +514,26 @@ static void put_feature_names(Writer *w, const Qcow2Header *h)
     put_extension(w, QCOW2_EXT_FEATURE_NAMES, table->data, table->len);
 }
 
+/* The first extension: in the first sector. */
+static void put_bitmaps(Writer *w, const Qcow2BitmapsExtension *bitmaps)
+{
+    uint8_t data[QCOW2_BITMAPS_EXTENSION_BYTES];
+
+    if (bitmaps->present) {
+        qcow2_put32(data, bitmaps->count);
+        qcow2_put32(data + 4, bitmaps->reserved);
+        qcow2_put64(data + 8, bitmaps->directory_bytes);
+        qcow2_put64(data + 16, bitmaps->directory_offset);
+        put_extension(w, QCOW2_EXT_BITMAPS, data, sizeof(data));
+    }
+}
+
 /* The name is put at @name_at, which must lie behind all else; 0: directly behind it. */
 static void put_header(Writer *w, const Qcow2Header *h, bool feature_names, uint64_t name_at)
 {
     memset(w->buf, 0, w->size);
     put_fixed_fields(w, h);
+    put_bitmaps(w, &h->bitmaps);
     if (h->backing_format != NULL) {
         put_extension(w, QCOW2_EXT_BACKING_FORMAT, h->backing_format, strlen(h->backing_format));
     }

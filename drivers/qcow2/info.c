@@ -21,7 +21,35 @@ static JsonObject *describe_snapshot(const Qcow2Snapshot *snapshot)
     return object;
 }
 
-static JsonObject *describe_format(const Qcow2Header *h)
+static JsonObject *describe_bitmap(const Qcow2BitmapEntry *entry)
+{
+    g_autofree char *name = g_utf8_make_valid(entry->name, -1);
+    JsonObject *object = json_object_new();
+    JsonArray *flags = json_array_new();
+
+    if (entry->flags & QCOW2_BITMAP_IN_USE) {
+        json_array_add_string_element(flags, "in-use");
+    }
+    if (entry->flags & QCOW2_BITMAP_AUTO) {
+        json_array_add_string_element(flags, "auto");
+    }
+    json_object_set_array_member(object, "flags", flags);
+    json_object_set_string_member(object, "name", name);
+    json_object_set_int_member(object, "granularity", INT64_C(1) << entry->granularity_bits);
+    return object;
+}
+
+static JsonArray *describe_bitmaps(const GPtrArray *entries)
+{
+    JsonArray *array = json_array_new();
+
+    for (guint i = 0; i < entries->len; i++) {
+        json_array_add_object_element(array, describe_bitmap(g_ptr_array_index(entries, i)));
+    }
+    return array;
+}
+
+static JsonObject *describe_format(const Qcow2Header *h, const GPtrArray *bitmaps)
 {
     JsonObject *data = json_object_new();
 
@@ -30,6 +58,9 @@ static JsonObject *describe_format(const Qcow2Header *h)
                                   h->compression_type == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
     if (h->version >= 3) {
         json_object_set_boolean_member(data, "lazy-refcounts", (h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0);
+    }
+    if (bitmaps->len > 0) {
+        json_object_set_array_member(data, "bitmaps", describe_bitmaps(bitmaps));
     }
     json_object_set_int_member(data, "refcount-bits", 1 << h->refcount_order);
     if (h->version >= 3) {
@@ -53,11 +84,15 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
 {
     Qcow2Header header;
     g_autoptr(GArray) snapshots = NULL;
+    g_autoptr(GPtrArray) bitmaps = NULL;
     int ret;
 
     ret = qcow2_co_read_header(node->file->node, &header, error);
     if (ret == 0) {
         ret = qcow2_snapshot_co_read_all(node->file->node, &header, &snapshots, NULL, error);
+    }
+    if (ret == 0) {
+        ret = qcow2_bitmaps_co_read_directory(node->file->node, &header, &bitmaps, error);
     }
     if (ret == 0) {
         info->cluster_size = (uint32_t)qcow2_cluster_size(&header);
@@ -71,7 +106,7 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
         }
         info->backing_format = g_strdup(header.backing_format);
         info->snapshots = snapshots->len > 0 ? describe_snapshots(snapshots) : NULL;
-        info->specific = describe_format(&header);
+        info->specific = describe_format(&header, bitmaps);
     }
     qcow2_header_clear(&header);
     return ret;

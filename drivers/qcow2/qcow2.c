@@ -7,6 +7,7 @@
 #include "drivers/qcow2/qcow2.h"
 
 #include "drivers/drivers.h"
+#include "drivers/qcow2/bitmaps.h"
 
 enum {
     META_BLOCK_BYTES = 4096,            /* part of a table that is cached as one */
@@ -48,15 +49,21 @@ static int qcow2_open_codec(Qcow2 *q, const BlkOptions *options, GError **error)
     return q->codec ? 0 : -EINVAL;
 }
 
-/* Features that a writer who does not keep them up must clear (specification, "autoclear_features"). */
+/* Features that a writer who does not keep them up must clear (specification, "autoclear_features"); and what is left of
+ * bitmaps when somebody else did. */
 static int qcow2_co_clear_autoclear(BlkNode *node, GError **error)
 {
     Qcow2 *q = node->opaque;
 
-    if (q->header.autoclear == 0) {
+    bool lost = q->header.version >= 3 && q->header.bitmaps.present && !qcow2_header_has_bitmaps(&q->header);
+
+    if ((q->header.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS) == 0 && !lost) {
         return 0;
     }
-    q->header.autoclear = 0;
+    q->header.autoclear &= QCOW2_AUTOCLEAR_BITMAPS;
+    if (lost) {
+        qcow2_header_set_bitmaps(&q->header, 0, 0, 0);
+    }
     int ret = qcow2_co_update_header(node->file->node, &q->header, error);
     if (ret == 0) {
         ret = blk_co_flush(node->file->node);
@@ -143,6 +150,9 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     if (ret == 0) {
         ret = blk_co_open_backing(node, options, q->header.backing_file, q->header.backing_format, error);
     }
+    if (ret == 0) {
+        ret = qcow2_co_bitmaps_open(node, guest_may_write(node), error);
+    }
     if (ret == 0 && guest_may_write(node)) {
         ret = qcow2_co_alloc_open(node, error);
         if (ret == 0) {
@@ -172,11 +182,13 @@ static void qcow2_co_close(BlkNode *node)
 
     qcow2_co_survey_stop(node);
     if (q->tables && q->meta) {
+        qcow2_co_bitmaps_finish(node);
         /* Who wants to know flushes first; a mark that stays is repaired by the next. */
         if (qcow2_co_settle(node) == 0) {
             qcow2_co_give_up_free_space(node);
         }
     }
+    qcow2_bitmaps_close(node);
     qcow2_alloc_close(q);
     g_clear_pointer(&q->meta, blk_meta_free);
     g_clear_pointer(&q->codec, blk_codec_free);
@@ -207,20 +219,30 @@ static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, B
     Qcow2 *q = node->opaque;
     bool writable = q->tables != NULL;
 
-    qcow2_co_survey_stop(node);
-    int ret = writable ? qcow2_co_settle(node) : 0;
+    bool repair = !node->read_only && (options->fix_errors || options->fix_leaks);
+    int ret;
 
+    qcow2_co_survey_stop(node);
+    ret = writable && repair ? qcow2_co_bitmaps_store(node, error) : 0;
+    if (ret < 0) {
+        return ret;
+    }
+    ret = writable ? qcow2_co_settle(node) : 0;
     if (ret < 0) {
         return blk_error_errno(error, ret, "could not write the tables");
     }
     ret = qcow2_co_check(node->file->node, options, result, error);
-    if (ret < 0 || node->read_only || !(options->fix_errors || options->fix_leaks)) {
+    if (ret < 0 || !repair) {
         return ret;
     }
+    qcow2_bitmaps_close(node);
     qcow2_alloc_close(q);
     blk_meta_co_forget(q->meta, 0, UINT64_MAX);
     qcow2_header_clear(&q->header);
     ret = qcow2_co_read_header(node->file->node, &q->header, error);
+    if (ret == 0) {
+        ret = qcow2_co_bitmaps_open(node, writable, error);
+    }
     return ret == 0 && writable ? qcow2_co_alloc_open(node, error) : ret;
 }
 
@@ -243,6 +265,7 @@ const BlkDriver blk_driver_qcow2 = {
     .instance_size = sizeof(Qcow2),
     .probe = qcow2_probe,
     .format = &qcow2_format,
+    .bitmaps = &qcow2_bitmap_ops,
     .co_open = qcow2_co_open,
     .co_close = qcow2_co_close,
     .refresh_limits = qcow2_refresh_limits,

@@ -16,6 +16,7 @@
  *   resize.c    change of length
  *   amend.c     other version, refcount width, backing file, ...
  *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables
+ *   bitmap*.c   dirty bitmaps: see bitmaps.h
  *   marks.c     the marks of an image whose counts may be wrong
  *
  * Locks, always taken in this order: l2_lock (tables are added or copied), alloc_lock (counts and free space), the
@@ -69,7 +70,7 @@ typedef struct Qcow2 {
     GHashTable *packed;             /* known clusters in which payloads share sectors: index -> uses of each sector */
     Qcow2Survey *survey;            /* while it runs, else NULL */
     bool surveyed;                  /* it was begun */
-    GHashTable *tables;             /* set of host clusters (index) of header, L1, L2, refcounts, snapshots */
+    GHashTable *tables;             /* set of host clusters (index) of header, L1, L2, refcounts, snapshots, bitmaps */
     GArray *drops;                  /* since the last freeze */
     GArray *frozen_drops;           /* of the commit that runs */
     uint64_t frozen_epoch;
@@ -78,6 +79,10 @@ typedef struct Qcow2 {
     unsigned dirty_users;           /* who needs the image marked dirty */
     bool lazy;                      /* counts are written late: see qcow2_co_commit() */
     bool counts_lag;                /* the image is marked since counts were left out of a commit */
+    BlkCoMutex bitmaps_lock;        /* taken first */
+    GPtrArray *removed_bitmaps;     /* of Qcow2BitmapEntry: in the file until the next store */
+    GHashTable *bitmap_data;        /* set of host clusters (index) from which bits were loaded */
+    GError *bitmaps_error;          /* (nullable): why there are no bitmaps in an image that should have some */
     int failed;                     /* negative errno: the file is in an unknown state, no more changes */
     uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
     GArray *freed;                  /* extents that were given back since the last punch */
@@ -327,6 +332,15 @@ int qcow2_co_table_write(BlkNode *node, const uint8_t *table, uint64_t bytes, Bl
 
 /* One reference to a table's run is gone; nobody may hold parts of it in the cache. @bytes may be 0. May yield. */
 void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes);
+/* ---- bitmaps.c: see also bitmaps.h ---- */
+
+/* Finds the bitmaps of an image. A damaged directory is a reason not to open it only @for_writing. */
+int qcow2_co_bitmaps_open(BlkNode *node, bool for_writing, GError **error);
+/* Stores what has changed; a failure is told as a message. */
+void qcow2_co_bitmaps_finish(BlkNode *node);
+void qcow2_bitmaps_close(BlkNode *node);
+/* Adds all that the bitmaps refer to to q->tables. */
+int qcow2_co_bitmaps_add_tables(BlkNode *node, GError **error);
 
 /* ---- resize.c ---- */
 
