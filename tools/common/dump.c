@@ -9,6 +9,18 @@
 
 static void print_value(JsonNode *value, unsigned depth);
 
+char *tool_printable(const char *name)
+{
+    char *text = g_strdup(name);
+
+    for (char *p = text; *p; p++) {
+        if (g_ascii_iscntrl(*p)) {
+            *p = '?';
+        }
+    }
+    return text;
+}
+
 void tool_print_members(JsonObject *object, unsigned depth)
 {
     JsonObjectIter iter;
@@ -44,7 +56,9 @@ static void print_value(JsonNode *value, unsigned depth)
     } else if (JSON_NODE_HOLDS_NULL(value)) {
         printf(" null\n");
     } else if (json_node_get_value_type(value) == G_TYPE_STRING) {
-        printf(" %s\n", json_node_get_string(value));
+        g_autofree char *text = tool_printable(json_node_get_string(value));
+
+        printf(" %s\n", text);
     } else if (json_node_get_value_type(value) == G_TYPE_BOOLEAN) {
         printf(" %s\n", json_node_get_boolean(value) ? "true" : "false");
     } else {

@@ -41,6 +41,9 @@ int tool_parse_size(const char *text, uint64_t *bytes);
 /* "64 KiB": three significant digits, a power of 1024. (transfer full) */
 char *tool_size_text(uint64_t bytes);
 
+/* A name that an image chose, for a terminal: control characters become question marks. (transfer full) */
+char *tool_printable(const char *name);
+
 /* "name: value" lines on standard output, @depth steps of indentation deep. */
 void tool_print_members(JsonObject *object, unsigned depth);
 

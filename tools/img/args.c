@@ -145,6 +145,9 @@ int img_print_help(void)
            "  -n           the target is there already: do not create it; --target-is-zero: and it reads as zeroes\n"
            "  -S           length of a run of zeroes that is left out (default 4k; 0: none, all space is taken)\n"
            "  -m           requests in flight, 1 to 16 (default 8); -W: write in any order; -r: bytes a second\n"
+           "  -g           granularity of --add: bytes that one bit stands for, a power of 2 from 512 to 2G\n"
+           "  -b, -F       bitmap --merge: the image that has the source bitmaps, and its format\n"
+           "  --bitmaps    convert: copy the persistent dirty bitmaps too\n"
            "  -r           check: what to repair, leaks or all\n"
            "  --data       check: decode every compressed cluster\n"
            "  -s           compare: sizes and allocation must be the same too\n");

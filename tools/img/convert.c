@@ -2,7 +2,7 @@
 /*
  * convert.c - blkstack-img convert: arguments, opening the sources and making the target. The copying is jobs/copy.c.
  */
-#include "img/img.h"
+#include "img/convert_bitmaps.h"
 
 #include "jobs/copy.h"
 #include "jobs/source.h"
@@ -20,6 +20,7 @@ typedef struct ConvertArgs {
     const char *target_cache;           /* -t */
     const char *backing, *backing_format;
     bool compressed, skip_create, target_is_zero, out_of_order, offload, has_sparse, help, salvage;
+    bool bitmaps, skip_broken_bitmaps;
     uint64_t sparse, rate, workers;
     JsonObject *options;                /* -o */
     bool has_options;
@@ -112,7 +113,8 @@ static void set_flag(ConvertArgs *args, int c)
 
 static bool take_option(ConvertArgs *args, int c)
 {
-    enum { OPTION_TARGET_IMAGE_OPTS = IMG_OPTION_OWN, OPTION_TARGET_IS_ZERO, OPTION_SALVAGE };
+    enum { OPTION_TARGET_IMAGE_OPTS = IMG_OPTION_OWN, OPTION_TARGET_IS_ZERO, OPTION_SALVAGE, OPTION_BITMAPS,
+           OPTION_SKIP_BROKEN_BITMAPS };
 
     switch (c) {
     case OPTION_TARGET_IMAGE_OPTS:
@@ -123,6 +125,12 @@ static bool take_option(ConvertArgs *args, int c)
         return true;
     case OPTION_SALVAGE:
         args->salvage = true;
+        return true;
+    case OPTION_BITMAPS:
+        args->bitmaps = true;
+        return true;
+    case OPTION_SKIP_BROKEN_BITMAPS:
+        args->skip_broken_bitmaps = true;
         return true;
     case 'o':
         return add_options(args, optarg);
@@ -164,6 +172,12 @@ static bool combination_valid(ConvertArgs *args)
     if (args->has_options && args->skip_create) {
         return fail(args, "-o has no effect when skipping image creation");
     }
+    if (args->skip_broken_bitmaps && !args->bitmaps) {
+        return fail(args, "Use of --skip-broken-bitmaps requires --bitmaps");
+    }
+    if (args->bitmaps && args->source_count > 1) {
+        return fail(args, "Copying bitmaps only possible with single source");
+    }
     if (args->backing && args->source_count > 1) {
         return fail(args, "Having a backing file for the target makes no sense when concatenating multiple input images");
     }
@@ -177,6 +191,8 @@ static bool parse_args(ConvertArgs *args, int argc, char **argv)
         { "target-image-opts", no_argument, NULL, IMG_OPTION_OWN },
         { "target-is-zero", no_argument, NULL, IMG_OPTION_OWN + 1 },
         { "salvage", no_argument, NULL, IMG_OPTION_OWN + 2 },
+        { "bitmaps", no_argument, NULL, IMG_OPTION_OWN + 3 },
+        { "skip-broken-bitmaps", no_argument, NULL, IMG_OPTION_OWN + 4 },
         IMG_LONG_END,
     };
     int c;
@@ -336,6 +352,9 @@ static int open_target(Convert *convert, GError **error)
     if (blk_node_length(node) < convert->source.source.length) {
         return blk_error(error, -EFBIG, "output file is smaller than input file");
     }
+    if (args->bitmaps && !blk_node_stores_bitmaps(blk_node_skip_filters(node))) {
+        return blk_error(error, -ENOTSUP, "Format driver '%s' does not support bitmaps", blk_node_driver_name(node));
+    }
     convert->copy.target = node;
     convert->copy.target_is_zero = args->target_is_zero
                                    || (!args->skip_create && !backing && (node->caps & BLK_CAP_ZERO_INIT));
@@ -346,13 +365,22 @@ static int run(Convert *convert, GError **error)
 {
     int ret = open_sources(convert, error);
 
+    if (ret == 0 && convert->args->bitmaps) {
+        ret = convert_check_bitmaps(g_ptr_array_index(convert->nodes, 0), convert->args->skip_broken_bitmaps, error);
+    }
     if (ret == 0 && !convert->args->skip_create) {
         ret = create_target(convert, error);
     }
     if (ret == 0) {
         ret = open_target(convert, error);
     }
-    return ret == 0 ? blk_co_copy(&convert->copy, error) : ret;
+    if (ret == 0) {
+        ret = blk_co_copy(&convert->copy, error);
+    }
+    if (ret == 0 && convert->args->bitmaps) {
+        ret = convert_co_copy_bitmaps(g_ptr_array_index(convert->nodes, 0), convert->copy.target, error);
+    }
+    return ret;
 }
 
 static int convert(BlkContext *ctx, ConvertArgs *args)

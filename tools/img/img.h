@@ -19,6 +19,7 @@ typedef struct ImgCommand {
 extern const ImgCommand img_commands[];     /* ends with a NULL name */
 
 int img_amend(BlkContext *ctx, int argc, char **argv);
+int img_bitmap(BlkContext *ctx, int argc, char **argv);
 int img_check(BlkContext *ctx, int argc, char **argv);
 int img_compare(BlkContext *ctx, int argc, char **argv);
 int img_convert(BlkContext *ctx, int argc, char **argv);

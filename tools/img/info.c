@@ -99,23 +99,10 @@ static int64_t snapshot_number(JsonObject *snapshot, const char *name)
     return json_object_get_int_member_with_default(snapshot, name, 0);
 }
 
-/* A name that the image chose, for a terminal: control characters become question marks. */
-static char *printable(const char *name)
-{
-    char *text = g_strdup(name);
-
-    for (char *p = text; *p; p++) {
-        if (g_ascii_iscntrl(*p)) {
-            *p = '?';
-        }
-    }
-    return text;
-}
-
 static void print_snapshot(JsonObject *snapshot)
 {
-    g_autofree char *name = printable(json_object_get_string_member_with_default(snapshot, "name", ""));
-    g_autofree char *id = printable(json_object_get_string_member_with_default(snapshot, "id", ""));
+    g_autofree char *name = tool_printable(json_object_get_string_member_with_default(snapshot, "name", ""));
+    g_autofree char *id = tool_printable(json_object_get_string_member_with_default(snapshot, "id", ""));
     g_autofree char *size = tool_size_text(snapshot_number(snapshot, "vm-state-size"));
     int64_t clock = snapshot_number(snapshot, "vm-clock-sec");
     time_t seconds = snapshot_number(snapshot, "date-sec");
@@ -144,19 +131,19 @@ static void print_snapshots(JsonArray *snapshots)
 
 static void print_backing(const BlkInfo *info)
 {
-    g_autofree char *name = printable(info->backing_filename);
+    g_autofree char *name = tool_printable(info->backing_filename);
 
     printf("backing file: %s", name);
     if (!info->full_backing_filename) {
         printf(" (cannot determine actual path)");
     } else if (strcmp(info->backing_filename, info->full_backing_filename) != 0) {
-        g_autofree char *path = printable(info->full_backing_filename);
+        g_autofree char *path = tool_printable(info->full_backing_filename);
 
         printf(" (actual path: %s)", path);
     }
     putchar('\n');
     if (info->backing_format) {
-        g_autofree char *format = printable(info->backing_format);
+        g_autofree char *format = tool_printable(info->backing_format);
 
         printf("backing file format: %s\n", format);
     }

@@ -10,12 +10,15 @@
 const ImgCommand img_commands[] = {
     { "amend", "[--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename",
       "changes properties of an image", img_amend },
+    { "bitmap", "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
+      "[-g granularity] [--image-opts | -f fmt] filename bitmap",
+      "changes a dirty bitmap of an image", img_bitmap },
     { "check", "[--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [--data] [-T src_cache] [-U] filename",
       "looks for errors in an image's metadata and repairs them", img_check },
     { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
       "tells whether two images have the same content", img_compare },
-    { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] "
-      "[-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] "
+    { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] "
+      "[-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] "
       "[-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename",
       "copies one or several images into another one", img_convert },
     { "create", "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
