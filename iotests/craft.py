@@ -98,11 +98,6 @@ HEADER = {
     'tables': {
         'refcount-order-7': lambda i: i.put(96, 7, 4),
         'refcount-order-huge': lambda i: i.put(96, 0xffffffff, 4),
-        'refcount-table-absent': lambda i: i.put(56, 0, 4),
-        'refcount-table-large': lambda i: i.put(56, 0x7fffffff, 4),
-        'refcount-table-unaligned': lambda i: i.put(48, 0x10200),
-        'refcount-table-far': lambda i: i.put(48, 0x7fffffffffff0000),
-        'refcount-table-at-0': lambda i: i.put(48, 0),
         'l1-large': lambda i: i.put(36, 0x7fffffff, 4),
         'l1-huge': lambda i: i.put(36, 0xffffffff, 4),
         'l1-empty': lambda i: i.put(36, 0, 4),
@@ -116,7 +111,21 @@ HEADER = {
     },
 }
 
-# Refused by what reads the snapshot table: info and check.
+# Refused at open, but not by check, which can do without.
+REFCOUNT_TABLE = {
+    'refcount-table': {
+        'absent': lambda i: i.put(56, 0, 4),
+        'large': lambda i: i.put(56, 0x7fffffff, 4),
+        'unaligned': lambda i: i.put(48, 0x10200),
+        'far': lambda i: i.put(48, 0x7fffffffffff0000),
+        'at-0': lambda i: i.put(48, 0),
+        'on-l1': lambda i: i.put(48, i.l1),
+        'on-l2': lambda i: i.put(48, i.l2),
+        'on-snapshots': lambda i: i.put(48, i.snapshots),
+    },
+}
+
+# Refused by what reads the snapshot table, info; check finds it.
 SNAPSHOT = {
     'snapshot': {
         'table-past-end': lambda i: i.put(64, 1 << 40),
@@ -257,7 +266,7 @@ COSTLY = {
                                               (b'\2\5' + b'x' * 46) * 1300),
     },
 }
-GROUPS = {**COSTLY, **HEADER, **SNAPSHOT, **TABLE, **EXTENDED, **DATA, **NAMES}
+GROUPS = {**COSTLY, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED, **DATA, **NAMES}
 
 
 def main():

@@ -79,6 +79,16 @@ isnt "$(status_of "$BLKSTACK_IO" -f qcow2 -c "write 0 4k" disk.qcow2)" 0 "a corr
 "$BLKSTACK_IMG" check -r all disk.qcow2 >/dev/null
 is "$(status_of "$BLKSTACK_IO" -f qcow2 -c "write 0 4k" disk.qcow2)" 0 "... but after a repair"
 
+# Progress on demand.
+new zlib
+like "$("$BLKSTACK_IMG" check -p disk.qcow2)" "\(0.00/100%\).*\(100.00/100%\)" "-p"
+# shellcheck disable=SC2016
+like "$(python3 -c '
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.kill(os.getpid(), signal.SIGUSR1)
+os.execvp(sys.argv[1], sys.argv[1:])' "$BLKSTACK_IMG" check disk.qcow2 2>&1 >/dev/null)" "\([0-9.]+/100%\)" "SIGUSR1"
+
 # A deflate stream has no checksum: there the damage is a block type that does not exist. In a zstd frame any byte will
 # do.
 for compression in zlib zstd; do

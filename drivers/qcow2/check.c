@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check.c - is a qcow2 image sound? And repairs of refcounts and COPIED flags.
+ * check.c - is a qcow2 image sound? And repairs.
  *
- *   count references -> decode compressed clusters (if asked) -> compare with the refcounts -> compare the COPIED flags
+ *     look:    structure -> window by window: count references, judge entries and flags, compare counts
+ *     repair:  look -> mark dirty -> give up entries that cannot be -> structure -> move data off tables, and give up
+ *              again -> look again -> counts (in place, or all refcount structures anew) -> COPIED flags -> unmark
  *
- * Limitations: entries that point to the wrong place are reported, not repaired; of those that lie, nobody knows what
- * they should say.
+ * Repairs of mappings come before those of counts, so that the counts are those of the image as it will be. While the
+ * mark is set (version 3) a repair that is cut off can be repeated. When something could not be read nothing is
+ * repaired: what it refers to is not known.
+ *
+ * Limitation: of an entry that lies nobody knows what it should say: it is given up.
  */
 #include "drivers/qcow2/check.h"
 
-enum { DECODES_AT_ONCE = 8, MIN_BUDGET = 256 << 20, MAX_MESSAGES = 10000 };
+enum { IN_FLIGHT = 8, MAX_MESSAGES = 10000 };
 
-/* ---- messages and I/O ---- */
+/* ---- messages ---- */
 
 static void message_va(Qcow2Check *check, const char *format, va_list args)
 {
-    if (check->options->message == NULL || check->messages > MAX_MESSAGES) {
-        return;
-    }
-    if (check->messages++ == MAX_MESSAGES) {
-        check->options->message("Further findings are counted, but not listed.", check->options->opaque);
-    } else {
+    if (check->options->message != NULL && check->messages++ < MAX_MESSAGES) {
         g_autofree char *text = g_strdup_vprintf(format, args);
 
         check->options->message(text, check->options->opaque);
@@ -36,224 +36,378 @@ void qcow2_check_message(Qcow2Check *check, const char *format, ...)
     va_end(args);
 }
 
-void qcow2_check_corruption(Qcow2Check *check, const char *format, ...)
+void qcow2_check_found(Qcow2Check *check, uint64_t *counter, const char *format, ...)
 {
     va_list args;
 
-    check->result->corruptions++;
+    ++*counter;
+    if (!check->silent) {
+        va_start(args, format);
+        message_va(check, format, args);
+        va_end(args);
+    }
+}
+
+void qcow2_check_repaired(Qcow2Check *check, const char *format, ...)
+{
+    va_list args;
+
+    check->result->corruptions_fixed++;
     va_start(args, format);
     message_va(check, format, args);
     va_end(args);
 }
 
-int qcow2_check_co_read(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf)
+/* No image makes us print without end; how much was left out is said. */
+static void end_messages(Qcow2Check *check)
+{
+    if (check->options->message != NULL && check->messages > MAX_MESSAGES) {
+        g_autofree char *text = g_strdup_printf("... and %" PRIu64 " more findings, which are counted but not listed.",
+                                                check->messages - MAX_MESSAGES);
+
+        check->options->message(text, check->options->opaque);
+    }
+}
+
+void qcow2_check_progress(Qcow2Check *check, double fraction)
+{
+    const double clusters = MAX(check->clusters, 1);
+    const double from = MIN(check->first / clusters, 1), to = MIN(MIN(check->end, check->clusters) / clusters, 1);
+    const double done = from + (to - from) * fraction;
+
+    if (check->options->progress != NULL) {
+        check->options->progress(check->progress_from + (check->progress_to - check->progress_from) * done,
+                                 check->options->opaque);
+    }
+}
+
+/* ---- I/O ---- */
+
+static void read_failed(Qcow2Check *check, uint64_t offset, int ret)
+{
+    check->result->check_errors++;
+    qcow2_check_message(check, "ERROR: I/O error at %#" PRIx64 ": %s", offset, g_strerror(-ret));
+}
+
+/* What is behind the end of the file are zeroes. */
+static int co_read_padded(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf)
 {
     const uint64_t there = offset >= check->file_bytes ? 0 : MIN(bytes, check->file_bytes - offset);
-    int ret = there > 0 ? blk_co_pread(check->file, offset, there, buf, 0) : 0;
 
     memset((uint8_t *)buf + there, 0, bytes - there);
+    return there > 0 ? blk_co_pread(check->file, offset, there, buf, 0) : 0;
+}
+
+int qcow2_check_co_read(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf)
+{
+    int ret = co_read_padded(check, offset, bytes, buf);
+
     if (ret < 0) {
-        check->result->check_errors++;
-        qcow2_check_message(check, "ERROR: I/O error at %#" PRIx64 ": %s", offset, g_strerror(-ret));
+        read_failed(check, offset, ret);
         return -EIO;
     }
     return 0;
 }
 
-/* The file is made longer where its last cluster is cut off. */
 int qcow2_check_co_write(Qcow2Check *check, uint64_t offset, uint64_t bytes, const void *buf)
 {
-    if (offset + bytes > check->file_bytes) {
-        g_autoptr(GError) ignored = NULL;
-        int ret = blk_co_truncate(check->file, offset + bytes, BLK_PREALLOC_OFF, &ignored);
+    int ret = blk_co_pwrite(check->file, offset, bytes, buf, 0);
 
-        if (ret < 0) {
-            return ret;
-        }
+    if (ret == 0 && offset + bytes > check->file_bytes) {
         check->file_bytes = offset + bytes;
+        check->clusters = qcow2_check_clusters_for(check, check->file_bytes);
     }
-    return blk_co_pwrite(check->file, offset, bytes, buf, 0);
+    return ret;
 }
 
-/* ---- refcounts ---- */
-
-/* The refcount of @cluster is @count; sets *fixed if it is to become the number of references. */
-static void compare_cluster(Qcow2Check *check, uint64_t cluster, uint64_t count, bool *fixed)
+bool qcow2_check_co_is_hole(Qcow2Check *check, uint64_t offset, uint64_t bytes)
 {
-    const uint64_t refs = qcow2_check_refs(check, cluster);
-    const bool leak = count > refs;
-    const bool fits = refs <= qcow2_refcount_max(check->header.refcount_order);
-    const bool fix = fits && (leak ? check->options->fix_leaks : check->options->fix_errors);
+    BlkStatus status;
 
-    if (count == refs) {
-        return;
+    if (!check->sparse || offset >= check->file_bytes) {
+        return false;
     }
-    qcow2_check_message(check, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-                        fix ? "Repairing" : leak ? "Leaked" : "ERROR", cluster, count, refs);
-    if (fix) {
-        *fixed = true;
-        *(leak ? &check->result->leaks_fixed : &check->result->corruptions_fixed) += 1;
+    bytes = MIN(bytes, check->file_bytes - offset);
+    return blk_co_block_status(check->file, offset, bytes, &status) == 0 && (status.flags & BLK_STATUS_ZERO) &&
+           status.bytes >= bytes;
+}
+
+/* One of the clusters that are read ahead. */
+typedef struct ReadAhead {
+    Qcow2Check *check;
+    uint64_t offset;                /* UINT64_MAX: nothing is read */
+    uint8_t *buf;
+    int ret;
+    bool busy;
+    BlkCoQueue waiter;
+} ReadAhead;
+
+static int co_read_one(void *opaque)
+{
+    ReadAhead *read = opaque;
+    Qcow2Check *check = read->check;
+
+    if (qcow2_check_co_is_hole(check, read->offset, check->cluster_size)) {
+        memset(read->buf, 0, check->cluster_size);
     } else {
-        *(leak ? &check->result->leaks : &check->result->corruptions) += 1;
+        read->ret = co_read_padded(check, read->offset, check->cluster_size, read->buf);
     }
-}
-
-static void note_cluster(Qcow2Check *check, uint64_t cluster, uint64_t count)
-{
-    uint32_t *counter = qcow2_check_counter(check, cluster, false);
-
-    if (counter != NULL && count == 1) {
-        *counter |= QCOW2_REFS_IS_ONE;
-    }
-    if (count > 0 || qcow2_check_refs(check, cluster) > 0) {
-        check->result->image_end_offset = (cluster + 1) * check->cluster_size;
-    }
-}
-
-static int compare_block(Qcow2Check *check, uint64_t index, uint8_t *buf)
-{
-    const uint64_t first = index * check->per_block;
-    const unsigned order = check->header.refcount_order;
-    bool dirty = false;
-    int ret = qcow2_check_co_read(check, check->reftable[index], check->cluster_size, buf);
-
-    if (ret < 0) {
-        return 0;
-    }
-    for (uint64_t i = 0; i < check->per_block && first + i < check->clusters; i++) {
-        uint64_t count = qcow2_refcount_get(buf, order, i);
-        bool fixed = false;
-
-        compare_cluster(check, first + i, count, &fixed);
-        if (fixed) {
-            count = qcow2_check_refs(check, first + i);
-            qcow2_refcount_set(buf, order, i, count);
-            dirty = true;
-        }
-        note_cluster(check, first + i, count);
-    }
-    return dirty ? qcow2_check_co_write(check, check->reftable[index], check->cluster_size, buf) : 0;
-}
-
-/* No block says anything about clusters @first..@end-1: all have refcount 0. */
-static void compare_without_block(Qcow2Check *check, uint64_t first, uint64_t end)
-{
-    uint64_t i = first;
-
-    while (i < end) {
-        bool fixed = false;
-
-        if (check->chunks[i / QCOW2_REFS_CHUNK] == NULL) {
-            i = (i / QCOW2_REFS_CHUNK + 1) * QCOW2_REFS_CHUNK;
-            continue;
-        }
-        compare_cluster(check, i, 0, &fixed);
-        check->rebuild |= qcow2_check_refs(check, i) > 0;
-        note_cluster(check, i, fixed ? qcow2_check_refs(check, i) : 0);
-        i++;
-    }
-}
-
-/* Before a rebuild: the counts are compared, and lost, but not written. */
-static int compare_all(Qcow2Check *check)
-{
-    g_autofree uint8_t *buf = g_try_malloc(check->cluster_size);
-    uint64_t described = MIN(check->reftable_entries * check->per_block, check->clusters);
-
-    if (buf == NULL) {
-        return -ENOMEM;
-    }
-    for (uint64_t i = 0; i * check->per_block < described; i++) {
-        const uint64_t first = i * check->per_block;
-
-        if (check->reftable[i] == 0 || (check->reftable[i] & QCOW2_CHECK_SHARED)) {
-            compare_without_block(check, first, MIN(first + check->per_block, described));
-        } else {
-            int ret = compare_block(check, i, buf);
-
-            if (ret < 0) {
-                return ret;
-            }
-        }
-    }
-    compare_without_block(check, described, check->clusters);
+    read->busy = false;
+    blk_co_queue_wake_all(&read->waiter);
     return 0;
 }
 
-/* ---- COPIED flags ---- */
-
-/* Compares the flag of @entry with the refcount. Returns: true if *entry was corrected and is to be written. */
-static bool fix_copied(Qcow2Check *check, uint64_t *entry, const char *what, uint64_t l1_index)
+static int co_start_read(BlkCoGroup *group, ReadAhead *read, uint64_t offset)
 {
-    const uint64_t offset = *entry & QCOW2_OFFSET_MASK;
-    const uint32_t *counter = qcow2_check_counter(check, offset / check->cluster_size, false);
-    const bool one = counter != NULL && (*counter & QCOW2_REFS_IS_ONE);
-    const unsigned refs = counter != NULL ? *counter & QCOW2_REFS_MAX : 0;
-    const char *verb = check->options->fix_errors ? "Repairing" : "ERROR";
-
-    if (offset == 0 || one == !!(*entry & QCOW2_COPIED)) {
-        return false;
-    }
-    if (strcmp(what, "L2") == 0) {
-        qcow2_check_message(check, "%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64 " refcount=%u",
-                            verb, l1_index, *entry, refs);
-    } else {
-        qcow2_check_message(check, "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%u", verb, *entry,
-                            refs);
-    }
-    if (!check->options->fix_errors) {
-        check->result->corruptions++;
-        return false;
-    }
-    check->result->corruptions_fixed++;
-    *entry ^= QCOW2_COPIED;
-    return true;
+    read->offset = offset;
+    read->ret = 0;
+    read->busy = offset != UINT64_MAX;
+    return read->busy ? blk_co_group_run(group, co_read_one, read) : 0;
 }
 
-static int check_copied_of_table(Qcow2Check *check, const Qcow2CheckTable *table, uint8_t *buf)
+int qcow2_check_co_visit(Qcow2Check *check, uint64_t count, uint64_t (*place)(Qcow2Check *, uint64_t),
+                         Qcow2CheckVisit *visit)
 {
-    const uint64_t at = check->header.l1_table_offset + table->l1_index * 8;
-    uint8_t l1[8];
-    uint64_t entry;
-    bool dirty = false;
+    BlkCoGroup group = BLK_CO_GROUP_INIT(IN_FLIGHT);
+    g_autofree uint8_t *buffers = g_try_malloc(IN_FLIGHT << check->cluster_bits);
+    ReadAhead reads[IN_FLIGHT] = { 0 };
+    uint64_t started = 0;
+    int ret = buffers == NULL ? -ENOMEM : 0, waited;
 
-    if (qcow2_check_co_read(check, at, sizeof(l1), l1) < 0 ||
-        qcow2_check_co_read(check, table->offset, check->cluster_size, buf) < 0) {
-        return 0;
-    }
-    entry = qcow2_get64(l1);
-    if (fix_copied(check, &entry, "L2", table->l1_index)) {
-        int ret;
+    for (uint64_t i = 0; ret == 0 && i < count; i++) {
+        ReadAhead *read = &reads[i % IN_FLIGHT];
 
-        qcow2_put64(l1, entry);
-        ret = qcow2_check_co_write(check, at, sizeof(l1), l1);
-        if (ret < 0) {
-            return ret;
+        for (; ret == 0 && started < count && started < i + IN_FLIGHT; started++) {
+            const unsigned slot = started % IN_FLIGHT;
+
+            reads[slot].check = check;
+            reads[slot].buf = buffers + ((size_t)slot << check->cluster_bits);
+            ret = co_start_read(&group, &reads[slot], place(check, started));
+        }
+        while (ret == 0 && read->busy) {
+            blk_co_queue_wait(&read->waiter);
+        }
+        if (ret == 0 && read->offset != UINT64_MAX) {
+            if (read->ret < 0) {
+                read_failed(check, read->offset, read->ret);
+            }
+            ret = visit(check, i, read->ret < 0 ? NULL : read->buf);
         }
     }
-    for (uint64_t pos = 0; pos < check->cluster_size; pos += check->l2_entry_bytes) {
-        entry = qcow2_get64(buf + pos);
-        if (entry != 0 && !(entry & QCOW2_COMPRESSED) && fix_copied(check, &entry, "data", 0)) {
-            qcow2_put64(buf + pos, entry);
-            dirty = true;
-        }
-    }
-    return dirty ? qcow2_check_co_write(check, table->offset, check->cluster_size, buf) : 0;
+    waited = blk_co_group_wait(&group);
+    return ret < 0 ? ret : waited;
 }
 
-static int check_copied(Qcow2Check *check)
+/* ---- windows ---- */
+
+/* What is done in each window, and between the windows. */
+typedef int WindowFn(Qcow2Check *check, void *opaque);
+
+static int co_each_window(Qcow2Check *check, WindowFn *fn, void *opaque)
 {
-    g_autofree uint8_t *buf = g_try_malloc(check->cluster_size);
-    int ret = buf == NULL ? -ENOMEM : 0;
+    const uint64_t clusters = check->clusters;      /* what a repair adds behind them is sound */
+    uint64_t first = 0;
+    int ret = 0;
 
-    for (guint i = 0; ret == 0 && i < check->tables->len; i++) {
-        const Qcow2CheckTable *table = &g_array_index(check->tables, Qcow2CheckTable, i);
-
-        if (table->active) {
-            ret = check_copied_of_table(check, table, buf);
+    do {
+        qcow2_check_window_begin(check, first);
+        ret = fn(check, opaque);
+        if (ret == 0 && check->short_of_memory) {
+            ret = -ENOMEM;
         }
+        first = check->end;
+    } while (ret == 0 && first < clusters);
+    return ret;
+}
+
+static int co_look_window(Qcow2Check *check, void *unused)
+{
+    int ret = qcow2_check_co_note_ones(check);
+
+    if (ret == 0) {
+        qcow2_check_count_structure(check, true);
+        ret = qcow2_check_co_walk(check, true);
+    }
+    return ret == 0 ? qcow2_check_co_compare(check, false) : ret;
+}
+
+/* For the steps that change mappings. */
+static int co_change_window(Qcow2Check *check, void *opaque)
+{
+    const Qcow2CheckStep *step = opaque;
+    int ret;
+
+    check->step = QCOW2_CHECK_COUNT;
+    qcow2_check_count_structure(check, false);
+    ret = qcow2_check_co_walk(check, true);
+    check->step = *step;
+    return ret == 0 ? qcow2_check_co_walk(check, false) : ret;
+}
+
+static int co_counts_window(Qcow2Check *check, void *opaque)
+{
+    Qcow2Rebuild *rebuild = opaque;
+    int ret;
+
+    check->step = QCOW2_CHECK_COUNT;
+    qcow2_check_count_structure(check, rebuild == NULL);
+    ret = qcow2_check_co_walk(check, true);
+    if (ret == 0) {
+        ret = rebuild != NULL ? qcow2_check_co_rebuild_window(check, rebuild) : qcow2_check_co_compare(check, true);
+    }
+    if (ret == 0 && check->options->fix_errors) {
+        check->step = QCOW2_CHECK_FLAGS;
+        ret = qcow2_check_co_walk(check, false);
+    }
+    if (ret == 0 && rebuild != NULL && check->end >= rebuild->area) {
+        ret = qcow2_check_co_rebuild_end(check, rebuild);
     }
     return ret;
+}
+
+/* ---- steps ---- */
+
+static void set_progress(Qcow2Check *check, double from, double to)
+{
+    check->progress_from = from;
+    check->progress_to = to;
+}
+
+static int co_look(Qcow2Check *check)
+{
+    BlkCheckResult *result = check->result;
+    int ret;
+
+    check->found = (Qcow2Findings) { 0 };
+    check->step = QCOW2_CHECK_LOOK;
+    result->allocated_clusters = result->compressed_clusters = result->fragmented_clusters = 0;
+    result->image_end_offset = 0;
+    ret = qcow2_check_co_read_structure(check);
+    return ret == 0 ? co_each_window(check, co_look_window, NULL) : ret;
+}
+
+static uint64_t errors_of_mappings(const Qcow2Findings *found)
+{
+    return found->structure + found->overlaps + found->entries;
+}
+
+static uint64_t errors_of_counts(const Qcow2Findings *found)
+{
+    return found->refcounts + found->low + found->flags;
+}
+
+static int co_step(Qcow2Check *check, Qcow2CheckStep step)
+{
+    return co_each_window(check, co_change_window, &step);
+}
+
+/*
+ * Entries that point behind the end of the file are given up before the file grows. What seems to be an L2 table may
+ * be guest data, if an L1 entry lies; so a table that something else refers to is not changed before that was copied.
+ */
+static int co_repair_mappings(Qcow2Check *check)
+{
+    const Qcow2Findings before = check->found;
+    const bool move = before.overlaps > 0 || check->overflow;
+    int ret = 0;
+
+    if (before.entries > 0) {
+        check->careful = true;
+        ret = co_step(check, QCOW2_CHECK_CLEAN);
+        check->careful = false;
+    }
+    if (ret == 0 && before.structure > 0) {
+        ret = qcow2_check_co_repair_structure(check);
+        if (ret == 0) {
+            ret = qcow2_check_co_read_structure(check);
+        }
+    }
+    check->careful = true;
+    if (ret == 0 && move) {
+        ret = co_step(check, QCOW2_CHECK_MOVE);
+    }
+    check->careful = false;
+    if (ret == 0 && move) {
+        ret = co_step(check, QCOW2_CHECK_MOVE);
+    }
+    if (ret == 0 && before.entries + before.structure + before.overlaps > 0) {
+        ret = co_step(check, QCOW2_CHECK_CLEAN);
+    }
+    return ret == 0 ? co_look(check) : ret;
+}
+
+static int co_repair_counts(Qcow2Check *check)
+{
+    const Qcow2Findings before = check->found;
+    Qcow2Rebuild rebuild = { 0 };
+    int ret;
+
+    if (!check->rebuild || !check->options->fix_errors) {
+        return co_each_window(check, co_counts_window, NULL);
+    }
+    qcow2_check_message(check, "Rebuilding refcount structure");
+    qcow2_check_rebuild_begin(check, &rebuild);
+    ret = co_each_window(check, co_counts_window, &rebuild);
+    g_array_unref(rebuild.blocks);
+    if (ret == 0) {
+        check->result->corruptions_fixed += before.refcounts + before.low;
+        check->result->leaks_fixed += before.leaks;
+    }
+    return ret;
+}
+
+/* Version 3: sets or takes away the marks of an image that must not be written to as it is. */
+static int co_set_marks(Qcow2Check *check, uint64_t marks)
+{
+    const uint64_t both = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT;
+    g_autoptr(GError) error = NULL;
+    uint8_t field[8];
+    int ret;
+
+    if (check->header.version < 3 || (check->header.incompatible & both) == marks) {
+        return 0;
+    }
+    check->header.incompatible = (check->header.incompatible & ~both) | marks;
+    qcow2_put64(field, check->header.incompatible);
+    ret = blk_co_flush(check->file);
+    if (ret == 0) {
+        ret = qcow2_check_co_write(check, QCOW2_HEADER_INCOMPATIBLE_AT, sizeof(field), field);
+    }
+    return ret == 0 ? blk_co_flush(check->file) : ret;
+}
+
+static int co_repair(Qcow2Check *check, bool mappings)
+{
+    BlkCheckResult *result = check->result;
+    const Qcow2Findings *found = &check->found;
+    int ret = 0;
+
+    if (result->check_errors > 0) {
+        result->corruptions = errors_of_mappings(found) + errors_of_counts(found);
+        result->leaks = found->leaks;
+        return 0;
+    }
+    if (check->options->fix_errors && errors_of_mappings(found) + errors_of_counts(found) > 0) {
+        ret = co_set_marks(check, check->header.incompatible & QCOW2_INCOMPAT_CORRUPT ? QCOW2_INCOMPAT_DIRTY |
+                           QCOW2_INCOMPAT_CORRUPT : QCOW2_INCOMPAT_DIRTY);
+    }
+    if (ret == 0 && mappings && check->options->fix_errors && (errors_of_mappings(found) > 0 || check->overflow)) {
+        set_progress(check, 0.25, 0.5);
+        ret = co_repair_mappings(check);
+    }
+    check->silent = false;
+    result->corruptions = errors_of_mappings(found);
+    if (ret == 0 && found->leaks + errors_of_counts(found) > 0) {
+        if (!check->options->fix_errors) {
+            result->corruptions += found->refcounts + found->flags;
+        }
+        set_progress(check, 0.5, 1);
+        ret = co_repair_counts(check);
+    }
+    if (ret == 0 && check->options->fix_errors && result->corruptions == 0 && result->check_errors == 0) {
+        ret = co_set_marks(check, 0);
+    }
+    return ret == 0 ? blk_co_flush(check->file) : ret;
 }
 
 /* ---- all of it ---- */
@@ -262,28 +416,20 @@ static int prepare(Qcow2Check *check, GError **error)
 {
     const BlkCodecType type = check->header.compression_type == QCOW2_COMPRESSION_ZSTD ? BLK_CODEC_ZSTD
                                                                                        : BLK_CODEC_DEFLATE;
-    uint64_t allocated = check->file_bytes;
     BlkInfo info;
 
     if (blk_co_info(check->file, &info, NULL) == 0) {
-        allocated = info.has_allocated ? MIN(info.allocated_bytes, allocated) : allocated;
+        check->sparse = info.has_allocated && info.allocated_bytes < check->file_bytes / 2;
         blk_info_clear(&info);
     }
+    check->cluster_bits = check->header.cluster_bits;
     check->cluster_size = qcow2_cluster_size(&check->header);
     check->l2_bits = qcow2_l2_bits(&check->header);
     check->l2_entry_bytes = qcow2_l2_entry_bytes(&check->header);
-    check->clusters = check->file_bytes / check->cluster_size + (check->file_bytes % check->cluster_size != 0);
+    check->clusters = qcow2_check_clusters_for(check, check->file_bytes);
     check->per_block = check->cluster_size * 8 >> check->header.refcount_order;
-    check->chunk_count = check->clusters / QCOW2_REFS_CHUNK + 1;
-    check->budget = MIN_BUDGET + allocated / 16;
-    check->chunks = g_try_new0(uint32_t *, check->chunk_count);
-    check->tables = g_array_new(FALSE, TRUE, sizeof(Qcow2CheckTable));
-    check->table_index = g_hash_table_new(NULL, NULL);
-    check->result->total_clusters = check->header.size / check->cluster_size +
-                                    (check->header.size % check->cluster_size != 0);
-    if (check->chunks == NULL) {
-        return blk_error(error, -ENOMEM, "No memory to count the references to %" PRIu64 " clusters", check->clusters);
-    }
+    check->tables = g_array_new(FALSE, FALSE, sizeof(Qcow2CheckTable));
+    check->result->total_clusters = qcow2_check_clusters_for(check, check->header.size);
     if (check->options->data) {
         check->codec = blk_codec_new(type, -1, error);
         return check->codec == NULL ? -ENOMEM : 0;
@@ -293,79 +439,47 @@ static int prepare(Qcow2Check *check, GError **error)
 
 static void finish(Qcow2Check *check)
 {
-    for (uint64_t i = 0; check->chunks != NULL && i < check->chunk_count; i++) {
-        g_free(check->chunks[i]);
-    }
-    g_free(check->chunks);
-    g_free(check->reftable);
+    qcow2_check_window_clear(check);
+    qcow2_check_free_structure(check);
     g_clear_pointer(&check->tables, g_array_unref);
-    g_clear_pointer(&check->table_index, g_hash_table_unref);
     blk_codec_free(check->codec);
     qcow2_header_clear(&check->header);
 }
 
-/* A sound image loses the marks that forbid to write it. */
-static int clear_marks(Qcow2Check *check, GError **error)
+static int run(Qcow2Check *check, bool mappings, GError **error)
 {
-    const uint64_t marks = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT;
+    const bool fix = check->options->fix_leaks || check->options->fix_errors;
+    BlkCheckResult *result = check->result;
+    int ret, decoded;
 
-    if (!check->options->fix_errors || check->result->corruptions > 0 || check->result->check_errors > 0) {
-        return 0;
+    check->silent = fix;
+    set_progress(check, 0, fix ? 0.25 : 1);
+    ret = co_look(check);
+    decoded = blk_co_group_wait(&check->group);
+    ret = ret < 0 ? ret : decoded;
+    g_clear_pointer(&check->codec, blk_codec_free);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "The check could not be finished");
     }
-    if (check->header.incompatible & marks) {
-        int ret = blk_co_flush(check->file);
-
-        if (ret < 0) {
-            return blk_error_errno(error, ret, "Could not flush the repairs");
-        }
-        check->header.incompatible &= ~marks;
-        ret = qcow2_co_update_header(check->file, &check->header, error);
-        if (ret < 0) {
-            return ret;
-        }
+    if (fix) {
+        ret = co_repair(check, mappings);
+        result->corruptions += result->data_errors;
+        return ret < 0 ? blk_error_errno(error, ret, "The repair could not be finished") : 0;
     }
+    result->corruptions = errors_of_mappings(&check->found) + errors_of_counts(&check->found) + result->data_errors;
+    result->leaks = check->found.leaks;
     return 0;
 }
 
-static int run(Qcow2Check *check, GError **error)
-{
-    int ret = qcow2_check_co_count_all(check, error);
-    int decoded = blk_co_group_wait(&check->group);
-
-    if (ret == 0 && decoded < 0) {
-        ret = blk_error_errno(error, decoded, "The data could not be decoded");
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    ret = compare_all(check);
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "The refcounts could not be repaired");
-    }
-    if (check->rebuild && check->options->fix_errors) {
-        qcow2_check_message(check, "Rebuilding refcount structure");
-        ret = qcow2_check_co_rebuild(check, error);
-        if (ret < 0) {
-            return ret;
-        }
-        check->result->corruptions -= check->structure_errors;
-        check->result->corruptions_fixed += check->structure_errors;
-    }
-    ret = check_copied(check);
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "The flags could not be repaired");
-    }
-    return clear_marks(check, error);
-}
-
-int qcow2_co_check(BlkNode *file_node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
+static int check_file(BlkNode *file_node, const BlkCheckOptions *options, bool mappings, BlkCheckResult *result,
+                      GError **error)
 {
     Qcow2Check check = {
         .file = file_node,
         .options = options,
         .result = result,
         .file_bytes = blk_node_length(file_node),
-        .group = BLK_CO_GROUP_INIT(DECODES_AT_ONCE),
+        .group = BLK_CO_GROUP_INIT(IN_FLIGHT),
     };
     int ret = qcow2_co_read_header(file_node, &check.header, error);
 
@@ -373,17 +487,24 @@ int qcow2_co_check(BlkNode *file_node, const BlkCheckOptions *options, BlkCheckR
         ret = prepare(&check, error);
     }
     if (ret == 0) {
-        ret = run(&check, error);
-    }
-    if (ret == 0 && (options->fix_leaks || options->fix_errors)) {
-        ret = blk_co_flush(check.file);
-        if (ret < 0) {
-            ret = blk_error_errno(error, ret, "Could not flush the repairs");
-        }
+        ret = run(&check, mappings, error);
     }
     if (ret == 0 && options->progress != NULL) {
         options->progress(1.0, options->opaque);
     }
+    end_messages(&check);
     finish(&check);
     return ret;
+}
+
+int qcow2_co_check(BlkNode *file_node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
+{
+    return check_file(file_node, options, true, result, error);
+}
+
+int qcow2_co_rebuild_counts(BlkNode *file_node, BlkCheckResult *result, GError **error)
+{
+    const BlkCheckOptions options = { .fix_leaks = true, .fix_errors = true };
+
+    return check_file(file_node, &options, false, result, error);
 }

@@ -26,8 +26,8 @@ static int decode_co(void *opaque)
         ret = blk_co_codec_decompress(check->codec, cluster, check->cluster_size, payload, task->bytes);
         if (ret == -EIO) {
             check->result->data_errors++;
-            qcow2_check_corruption(check, "ERROR compressed cluster at guest offset %#" PRIx64 " (host offset %#" PRIx64
-                                   ") does not decode", task->guest_offset, task->offset);
+            qcow2_check_message(check, "ERROR compressed cluster at guest offset %#" PRIx64 " (host offset %#" PRIx64
+                                ") does not decode", task->guest_offset, task->offset);
         }
     }
     g_free(task);

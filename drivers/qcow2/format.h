@@ -24,6 +24,7 @@ enum {
     QCOW2_HEADER_V2_BYTES   = 72,
     QCOW2_HEADER_V3_MIN     = 104,              /* smallest header_length of version 3 */
     QCOW2_HEADER_V3_BYTES   = 112,              /* what we write, and know */
+    QCOW2_HEADER_INCOMPATIBLE_AT = 72,          /* place of the field, 8 bytes: within the first sector */
     QCOW2_MIN_CLUSTER_BITS  = 9,
     QCOW2_MAX_CLUSTER_BITS  = 21,
     QCOW2_MAX_REFCOUNT_ORDER = 6,
@@ -405,5 +406,11 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error);
  * header's dirty and corrupt bits.
  */
 int qcow2_co_check(BlkNode *file_node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+
+/* Repairs counts and COPIED flags only, as a dirty image needs it. What else is wrong is in @result->corruptions. */
+int qcow2_co_rebuild_counts(BlkNode *file_node, BlkCheckResult *result, GError **error);
+
+/* Can the refcount table lie where the header says? A check opens images in which it cannot. */
+int qcow2_header_check_refcounts(const Qcow2Header *header, uint64_t file_bytes, GError **error);
 
 #endif

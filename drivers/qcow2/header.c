@@ -129,14 +129,6 @@ static int check_tables(const Qcow2Header *h, GError **error)
     if (h->refcount_order > QCOW2_MAX_REFCOUNT_ORDER) {
         return blk_error(error, -EINVAL, "Reference count entry width too large; may not exceed 64 bits");
     }
-    if (h->refcount_table_clusters == 0) {
-        return blk_error(error, -EINVAL, "Image does not contain a reference count table");
-    }
-    ret = check_table(h, "Reference count table", h->refcount_table_offset,
-                      (uint64_t)h->refcount_table_clusters << h->cluster_bits, QCOW2_MAX_REFCOUNT_TABLE_BYTES, error);
-    if (ret < 0) {
-        return ret;
-    }
     if (h->l1_size != 0 || h->l1_table_offset != 0) {
         ret = check_table(h, "Active L1 table", h->l1_table_offset, (uint64_t)h->l1_size * 8, QCOW2_MAX_L1_BYTES,
                           error);
@@ -408,11 +400,21 @@ int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
         ret = check_inside_file(out, "Active L1 table", out->l1_table_offset, (uint64_t)out->l1_size * 8, file_bytes,
                                 error);
     }
-    if (ret == 0) {
-        ret = check_inside_file(out, "Reference count table", out->refcount_table_offset,
-                                (uint64_t)out->refcount_table_clusters << out->cluster_bits, file_bytes, error);
-    }
     return ret;
+}
+
+int qcow2_header_check_refcounts(const Qcow2Header *h, uint64_t file_bytes, GError **error)
+{
+    const uint64_t bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
+    int ret;
+
+    if (bytes == 0) {
+        return blk_error(error, -EINVAL, "Image does not contain a reference count table");
+    }
+    ret = check_table(h, "Reference count table", h->refcount_table_offset, bytes, QCOW2_MAX_REFCOUNT_TABLE_BYTES,
+                      error);
+    return ret < 0 ? ret : check_inside_file(h, "Reference count table", h->refcount_table_offset, bytes, file_bytes,
+                                             error);
 }
 
 int qcow2_header_check_writable(const Qcow2Header *header, GError **error)

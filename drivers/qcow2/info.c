@@ -89,6 +89,9 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
 
     ret = qcow2_co_read_header(node->file->node, &header, error);
     if (ret == 0) {
+        ret = qcow2_header_check_refcounts(&header, blk_node_length(node->file->node), error);
+    }
+    if (ret == 0) {
         ret = qcow2_snapshot_co_read_all(node->file->node, &header, &snapshots, NULL, error);
     }
     if (ret == 0) {

@@ -15,8 +15,6 @@
  */
 #include "drivers/qcow2/qcow2.h"
 
-enum { HEADER_INCOMPATIBLE_AT = 72 };       /* bytes; within the first sector */
-
 /* With marks_lock held: makes @incompatible what the file says, stable. */
 static int co_write_marks(BlkNode *node, uint64_t incompatible)
 {
@@ -28,7 +26,7 @@ static int co_write_marks(BlkNode *node, uint64_t incompatible)
         return 0;
     }
     qcow2_put64(field, incompatible);
-    int ret = blk_co_pwrite(file, HEADER_INCOMPATIBLE_AT, sizeof(field), field, 0);
+    int ret = blk_co_pwrite(file, QCOW2_HEADER_INCOMPATIBLE_AT, sizeof(field), field, 0);
     if (ret == 0) {
         ret = blk_co_flush(file);
     }
@@ -110,14 +108,13 @@ int qcow2_co_lazy_end(BlkNode *node)
 int qcow2_co_dirty_repair(BlkNode *node, GError **error)
 {
     Qcow2 *q = node->opaque;
-    const BlkCheckOptions options = { .fix_leaks = true, .fix_errors = true };
     BlkCheckResult result = { 0 };
     int ret;
 
     if (!(q->header.incompatible & QCOW2_INCOMPAT_DIRTY)) {
         return 0;
     }
-    ret = qcow2_co_check(node->file->node, &options, &result, error);
+    ret = qcow2_co_rebuild_counts(node->file->node, &result, error);
     if (ret < 0) {
         g_prefix_error(error, "the image was not closed cleanly, and its reference counts could not be rebuilt: ");
         return ret;
@@ -127,8 +124,8 @@ int qcow2_co_dirty_repair(BlkNode *node, GError **error)
                          "reference counts; open it read-only or repair it with 'check -r all'",
                          result.corruptions + result.check_errors);
     }
-    blk_node_message(node, "the image was not closed cleanly; its reference counts are repaired now: %" PRIu64 " were too low, %"
-                     PRIu64 " clusters were leaked", result.corruptions_fixed, result.leaks_fixed);
+    blk_node_message(node, "the image was not closed cleanly; its reference counts are repaired now: %" PRIu64 " were "
+                     "too low, %" PRIu64 " clusters were leaked", result.corruptions_fixed, result.leaks_fixed);
     qcow2_header_clear(&q->header);
     return qcow2_co_read_header(node->file->node, &q->header, error);
 }

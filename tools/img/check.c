@@ -15,12 +15,20 @@ enum { STATUS_FAILED = 1, STATUS_CORRUPT = 2, STATUS_LEAKS = 3, STATUS_NO_CHECK 
 typedef struct CheckArgs {
     ImgArgs common;
     BlkCheckOptions options;
+    ImgProgress progress;
 } CheckArgs;
 
 /* Findings go to standard error, so that JSON on standard output stays JSON. */
 static void print_finding(const char *text, void *opaque)
 {
     fprintf(stderr, "%s\n", text);
+}
+
+static void report_progress(double fraction, void *opaque)
+{
+    CheckArgs *args = opaque;
+
+    img_progress_report(fraction, &args->progress);
 }
 
 static bool set_repair(CheckArgs *args, const char *what)
@@ -47,7 +55,7 @@ static bool parse_args(CheckArgs *args, int argc, char **argv)
     };
     int c;
 
-    while ((c = img_next_option(&args->common, argc, argv, ":hf:r:T:qU", long_options)) != -1) {
+    while ((c = img_next_option(&args->common, argc, argv, ":hf:pr:T:qU", long_options)) != -1) {
         if (c == IMG_STOP || (c == 'r' && !set_repair(args, optarg))) {
             return false;
         }
@@ -156,6 +164,7 @@ static int check_again(BlkNode *node, const CheckArgs *args, BlkCheckResult *res
         fflush(stdout);
     }
     options.fix_leaks = options.fix_errors = false;
+    options.progress = NULL;
     ret = blk_co_check(node, &options, &again, error);
     again.leaks_fixed = result->leaks_fixed;
     again.corruptions_fixed = result->corruptions_fixed;
@@ -163,11 +172,15 @@ static int check_again(BlkNode *node, const CheckArgs *args, BlkCheckResult *res
     return ret;
 }
 
-static int check_node(BlkNode *node, const CheckArgs *args)
+static int check_node(BlkNode *node, CheckArgs *args)
 {
     BlkCheckResult result = { 0 };
     GError *error = NULL;
-    int ret = blk_co_check(node, &args->options, &result, &error);
+    int ret;
+
+    img_progress_begin(&args->progress, args->common.progress && !args->common.quiet && !args->common.json);
+    ret = blk_co_check(node, &args->options, &result, &error);
+    img_progress_end(&args->progress);
 
     if (ret == 0 && (result.leaks_fixed || result.corruptions_fixed)) {
         ret = check_again(node, args, &result, &error);
@@ -191,7 +204,7 @@ static int check_node(BlkNode *node, const CheckArgs *args)
 
 int img_check(BlkContext *ctx, int argc, char **argv)
 {
-    CheckArgs args = { .options.message = print_finding };
+    CheckArgs args = { .options = { .message = print_finding, .progress = report_progress, .opaque = &args } };
     GError *error = NULL;
     BlkChild *user;
     int status;

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * output.c - JSON and progress on standard output.
+ *
+ * Who sends SIGUSR1 is told the progress on standard error, whether -p was given or not. The signal is blocked and asked
+ * for whenever there is progress, so no handler and no global state is needed.
  */
 #include "img/img.h"
 
+#include <signal.h>
 #include <stdio.h>
+#include <time.h>
 
 static void append_char(GString *out, gunichar c)
 {
@@ -124,8 +129,28 @@ static void show(ImgProgress *progress, double percent)
     progress->shown = percent;
 }
 
+static sigset_t progress_signals(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGUSR1);
+    return signals;
+}
+
+static bool progress_asked(void)
+{
+    const sigset_t signals = progress_signals();
+    const struct timespec at_once = { 0 };
+
+    return sigtimedwait(&signals, NULL, &at_once) == SIGUSR1;
+}
+
 void img_progress_begin(ImgProgress *progress, bool enabled)
 {
+    const sigset_t signals = progress_signals();
+
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     progress->enabled = enabled;
     show(progress, 0);
 }
@@ -137,6 +162,9 @@ void img_progress_report(double fraction, void *opaque)
 
     if (percent >= progress->shown + 1 || (percent >= 100 && progress->shown < 100)) {
         show(progress, percent);
+    }
+    if (progress_asked()) {
+        fprintf(stderr, "    (%3.2f/100%%)\n", percent);
     }
 }
 
