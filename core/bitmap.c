@@ -339,6 +339,11 @@ static int co_read_bits(BlkDirtyBitmap *bitmap, GError **error)
     return ret;
 }
 
+bool blk_node_has_bitmaps(const BlkNode *node)
+{
+    return node->core->bitmaps != NULL;
+}
+
 int blk_co_bitmap_load(BlkDirtyBitmap *bitmap, GError **error)
 {
     int ret = check_usable(bitmap, error);

@@ -8,6 +8,7 @@
  *
  * Limitation: the backing file that is open stays the one that is read until the image is opened again.
  */
+#include "core/bitmap.h"
 #include "drivers/qcow2/qcow2.h"
 
 static const char *const compat_values[] = { "0.10", "v2", "1.1", "v3", NULL };
@@ -223,6 +224,17 @@ static int co_set_lazy(Amend *a, GError **error)
     return qcow2_co_switch_header(a->node, &header, error);
 }
 
+static int co_change_size(Amend *a, GError **error)
+{
+    int ret = blk_bitmaps_co_before_change(a->node, a->size, error);
+
+    if (ret == 0) {
+        ret = qcow2_co_truncate(a->node, a->size, BLK_PREALLOC_OFF, error);
+    }
+    blk_bitmaps_length_changed(a->node);
+    return ret;
+}
+
 static int co_perform(Amend *a, GError **error)
 {
     Qcow2 *q = a->q;
@@ -241,7 +253,7 @@ static int co_perform(Amend *a, GError **error)
         ret = qcow2_co_change_backing(a->node, a->backing_file, a->backing_format, error);
     }
     if (ret == 0 && a->size != a->node->length) {
-        ret = qcow2_co_truncate(a->node, a->size, BLK_PREALLOC_OFF, error);
+        ret = co_change_size(a, error);
     }
     if (ret == 0 && a->version < q->header.version) {
         ret = qcow2_co_downgrade(a->node, &a->progress, error);

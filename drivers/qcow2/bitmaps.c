@@ -333,7 +333,7 @@ uint64_t qcow2_bitmaps_measure(const BlkNode *source, uint64_t cluster_size)
     BlkDirtyBitmap *bitmap;
 
     for (unsigned i = 0; (bitmap = blk_bitmap_nth(source, i)); i++) {
-        if (blk_bitmap_persistent(bitmap) && !blk_bitmap_inconsistent(bitmap)) {
+        if (blk_bitmap_persistent(bitmap)) {
             unsigned bits = (unsigned)__builtin_ctzll(blk_bitmap_granularity(bitmap));
             uint64_t entries = qcow2_bitmap_table_entries(cluster_bits, bits, blk_node_length(source));
 

@@ -193,6 +193,10 @@ int qcow2_co_check_downgrade(BlkNode *node, uint64_t size, GError **error)
                          h->incompatible & QCOW2_INCOMPAT_COMPRESSION ? ": clusters compressed by zstd" : "",
                          h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? ": extended L2 entries" : "");
     }
+    if (blk_node_has_bitmaps(node)) {
+        return blk_error(error, -ENOTSUP, "Cannot downgrade an image with dirty bitmaps, which compat=0.10 does not have; remove "
+                         "them with 'bitmap --remove'");
+    }
     ret = qcow2_snapshot_co_read_all(node->file->node, h, &snapshots, NULL, error);
     for (guint i = 0; ret == 0 && i < snapshots->len; i++) {
         const Qcow2Snapshot *snapshot = &g_array_index(snapshots, Qcow2Snapshot, i);

@@ -321,6 +321,8 @@ BlkDirtyBitmap *blk_bitmap_find(const BlkNode *node, const char *name);     /* (
 BlkDirtyBitmap *blk_bitmap_find_usable(const BlkNode *node, const char *name, GError **error);
 /* Can images of the node's format keep bitmaps, and this one too? */
 bool blk_node_stores_bitmaps(const BlkNode *node);
+/* Has it any, whether they record or not? Then what changes the disk without a write must be refused. */
+bool blk_node_has_bitmaps(const BlkNode *node);
 
 const char *blk_bitmap_name(const BlkDirtyBitmap *bitmap);          /* (nullable) */
 uint64_t blk_bitmap_granularity(const BlkDirtyBitmap *bitmap);      /* bytes */
