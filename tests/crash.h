@@ -4,6 +4,7 @@
  *
  *   qcow2_crash.c   the program: seeds, workers, one round
  *   crash_guest.c   the workload: what a guest does with the image; what it may find afterwards
+ *   crash_bitmap.c  dirty bitmaps in the image
  *   crash_log.c     from the log of the log-writes filter to what the disk may hold after a crash
  *   crash_judge.c   is such an image sound, and does it hold what it must?
  *
@@ -38,7 +39,7 @@ typedef struct LengthChange {
 typedef struct CrashConfig {
     unsigned cluster_size, refcount_bits;
     uint64_t sectors, max_sectors;  /* of the guest: at first, and at most */
-    bool v2, zstd, lazy, extended_l2, backing;
+    bool v2, zstd, lazy, extended_l2, backing, bitmaps;
     unsigned style;                 /* of writes: plain, compressed, both by turns */
 } CrashConfig;
 
@@ -77,6 +78,8 @@ typedef struct CrashRound {
 
     GArray *entries;                /* of CrashEntry, in order of the log */
     uint64_t states;                /* that were judged */
+    uint8_t *start;                 /* with bitmaps: what the guest found when the log began */
+    uint64_t trusted;               /* looks at an image whose bitmap may be trusted */
 
     /* The state that is judged, for messages. */
     unsigned prefix;
@@ -110,6 +113,15 @@ bool crash_guest_length_allowed(const CrashRound *round, uint64_t time, uint64_t
 /* May @sector be what @number holds after a crash at @time? */
 bool crash_guest_sector_allowed(const CrashRound *round, uint64_t time, uint64_t stable, uint64_t number,
                                 const uint8_t *sector);
+
+/* ---- crash_bitmap.c: all may yield ---- */
+
+/* At the end of what the guest does before the log begins. */
+void crash_bitmap_co_begin(CrashRound *round);
+/* A control operation. */
+void crash_bitmap_co_control(CrashRound *round);
+/* Is the bitmap of the state right, given what the guest finds? */
+void crash_bitmap_co_judge(CrashRound *round, BlkNode *node, const uint8_t *guest);
 
 /* ---- crash_log.c ---- */
 

@@ -175,7 +175,10 @@ static void co_resize(CrashRound *round)
 
 static void co_control(CrashRound *round)
 {
-    co_resize(round);
+    if (g_rand_boolean(round->rand)) {
+        co_resize(round);
+    }
+    crash_bitmap_co_control(round);
 }
 
 void crash_guest_co_workload(CrashRound *round)
@@ -200,6 +203,7 @@ void crash_guest_co_prefill(CrashRound *round)
         }
     }
     co_flush(round);
+    crash_bitmap_co_begin(round);
 }
 
 /* ---- what may be found ---- */

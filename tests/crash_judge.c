@@ -117,6 +117,7 @@ void crash_judge_co_state(CrashRound *round)
     }
     g_autofree uint8_t *guest = co_read_guest(round, node);
     check_guest(round, guest, length / SECTOR);
+    crash_bitmap_co_judge(round, node, guest);
     blk_co_detach(user);
 
     user = co_use(round, co_open_state(round, true), BLK_PERM_READ | BLK_PERM_WRITE);
@@ -127,6 +128,7 @@ void crash_judge_co_state(CrashRound *round)
     if (blk_node_length(node) != length || memcmp(guest, again, length) != 0) {
         crash_fail(round, "the repair changed what the guest finds");
     }
+    crash_bitmap_co_judge(round, node, again);
     blk_co_detach(user);
     blk_co_unref(disk);
 }

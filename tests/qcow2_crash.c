@@ -76,6 +76,7 @@ static void pick_config(CrashRound *round)
     c->zstd = !c->v2 && g_rand_boolean(round->rand);
     c->lazy = !c->v2 && g_rand_int_range(round->rand, 0, 4) == 0;
     c->backing = g_rand_int_range(round->rand, 0, 3) == 0;
+    c->bitmaps = !c->v2 && g_rand_boolean(round->rand);
     c->style = g_rand_int_range(round->rand, 0, 3);
     c->sectors = c->cluster_size < 4096 ? 512 : 1024;
     if (c->cluster_size == 512 && !c->v2) {
@@ -83,10 +84,10 @@ static void pick_config(CrashRound *round)
         c->sectors = c->refcount_bits == 64 ? 4600 : 1024;
     }
     c->max_sectors = c->sectors + c->sectors / 4;
-    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s, %s writes", c->cluster_size,
+    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s, %s writes", c->cluster_size,
                                   c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
                                   c->lazy ? ", lazy_refcounts" : "", c->extended_l2 ? ", extended_l2" : "",
-                                  c->backing ? ", backing file" : "",
+                                  c->backing ? ", backing file" : "", c->bitmaps ? ", bitmaps" : "",
                                   c->style == 0 ? "plain" : c->style == 1 ? "compressed" : "plain and compressed");
 }
 
@@ -188,8 +189,8 @@ static int co_round(void *opaque)
     crash_guest_index(round);
     crash_log_read(round);
     crash_log_co_states(round);
-    printf("seed %u: %s: %u entries, %" PRIu64 " states\n", round->seed, round->text, round->entries->len,
-           round->states);
+    printf("seed %u: %s: %u entries, %" PRIu64 " states, in %" PRIu64 " a bitmap that may be trusted\n", round->seed,
+           round->text, round->entries->len, round->states, round->trusted / 2);
     fflush(stdout);
 
     crash_guest_clear(round);
@@ -200,6 +201,7 @@ static int co_round(void *opaque)
     g_rand_free(round->rand);
     g_free(round->initial);
     g_free(round->state);
+    g_free(round->start);
     g_free(round->text);
     return 0;
 }
