@@ -333,6 +333,21 @@ uint8_t *qcow2_table_buffer(BlkNode *node, uint64_t bytes);
  */
 int qcow2_co_table_write(BlkNode *node, const uint8_t *table, uint64_t bytes, BlkEvent event, uint64_t *offset);
 
+/* A table's first @bytes, as the cache has them, in a buffer for @new_bytes. *table is to be freed after a failure too. */
+int qcow2_co_table_read(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t new_bytes, uint8_t **table);
+
+enum { QCOW2_MAX_SWITCH_BYTES = 32 };
+
+/**
+ * qcow2_co_switch:
+ * @offset: in the file; @field: at most QCOW2_MAX_SWITCH_BYTES that lie within one sector
+ *
+ * Lets the header refer to other tables: writes the field and waits until it is stable. May yield.
+ * Returns: 0; negative errno: the file says what it said before. If nobody can know that, q->failed is set: then the node
+ * refuses all further changes.
+ */
+int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t bytes);
+
 /* One reference to a table's run is gone; nobody may hold parts of it in the cache. @bytes may be 0. May yield. */
 void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes);
 /* ---- bitmaps.c: see also bitmaps.h ---- */

@@ -11,6 +11,8 @@
  */
 #include "drivers/qcow2/qcow2.h"
 
+enum { HEADER_REFTABLE_AT = 48 };       /* offset, then number of clusters: bytes */
+
 static uint64_t reftable_entries(const Qcow2 *q)
 {
     return ((uint64_t)q->header.refcount_table_clusters << q->cluster_bits) / 8;
@@ -136,6 +138,7 @@ static int co_write_refblock(BlkNode *node, uint64_t offset, uint64_t used)
     for (uint64_t i = 0; i < used; i++) {
         qcow2_refcount_set(buf, q->header.refcount_order, i, 1);
     }
+    blk_meta_co_forget(q->meta, offset, q->cluster_size);       /* what an earlier table there was like */
     blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_write);
     ret = blk_co_pwrite(node->file->node, offset, q->cluster_size, buf, 0);
     blk_buffer_free(buf);
@@ -218,13 +221,11 @@ static int co_growth_switch(BlkNode *node, const Growth *g)
     Qcow2 *q = node->opaque;
     uint64_t offset = (g->start + g->blocks) << q->cluster_bits;
     uint8_t field[12];
-    int ret;
 
     qcow2_put64(field, offset);
     qcow2_put32(field + 8, (uint32_t)g->table);
     blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_switch_table);
-    ret = blk_co_pwrite(node->file->node, 48, sizeof(field), field, 0);
-    return ret < 0 ? ret : blk_co_flush(node->file->node);
+    return qcow2_co_switch(node, HEADER_REFTABLE_AT, field, sizeof(field));
 }
 
 static int co_grow_table(BlkNode *node, uint64_t cluster)
@@ -245,13 +246,11 @@ static int co_grow_table(BlkNode *node, uint64_t cluster)
     if (ret == 0) {
         ret = blk_co_flush(node->file->node);
     }
+    if (ret == 0) {
+        ret = co_growth_switch(node, &g);
+    }
     if (ret < 0) {
         qcow2_tables_remove(q, g.start << q->cluster_bits, (g.blocks + g.table) << q->cluster_bits);
-        return ret;
-    }
-    ret = co_growth_switch(node, &g);
-    if (ret < 0) {
-        q->failed = ret;        /* nobody knows which table the header refers to: later changes could be lost */
         return ret;
     }
     q->header.refcount_table_offset = (g.start + g.blocks) << q->cluster_bits;
@@ -347,70 +346,5 @@ int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first)
         ret = co_link_refblock(node, number + i, places[i] << q->cluster_bits, 0);
     }
     *first = ret == 0 ? number << q->refblock_bits : 0;
-    return ret;
-}
-
-/* ---- a smaller table ---- */
-
-/* Does the block at @offset count nothing, or nothing but itself? */
-static int co_block_is_idle(BlkNode *node, uint64_t number, uint64_t offset, bool *idle)
-{
-    Qcow2 *q = node->opaque;
-    uint64_t first = number << q->refblock_bits, per_block = UINT64_C(1) << q->refblock_bits, index, count = 0;
-
-    *idle = true;
-    for (uint64_t i = 0; *idle && i < per_block; i += count) {
-        BlkMetaBlock *block;
-        int ret = qcow2_co_refcount_find(node, first + i, &block, &index, &count);
-        if (ret < 0) {
-            return ret;
-        }
-        for (uint64_t k = 0; *idle && k < count; k++) {
-            uint64_t value = qcow2_refcount_get(block->data, q->header.refcount_order, k);
-            *idle = value == 0 || (value == 1 && first + i + k == qcow2_cluster_of(q, offset));
-        }
-        blk_meta_put(q->meta, block);
-    }
-    return 0;
-}
-
-static int co_unlink_refblock(BlkNode *node, uint64_t number, uint64_t offset)
-{
-    Qcow2 *q = node->opaque;
-    uint64_t place = q->header.refcount_table_offset + number * 8;
-    BlkMetaBlock *block;
-    int ret = blk_meta_co_get(q->meta, place, &block);
-
-    if (ret < 0) {
-        return ret;
-    }
-    qcow2_put64(block->data + (place - block->offset), 0);
-    blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
-    blk_meta_put(q->meta, block);
-    blk_meta_co_forget(q->meta, offset, q->cluster_size);
-    if (qcow2_cluster_of(q, offset) >> q->refblock_bits == number) {
-        qcow2_tables_remove(q, offset, q->cluster_size);        /* its own count went with it */
-        qcow2_note_freed(q, offset, q->cluster_size);
-    } else {
-        qcow2_drop(q, offset, q->cluster_size, false);
-    }
-    return 0;
-}
-
-int qcow2_co_refcount_trim(BlkNode *node)
-{
-    uint64_t offset;
-    bool idle = true;
-    int ret = 0;
-
-    for (uint64_t number = reftable_entries(node->opaque); ret == 0 && idle && number-- > 0;) {
-        ret = co_reftable_entry(node, number, &offset);
-        if (ret == 0 && offset != 0) {
-            ret = co_block_is_idle(node, number, offset, &idle);
-        }
-        if (ret == 0 && offset != 0 && idle) {
-            ret = co_unlink_refblock(node, number, offset);
-        }
-    }
     return ret;
 }

@@ -26,6 +26,27 @@ uint8_t *qcow2_table_buffer(BlkNode *node, uint64_t bytes)
     return table;
 }
 
+int qcow2_co_table_read(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t new_bytes, uint8_t **table)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t slice = MIN(q->cluster_size, 4096);
+    int ret = 0;
+
+    *table = qcow2_table_buffer(node, new_bytes);
+    if (!*table) {
+        return -ENOMEM;
+    }
+    for (uint64_t pos = 0; ret == 0 && pos < bytes; pos += slice) {
+        BlkMetaBlock *block;
+        ret = blk_meta_co_get(q->meta, offset + pos, &block);
+        if (ret == 0) {
+            memcpy(*table + pos, block->data, MIN(slice, bytes - pos));
+            blk_meta_put(q->meta, block);
+        }
+    }
+    return ret;
+}
+
 /* Takes a run of clusters for a table; their counts are stable. */
 static int co_new_run(BlkNode *node, uint64_t bytes, uint64_t *offset)
 {
@@ -84,4 +105,29 @@ void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes)
         blk_meta_co_forget(q->meta, offset, round_up(q, bytes));
         qcow2_drop(q, offset, round_up(q, bytes), false);
     }
+}
+
+static int co_write_stable(BlkNode *file, uint64_t offset, const void *field, size_t bytes)
+{
+    int ret = blk_co_pwrite(file, offset, bytes, field, 0);
+
+    return ret < 0 ? ret : blk_co_flush(file);
+}
+
+int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t bytes)
+{
+    Qcow2 *q = node->opaque;
+    BlkNode *file = node->file->node;
+    uint8_t old[QCOW2_MAX_SWITCH_BYTES];
+
+    g_assert(bytes <= sizeof(old));
+    int ret = q->failed ? q->failed : blk_co_pread(file, offset, bytes, old, 0);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_write_stable(file, offset, field, bytes);
+    if (ret < 0 && co_write_stable(file, offset, old, bytes) < 0) {
+        q->failed = ret;        /* nobody knows what the file refers to: later changes could be lost */
+    }
+    return ret;
 }

@@ -16,13 +16,14 @@
 /* ---- L2 tables ---- */
 
 /* Fills the new table at @offset from the one at @old (0: with zeroes), past the cache: the old one is shared, so nobody
- * changes it, and no part of the new one was ever cached. */
+ * changes it. What the cache may still have of an earlier table there is forgotten. */
 static int co_fill_table(BlkNode *node, uint64_t offset, uint64_t old)
 {
     Qcow2 *q = node->opaque;
     BlkNode *file = node->file->node;
     int ret;
 
+    blk_meta_co_forget(q->meta, offset, q->cluster_size);
     blk_co_event(file, BLK_EVENT_l2_alloc_write);
     if (old == 0) {
         return blk_co_pwrite_zeroes(file, offset, q->cluster_size, 0);
@@ -230,28 +231,6 @@ static int co_throttle(BlkNode *node)
     return q->dropped_bytes > limit ? qcow2_co_commit(node) : 0;
 }
 
-/* What clusters that lose their data become. */
-static int choose_kind(const BlkNode *node, BlkReservation *res)
-{
-    const Qcow2 *q = node->opaque;
-
-    if (res->kind == BLK_MAP_DATA || res->kind == BLK_MAP_COMPRESSED) {
-        return 0;
-    }
-    if (res->kind == BLK_MAP_UNALLOCATED && res->offset >= node->length) {
-        return 0;                       /* nothing is read there */
-    }
-    if (q->header.version < 3) {
-        res->kind = BLK_MAP_UNALLOCATED;
-        return node->backing ? -ENOTSUP : 0;    /* version 2 cannot hide what the backing has */
-    }
-    if (res->kind == BLK_MAP_UNALLOCATED) {
-        res->kind = BLK_MAP_ZERO;       /* discarded data must not come back, nor the backing's show through */
-        res->unmap = true;
-    }
-    return 0;
-}
-
 int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
@@ -262,10 +241,16 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     if (ret < 0) {
         return ret;
     }
-    ret = choose_kind(node, res);
-    if (ret == 0) {
-        ret = co_own_table(node, res->offset, &l1_entry);
+    if (q->header.version < 3 && (res->kind == BLK_MAP_ZERO || res->kind == BLK_MAP_UNALLOCATED)) {
+        if (node->backing) {
+            return -ENOTSUP;            /* version 2 cannot hide what the backing has */
+        }
+        res->kind = BLK_MAP_UNALLOCATED;
+    } else if (res->kind == BLK_MAP_UNALLOCATED) {
+        res->kind = BLK_MAP_ZERO;       /* discarded data must not come back, nor the backing's show through */
+        res->unmap = true;
     }
+    ret = co_own_table(node, res->offset, &l1_entry);
     if (ret < 0) {
         return ret;
     }
@@ -317,7 +302,7 @@ static Qcow2Entry new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t 
             entry.word = old.word;
         }
         break;
-    case BLK_MAP_UNALLOCATED:       /* version 2, and behind the end */
+    case BLK_MAP_UNALLOCATED:       /* version 2 */
         break;
     }
     return entry;
