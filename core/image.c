@@ -40,6 +40,9 @@ int blk_co_info(BlkNode *node, BlkInfo *info, GError **error)
     if (node->driver->co_info) {
         ret = node->driver->co_info(node, info, error);
     }
+    if (ret == 0) {
+        ret = blk_co_snapshot_describe(node, &info->snapshots, error);
+    }
     if (ret == 0 && info->backing_filename && !info->full_backing_filename) {
         info->full_backing_filename = blk_node_resolve_name(node, info->backing_filename, NULL);
     }

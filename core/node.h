@@ -90,6 +90,10 @@ void blk_limits_refresh(BlkNode *node);
 int blk_node_refresh_above(BlkNode *node, GError **error);
 void blk_node_length_changed(BlkNode *node);    /* filters above follow */
 
+/* ---- snapshot.c ---- */
+/* (out) *array: (transfer full): the snapshots as info tells of them; NULL if there are none. */
+int blk_co_snapshot_describe(BlkNode *node, JsonArray **array, GError **error);
+
 /* ---- drain.c ---- */
 /* Counts a request in at *@node; while that is drained it waits, and may come out at another node. */
 void blk_co_request_begin(BlkNode **node);

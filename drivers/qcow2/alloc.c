@@ -92,17 +92,14 @@ static int co_add_snapshot_tables(BlkNode *node, GError **error)
     return ret;
 }
 
-int qcow2_co_alloc_open(BlkNode *node, GError **error)
+/* Adds all tables but L2 tables, and then the L2 tables of @tree. */
+static int co_collect_tables(BlkNode *node, const Qcow2Tree *tree, GError **error)
 {
     Qcow2 *q = node->opaque;
     const Qcow2Header *h = &q->header;
     uint64_t reftable_bytes = (uint64_t)h->refcount_table_clusters << q->cluster_bits;
     int ret;
 
-    q->tables = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
-    q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
-    qcow2_payload_open(q);
-    qcow2_punch_open(q);
     ret = qcow2_tables_add(q, 0, q->cluster_size, "the header", error);
     if (ret == 0) {
         ret = qcow2_tables_add(q, h->l1_table_offset, h->l1_size * UINT64_C(8), "the L1 table", error);
@@ -119,7 +116,36 @@ int qcow2_co_alloc_open(BlkNode *node, GError **error)
     if (ret == 0) {
         ret = co_add_referred(node, h->refcount_table_offset, reftable_bytes / 8, "a refcount block", error);
     }
-    return ret < 0 ? ret : co_add_referred(node, h->l1_table_offset, h->l1_size, "an L2 table", error);
+    return ret < 0 ? ret : co_add_referred(node, tree->l1_table_offset, tree->l1_size, "an L2 table", error);
+}
+
+static GHashTable *new_table_set(void)
+{
+    return g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+}
+
+int qcow2_co_check_tables(BlkNode *node, const Qcow2Tree *tree, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    GHashTable *tables = q->tables;
+
+    q->tables = new_table_set();        /* drained: nobody looks at it meanwhile */
+    int ret = co_collect_tables(node, tree, error);
+    g_hash_table_unref(q->tables);
+    q->tables = tables;
+    return ret;
+}
+
+int qcow2_co_alloc_open(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree active = qcow2_active_tree(q);
+
+    q->tables = new_table_set();
+    q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
+    qcow2_payload_open(q);
+    qcow2_punch_open(q);
+    return co_collect_tables(node, &active, error);
 }
 
 static void batch_free(void *data)
@@ -316,13 +342,12 @@ static void cluster_is_free(Qcow2 *q, uint64_t cluster)
     q->free_hint = MIN(q->free_hint, cluster);
 }
 
-/* Gives back one reference to each cluster that @drop touches. */
-static int co_give_back(BlkNode *node, const Qcow2Drop *drop)
+int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload)
 {
     Qcow2 *q = node->opaque;
-    uint64_t end = drop->offset + drop->bytes;
+    uint64_t end = offset + length;
 
-    for (uint64_t pos = drop->offset; pos < end;) {
+    for (uint64_t pos = offset; pos < end;) {
         uint64_t cluster = qcow2_cluster_of(q, pos), value;
         uint64_t bytes = MIN(end, (cluster + 1) << q->cluster_bits) - pos;
         int ret = qcow2_co_refcount_lower(node, cluster, &value);
@@ -332,7 +357,7 @@ static int co_give_back(BlkNode *node, const Qcow2Drop *drop)
         if (value == 0) {
             cluster_is_free(q, cluster);
             qcow2_note_freed(q, cluster << q->cluster_bits, q->cluster_size);
-        } else if (drop->payload && qcow2_payload_is_known(q, cluster)) {
+        } else if (payload && qcow2_payload_is_known(q, cluster)) {
             qcow2_payload_freed(q, pos, bytes);
             qcow2_note_freed(q, pos, bytes);
         }
@@ -352,7 +377,7 @@ int qcow2_co_drain_limbo(BlkNode *node)
         }
         while (batch->next < batch->drops->len) {
             const Qcow2Drop *drop = &g_array_index(batch->drops, Qcow2Drop, batch->next);
-            int ret = co_give_back(node, drop);
+            int ret = qcow2_co_give_back(node, drop->offset, drop->bytes, drop->payload);
             if (ret < 0) {
                 return ret;
             }

@@ -200,9 +200,9 @@ int qcow2_co_check_downgrade(BlkNode *node, uint64_t size, GError **error)
     ret = qcow2_snapshot_co_read_all(node->file->node, h, &snapshots, NULL, error);
     for (guint i = 0; ret == 0 && i < snapshots->len; i++) {
         const Qcow2Snapshot *snapshot = &g_array_index(snapshots, Qcow2Snapshot, i);
-        if (snapshot->disk_size != size || snapshot->vm_state_size > UINT32_MAX) {
+        if (snapshot->info.disk_size != size || snapshot->info.vm_state_size > UINT32_MAX) {
             ret = blk_error(error, -ENOTSUP, "Internal snapshots prevent downgrade of image: '%s' has another disk size or too "
-                            "large a state for version 2", snapshot->name);
+                            "large a state for version 2", snapshot->info.name);
         }
     }
     return ret;

@@ -319,19 +319,21 @@ int qcow2_header_check_fits(const Qcow2Header *header, GError **error);
  */
 int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError **error);
 
-/* ---- snapshot.c ---- */
+/* ---- snapshot_table.c ---- */
 
 typedef struct Qcow2Snapshot {
-    char *id, *name;
+    BlkSnapshot info;
     uint64_t l1_table_offset;
     uint32_t l1_size;                   /* entries; within QCOW2_MAX_L1_BYTES */
-    uint32_t date_sec, date_nsec;
-    uint64_t vm_clock_nsec;
-    uint64_t vm_state_size;             /* bytes */
-    uint64_t disk_size;                 /* bytes; that of the image where the entry does not say */
-    uint64_t icount;                    /* meaningful if has_icount */
-    bool has_icount;
+    GBytes *id, *name;                  /* as they are in the file */
+    GBytes *unknown_extra;              /* (nullable): extra data behind what we know, kept */
 } Qcow2Snapshot;
+
+/* An empty array of Qcow2Snapshot that owns what its elements point to. */
+GArray *qcow2_snapshots_new(void);
+
+/* A new element with this id and name; the rest is 0. */
+Qcow2Snapshot *qcow2_snapshots_add(GArray *snapshots, const char *id, const char *name);
 
 /**
  * qcow2_snapshot_co_read_all:
@@ -340,6 +342,11 @@ typedef struct Qcow2Snapshot {
  */
 int qcow2_snapshot_co_read_all(BlkNode *file_node, const Qcow2Header *header, GArray **snapshots,
                                uint64_t *table_bytes, GError **error);
+
+/* How long the table will be; what it says, into @table, which is that long and zeroed. Entries that did not tell the size
+ * of the disk do so then. */
+uint64_t qcow2_snapshots_table_bytes(const GArray *snapshots);
+void qcow2_snapshots_encode(const GArray *snapshots, uint8_t *table);
 
 /* ---- bitmap_directory.c ---- */
 

@@ -1,25 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * info.c - what `info` shows of a qcow2 image: read from the header and the snapshot table, never from another file.
+ * info.c - what `info` shows of a qcow2 image: read from the header, never from another file.
  */
 #include "drivers/qcow2/format.h"
-
-static JsonObject *describe_snapshot(const Qcow2Snapshot *snapshot)
-{
-    JsonObject *object = json_object_new();
-
-    if (snapshot->has_icount && snapshot->icount != UINT64_MAX) {       /* all ones: none was recorded */
-        json_object_set_int_member(object, "icount", (gint64)snapshot->icount);
-    }
-    json_object_set_int_member(object, "vm-clock-nsec", (gint64)(snapshot->vm_clock_nsec % 1000000000));
-    json_object_set_string_member(object, "name", snapshot->name);
-    json_object_set_int_member(object, "date-sec", snapshot->date_sec);
-    json_object_set_int_member(object, "date-nsec", snapshot->date_nsec);
-    json_object_set_int_member(object, "vm-clock-sec", (gint64)(snapshot->vm_clock_nsec / 1000000000));
-    json_object_set_string_member(object, "id", snapshot->id);
-    json_object_set_int_member(object, "vm-state-size", (gint64)snapshot->vm_state_size);
-    return object;
-}
 
 static JsonObject *describe_bitmap(const Qcow2BitmapEntry *entry)
 {
@@ -70,29 +53,15 @@ static JsonObject *describe_format(const Qcow2Header *h, const GPtrArray *bitmap
     return data;
 }
 
-static JsonArray *describe_snapshots(const GArray *snapshots)
-{
-    JsonArray *array = json_array_new();
-
-    for (guint i = 0; i < snapshots->len; i++) {
-        json_array_add_object_element(array, describe_snapshot(&g_array_index(snapshots, Qcow2Snapshot, i)));
-    }
-    return array;
-}
-
 int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
 {
     Qcow2Header header;
-    g_autoptr(GArray) snapshots = NULL;
     g_autoptr(GPtrArray) bitmaps = NULL;
     int ret;
 
     ret = qcow2_co_read_header(node->file->node, &header, error);
     if (ret == 0) {
         ret = qcow2_header_check_refcounts(&header, blk_node_length(node->file->node), error);
-    }
-    if (ret == 0) {
-        ret = qcow2_snapshot_co_read_all(node->file->node, &header, &snapshots, NULL, error);
     }
     if (ret == 0) {
         ret = qcow2_bitmaps_co_read_directory(node->file->node, &header, &bitmaps, error);
@@ -108,7 +77,6 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
             info->full_backing_filename = blk_node_resolve_name(node, header.backing_file, NULL);
         }
         info->backing_format = g_strdup(header.backing_format);
-        info->snapshots = snapshots->len > 0 ? describe_snapshots(snapshots) : NULL;
         info->specific = describe_format(&header, bitmaps);
     }
     qcow2_header_clear(&header);

@@ -269,6 +269,7 @@ const BlkDriver blk_driver_qcow2 = {
     .probe = qcow2_probe,
     .format = &qcow2_format,
     .bitmaps = &qcow2_bitmap_ops,
+    .snapshots = &qcow2_snapshot_ops,
     .co_open = qcow2_co_open,
     .co_close = qcow2_co_close,
     .refresh_limits = qcow2_refresh_limits,

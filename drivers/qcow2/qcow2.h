@@ -13,6 +13,8 @@
  *   punch.c     gives free space back to the file system
  *   refcount.c  reference counts, refcount blocks and their table
  *   table.c     whole tables that replace others
+ *   tree.c      all references of one L1 table
+ *   snapshot.c  internal snapshots; snapshot_table.c: their table
  *   resize.c    change of length
  *   amend.c     other version, refcount width, backing file, ...
  *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables
@@ -37,6 +39,12 @@ typedef struct Qcow2Drop {
     uint64_t offset, bytes;
     bool payload;                   /* else whole clusters */
 } Qcow2Drop;
+
+/* An L1 table and what it refers to: the active one, or a snapshot's. */
+typedef struct Qcow2Tree {
+    uint64_t l1_table_offset;
+    uint32_t l1_size;               /* entries */
+} Qcow2Tree;
 
 /* What one commit made unreferenced, in order of drops. */
 typedef struct Qcow2Batch {
@@ -89,6 +97,11 @@ typedef struct Qcow2 {
     uint64_t freed_bytes;           /* in it */
     bool freed_ever;                /* something was given back since open */
 } Qcow2;
+
+static inline Qcow2Tree qcow2_active_tree(const Qcow2 *q)
+{
+    return (Qcow2Tree) { .l1_table_offset = q->header.l1_table_offset, .l1_size = q->header.l1_size };
+}
 
 static inline uint64_t qcow2_cluster_of(const Qcow2 *q, uint64_t offset)
 {
@@ -158,6 +171,10 @@ int qcow2_co_commit_all(BlkNode *node);
 int qcow2_co_alloc_open(BlkNode *node, GError **error);
 void qcow2_alloc_close(Qcow2 *q);
 
+/* Could @tree be the active one? Refuses L2 tables that overlap each other or another table. The node is drained; no lock
+ * is held. */
+int qcow2_co_check_tables(BlkNode *node, const Qcow2Tree *tree, GError **error);
+
 /**
  * qcow2_co_alloc_clusters:
  * @max: wanted, at least 1
@@ -180,6 +197,10 @@ gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first);
 /* One reference to the host space is gone in memory. It is given back when no mapping on disk and no reader can refer to
  * it. Does not yield; needs no lock. */
 void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload);
+
+/* Takes one reference to each cluster of host space away at once: for what nothing in the file and no reader refers to any
+ * more. -EIO: there was none. */
+int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload);
 
 /* Gives back what can be given back. */
 int qcow2_co_drain_limbo(BlkNode *node);
@@ -272,9 +293,6 @@ int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster);
  */
 int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first);
 
-/* Gives back refcount blocks behind all that is in use, which keep the file from becoming shorter. */
-int qcow2_co_refcount_trim(BlkNode *node);
-
 /* ---- holes.c ---- */
 
 /* @max_bytes: no extent is longer; both are multiples of 512. */
@@ -359,6 +377,29 @@ void qcow2_co_bitmaps_finish(BlkNode *node);
 void qcow2_bitmaps_close(BlkNode *node);
 /* Adds all that the bitmaps refer to to q->tables. */
 int qcow2_co_bitmaps_add_tables(BlkNode *node, GError **error);
+
+/* ---- tree.c: without locks, the node drained, no survey running. All commit when much has changed ---- */
+
+/* -EIO: an entry that cannot be, or that refers to something with the count 0, or to a table as if it were data. */
+int qcow2_co_tree_check(BlkNode *node, const Qcow2Tree *tree);
+
+/* One reference more to everything. -ERANGE: a counter is full. *undone: (out): after a failure, all counts are what they
+ * were; else some are too high. */
+int qcow2_co_tree_raise(BlkNode *node, const Qcow2Tree *tree, bool *undone);
+
+/* One reference less to everything, at once: nothing in the file refers to @tree any more. Goes on after errors; returns
+ * the first. */
+int qcow2_co_tree_lower(BlkNode *node, const Qcow2Tree *tree);
+
+/* Makes the COPIED flags say which counts are 1. Goes on after errors; returns the first. */
+int qcow2_co_tree_set_flags(BlkNode *node, const Qcow2Tree *tree);
+
+/* Its L2 tables are tables of the image that must not be overwritten. */
+int qcow2_co_tree_register(BlkNode *node, const Qcow2Tree *tree);
+
+/* ---- snapshot.c ---- */
+
+extern const BlkSnapshotOps qcow2_snapshot_ops;
 
 /* ---- resize.c ---- */
 

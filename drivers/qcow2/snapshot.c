@@ -1,144 +1,423 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * snapshot.c - the table of internal snapshots, read only.
+ * snapshot.c - internal snapshots: create, apply, delete, read (format specification, "Snapshots").
  *
- *   entry: L1 offset 8, L1 entries 4, id length 2, name length 2, date s 4, ns 4, vm clock ns 8, vm state 4,
- *          extra length 4 | extra data: vm state 8, disk size 8, icount 8, ... | id | name | padded to 8 bytes
+ *     header --> active L1 ----> L2 tables ----> clusters        a snapshot's L1 table refers to the L2 tables and clusters
+ *            --> snapshot table --> L1 --^------------^          that were active; what both refer to has a count of 2 or
+ *                                                                more and no COPIED flag, so that a write copies it first
  *
- * Entries have no index: each is found at the end of the one before.
+ * Each operation is one switch of the header, from what was to what is. Before it counts are raised, and what the header
+ * will refer to is written and stable; after it counts are lowered:
+ *
+ *     create   raise the active tree | clear COPIED flags | write a copy of L1, the snapshot table | SWITCH
+ *     apply    raise the snapshot's tree | write a copy of its L1 | SWITCH to it, with the disk's size | lower what was
+ *              active | set COPIED flags
+ *     delete   write the snapshot table | SWITCH | lower the snapshot's tree | set COPIED flags
+ *
+ * So counts are never too low. That they are too high for a while, and flags do not agree with counts, is what the dirty
+ * mark says meanwhile (marks.c). Before the switch a failure undoes what was done. After it, a failure leaves counts too
+ * high: the mark stays, and the next who opens the image repairs them.
+ *
+ * The node is drained: no requests, no readers. Limitations: version 2 has no mark: a crash leaves counts too high, and flags
+ * that `check -r all` sets; both cost space and copies only.
  */
-#include "drivers/qcow2/format.h"
+#include "drivers/qcow2/qcow2.h"
 
-enum { EXTRA_VM_STATE = 8, EXTRA_DISK_SIZE = 16, EXTRA_ICOUNT = 24 };
+#include <time.h>
 
-static void snapshot_clear(gpointer data)
+enum {
+    HEADER_SIZE_AT = 24,            /* size of the disk, encryption method, L1 entries, L1 offset: bytes */
+    HEADER_SNAPSHOTS_AT = 60,       /* number, then offset of the table */
+};
+
+/* ---- around the operations ---- */
+
+/* Before anything changes: all is stable, and no payload is known to belong to the active tables only. */
+static int co_begin(BlkNode *node, GError **error)
 {
-    Qcow2Snapshot *snapshot = data;
+    Qcow2 *q = node->opaque;
 
-    g_free(snapshot->id);
-    g_free(snapshot->name);
+    if (!q->tables) {
+        return blk_error(error, -EROFS, "the image was opened for its metadata only");
+    }
+    if (q->header.incompatible & QCOW2_INCOMPAT_DATA_FILE) {
+        return blk_error(error, -ENOTSUP, "an image with an external data file cannot have internal snapshots");
+    }
+    qcow2_co_survey_stop(node);
+    q->surveyed = false;            /* who refers to what is about to change: it begins anew */
+    blk_co_mutex_lock(&q->alloc_lock);
+    qcow2_payload_forget(q);
+    blk_co_mutex_unlock(&q->alloc_lock);
+    int ret = qcow2_co_commit_all(node);
+    if (ret == 0) {
+        ret = qcow2_co_dirty_begin(node);
+    }
+    return ret < 0 ? blk_error_errno(error, ret, "could not write the tables") : 0;
 }
 
-/* @text is not terminated; what is behind a NUL in it is not shown. */
-static char *copy_text(const uint8_t *text, unsigned bytes)
+/* @ret: of the operation. If the counts are right, the image is not marked any more when they are stable. */
+static int co_end(BlkNode *node, int ret, bool counts_right, GError **error)
 {
-    return g_utf8_make_valid((const char *)text, (gssize)strnlen((const char *)text, bytes));
+    int end = qcow2_co_commit_all(node);
+
+    if (end == 0 && counts_right) {
+        end = qcow2_co_dirty_end(node);
+    }
+    if (ret == 0 && end < 0) {
+        return blk_error_errno(error, end, "it was done, but the tables could not be written");
+    }
+    return ret;
 }
 
-static int check_snapshot(const Qcow2Header *header, uint32_t index, const Qcow2Snapshot *snapshot, GError **error)
+static int explain_raise(const Qcow2 *q, int ret, GError **error)
 {
-    const uint64_t l1_bytes = (uint64_t)snapshot->l1_size * 8;
-
-    if (l1_bytes > QCOW2_MAX_L1_BYTES) {
-        return blk_error(error, -EFBIG, "L1 table of snapshot %" PRIu32 " too large: %" PRIu64 " bytes, the limit is "
-                         "%u", index, l1_bytes, QCOW2_MAX_L1_BYTES);
+    if (ret == -ERANGE) {
+        return blk_error(error, ret, "a cluster has as many references as %u-bit reference counts can count; amend the "
+                         "image to wider ones (refcount_bits)", 1u << q->header.refcount_order);
     }
-    if (snapshot->l1_size > 0 &&
-        (snapshot->l1_table_offset == 0 || snapshot->l1_table_offset % qcow2_cluster_size(header) != 0 ||
-         snapshot->l1_table_offset > (uint64_t)INT64_MAX - l1_bytes)) {
-        return blk_error(error, -EINVAL, "L1 table offset of snapshot %" PRIu32 " invalid: %#" PRIx64, index,
-                         snapshot->l1_table_offset);
-    }
-    if (snapshot->disk_size > BLK_MAX_LENGTH ||
-        qcow2_l1_entries_for(header, snapshot->disk_size) > snapshot->l1_size) {
-        return blk_error(error, -EINVAL, "L1 table of snapshot %" PRIu32 " is too small for its disk of %" PRIu64
-                         " bytes", index, snapshot->disk_size);
-    }
-    return 0;
+    return blk_error_errno(error, ret, "could not raise the reference counts");
 }
 
-/* Reads @bytes that must lie in the file and within the limit of the table. */
-static int read_part(BlkNode *file_node, uint64_t table, uint64_t offset, uint64_t bytes, void *buf, GError **error)
+static Qcow2Tree tree_of(const Qcow2Snapshot *snapshot)
 {
-    uint64_t file_bytes = blk_node_length(file_node);
-    int ret;
-
-    if (offset + bytes - table > QCOW2_MAX_SNAPSHOT_TABLE_BYTES) {
-        return blk_error(error, -EFBIG, "Snapshot table too large: the limit is %u bytes",
-                         QCOW2_MAX_SNAPSHOT_TABLE_BYTES);
-    }
-    if (offset > file_bytes || bytes > file_bytes - offset) {
-        return blk_error(error, -EINVAL, "Snapshot table reaches past the end of the file, at offset %" PRIu64, offset);
-    }
-    ret = blk_co_pread(file_node, offset, bytes, buf, 0);
-    return ret < 0 ? blk_error_errno(error, ret, "Could not read the snapshot table") : 0;
+    return (Qcow2Tree) { .l1_table_offset = snapshot->l1_table_offset, .l1_size = snapshot->l1_size };
 }
 
-static void parse_extra(const uint8_t *extra, uint32_t bytes, Qcow2Snapshot *snapshot)
+/* Refuses a tree that lies, before anything is changed. */
+static int co_check_tree(BlkNode *node, const Qcow2Tree *tree, GError **error)
 {
-    if (bytes >= EXTRA_VM_STATE) {
-        snapshot->vm_state_size = qcow2_get64(extra);
-    }
-    if (bytes >= EXTRA_DISK_SIZE) {
-        snapshot->disk_size = qcow2_get64(extra + 8);
-    }
-    if (bytes >= EXTRA_ICOUNT) {
-        snapshot->icount = qcow2_get64(extra + 16);
-        snapshot->has_icount = true;
-    }
-}
+    int ret = qcow2_co_check_tables(node, tree, error);
 
-/* @offset: (inout): of the entry; then of what follows it. */
-static int read_snapshot(BlkNode *file_node, const Qcow2Header *header, uint32_t index, uint64_t *offset,
-                         Qcow2Snapshot *snapshot, GError **error)
-{
-    uint8_t p[QCOW2_SNAPSHOT_BYTES];
-    g_autofree uint8_t *rest = NULL;
-    uint32_t id_bytes, name_bytes, extra_bytes;
-    uint64_t bytes;
-    int ret;
-
-    ret = read_part(file_node, header->snapshots_offset, *offset, sizeof(p), p, error);
-    if (ret < 0) {
-        return ret;
-    }
-    snapshot->l1_table_offset = qcow2_get64(p);
-    snapshot->l1_size = qcow2_get32(p + 8);
-    id_bytes = qcow2_get16(p + 12);
-    name_bytes = qcow2_get16(p + 14);
-    snapshot->date_sec = qcow2_get32(p + 16);
-    snapshot->date_nsec = qcow2_get32(p + 20);
-    snapshot->vm_clock_nsec = qcow2_get64(p + 24);
-    snapshot->vm_state_size = qcow2_get32(p + 32);
-    snapshot->disk_size = header->size;
-    extra_bytes = qcow2_get32(p + 36);
-    if (extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA) {
-        return blk_error(error, -EFBIG, "Snapshot %" PRIu32 " has too much extra data: %" PRIu32
-                         " bytes, the limit is %u", index, extra_bytes, QCOW2_MAX_SNAPSHOT_EXTRA);
-    }
-    bytes = (uint64_t)extra_bytes + id_bytes + name_bytes;
-    rest = g_malloc(bytes + 1);
-    ret = read_part(file_node, header->snapshots_offset, *offset + sizeof(p), bytes, rest, error);
-    if (ret < 0) {
-        return ret;
-    }
-    parse_extra(rest, extra_bytes, snapshot);
-    snapshot->id = copy_text(rest + extra_bytes, id_bytes);
-    snapshot->name = copy_text(rest + extra_bytes + id_bytes, name_bytes);
-    *offset += (sizeof(p) + bytes + 7) & ~UINT64_C(7);
-    return check_snapshot(header, index, snapshot, error);
-}
-
-int qcow2_snapshot_co_read_all(BlkNode *file_node, const Qcow2Header *header, GArray **snapshots,
-                               uint64_t *table_bytes, GError **error)
-{
-    g_autoptr(GArray) array = g_array_new(FALSE, TRUE, sizeof(Qcow2Snapshot));
-    uint64_t offset = header->snapshots_offset;
-
-    *snapshots = NULL;
-    g_array_set_clear_func(array, snapshot_clear);
-    for (uint32_t i = 0; i < header->nb_snapshots; i++) {
-        Qcow2Snapshot snapshot = { 0 };
-        int ret = read_snapshot(file_node, header, i, &offset, &snapshot, error);
-
-        g_array_append_val(array, snapshot);
+    if (ret == 0) {
+        ret = qcow2_co_tree_check(node, tree);
         if (ret < 0) {
-            return ret;
+            blk_error_errno(error, ret, "its tables cannot be read or are damaged; see what 'check' says");
         }
     }
-    if (table_bytes != NULL) {
-        *table_bytes = offset - header->snapshots_offset;
+    return ret;
+}
+
+/* Writes a new snapshot table and lets the header refer to it. After an error nothing has changed. */
+static int co_switch_table(BlkNode *node, const GArray *snapshots, uint64_t old_bytes, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t bytes = qcow2_snapshots_table_bytes(snapshots), offset = 0, old_offset = q->header.snapshots_offset;
+    uint8_t *table = bytes > 0 ? qcow2_table_buffer(node, bytes) : NULL, field[12];
+    int ret = bytes > 0 && !table ? -ENOMEM : 0;
+
+    if (bytes > QCOW2_MAX_SNAPSHOT_TABLE_BYTES) {
+        ret = -EFBIG;
     }
-    *snapshots = g_steal_pointer(&array);
+    if (table && ret == 0) {
+        qcow2_snapshots_encode(snapshots, table);
+        ret = qcow2_co_table_write(node, table, bytes, BLK_EVENT_COUNT, &offset);
+    }
+    blk_buffer_free(table);
+    if (ret == 0) {
+        qcow2_put32(field, snapshots->len);
+        qcow2_put64(field + 4, offset);
+        ret = qcow2_co_switch(node, HEADER_SNAPSHOTS_AT, field, sizeof(field));
+        if (ret < 0) {
+            qcow2_co_table_drop(node, offset, bytes);
+        }
+    }
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "could not write the table of snapshots");
+    }
+    q->header.nb_snapshots = snapshots->len;
+    q->header.snapshots_offset = offset;
+    qcow2_co_table_drop(node, old_offset, old_bytes);
     return 0;
 }
+
+/* ---- create ---- */
+
+static char *new_id(const GArray *snapshots)
+{
+    uint64_t max = 0;
+
+    for (guint i = 0; i < snapshots->len; i++) {
+        max = MAX(max, g_ascii_strtoull(g_array_index(snapshots, Qcow2Snapshot, i).info.id, NULL, 10));
+    }
+    return g_strdup_printf("%" PRIu64, max + 1);
+}
+
+static void add_snapshot(const Qcow2 *q, GArray *snapshots, const char *name)
+{
+    g_autofree char *id = new_id(snapshots);
+    Qcow2Snapshot *snapshot = qcow2_snapshots_add(snapshots, id, name);
+    gint64 now = g_get_real_time();         /* microseconds */
+
+    snapshot->info.date_sec = (uint32_t)(now / G_USEC_PER_SEC);
+    snapshot->info.date_nsec = (uint32_t)(now % G_USEC_PER_SEC * 1000);
+    snapshot->info.disk_size = q->header.size;
+    snapshot->info.has_icount = true;
+    snapshot->l1_size = q->header.l1_size;
+}
+
+/* The counts are raised. Writes the snapshot's L1 table and the new snapshot table. */
+static int co_create_raised(BlkNode *node, GArray *snapshots, uint64_t table_bytes, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Snapshot *snapshot = &g_array_index(snapshots, Qcow2Snapshot, snapshots->len - 1);
+    Qcow2Tree active = qcow2_active_tree(q);
+    uint64_t l1_bytes = snapshot->l1_size * UINT64_C(8);
+    uint8_t *l1 = NULL;
+    int ret = qcow2_co_tree_set_flags(node, &active);
+
+    if (ret == 0 && l1_bytes > 0) {
+        ret = qcow2_co_table_read(node, active.l1_table_offset, l1_bytes, l1_bytes, &l1);
+    }
+    if (ret == 0 && l1_bytes > 0) {
+        ret = qcow2_co_table_write(node, l1, l1_bytes, BLK_EVENT_COUNT, &snapshot->l1_table_offset);
+    }
+    blk_buffer_free(l1);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "could not write the snapshot's L1 table");
+    }
+    ret = co_switch_table(node, snapshots, table_bytes, error);
+    if (ret < 0) {
+        qcow2_co_table_drop(node, snapshot->l1_table_offset, l1_bytes);
+    }
+    return ret;
+}
+
+/* With the image marked dirty. *counts_right: (out): after an error, all is as it was. */
+static int co_create(BlkNode *node, GArray *snapshots, uint64_t table_bytes, bool *counts_right, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree active = qcow2_active_tree(q);
+    int ret = qcow2_co_tree_raise(node, &active, counts_right);
+
+    if (ret < 0) {
+        return explain_raise(q, ret, error);
+    }
+    ret = co_create_raised(node, snapshots, table_bytes, error);
+    if (ret < 0 && (qcow2_co_tree_lower(node, &active) < 0 || qcow2_co_tree_set_flags(node, &active) < 0)) {
+        *counts_right = false;
+    }
+    return ret;
+}
+
+static int qcow2_co_snapshot_create(BlkNode *node, const char *name, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree active = qcow2_active_tree(q);
+    g_autoptr(GArray) snapshots = NULL;
+    uint64_t table_bytes;
+    bool counts_right = true;
+    int ret = co_begin(node, error);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_snapshot_co_read_all(node->file->node, &q->header, &snapshots, &table_bytes, error);
+    if (ret == 0 && snapshots->len >= QCOW2_MAX_SNAPSHOTS) {
+        ret = blk_error(error, -EFBIG, "the image has %u snapshots already, and cannot have more", snapshots->len);
+    }
+    if (ret == 0) {
+        ret = co_check_tree(node, &active, error);
+    }
+    if (ret == 0) {
+        add_snapshot(q, snapshots, name);
+        ret = co_create(node, snapshots, table_bytes, &counts_right, error);
+    }
+    return co_end(node, ret, counts_right, error);
+}
+
+/* ---- apply ---- */
+
+/* Lets the header refer to the L1 table at @offset. */
+static int co_switch_active(BlkNode *node, const Qcow2Tree *tree, uint64_t disk_size)
+{
+    Qcow2 *q = node->opaque;
+    uint8_t field[24];
+
+    qcow2_put64(field, disk_size);
+    qcow2_put32(field + 8, q->header.crypt_method);
+    qcow2_put32(field + 12, tree->l1_size);
+    qcow2_put64(field + 16, tree->l1_table_offset);
+    int ret = qcow2_co_switch(node, HEADER_SIZE_AT, field, sizeof(field));
+    if (ret < 0) {
+        return ret;
+    }
+    q->header.size = node->length = disk_size;
+    q->header.l1_size = tree->l1_size;
+    q->header.l1_table_offset = tree->l1_table_offset;
+    return 0;
+}
+
+/* The counts are raised: makes a copy of the snapshot's L1 table the active one. After an error nothing has changed. */
+static int co_apply_raised(BlkNode *node, const Qcow2Snapshot *snapshot)
+{
+    Qcow2Tree tree = tree_of(snapshot);
+    uint64_t bytes = tree.l1_size * UINT64_C(8);
+    uint8_t *l1 = NULL;
+    int ret = qcow2_co_tree_register(node, &tree);
+
+    if (ret == 0) {
+        ret = qcow2_co_table_read(node, tree.l1_table_offset, bytes, MAX(bytes, 8), &l1);
+    }
+    for (uint64_t i = 0; ret == 0 && i < tree.l1_size; i++) {
+        qcow2_put64(l1 + i * 8, qcow2_get64(l1 + i * 8) & ~QCOW2_COPIED);
+    }
+    if (ret == 0) {
+        tree.l1_size = MAX(tree.l1_size, 1);
+        ret = qcow2_co_table_write(node, l1, MAX(bytes, 8), BLK_EVENT_COUNT, &tree.l1_table_offset);
+    }
+    blk_buffer_free(l1);
+    if (ret == 0) {
+        ret = co_switch_active(node, &tree, snapshot->info.disk_size);
+        if (ret < 0) {
+            qcow2_co_table_drop(node, tree.l1_table_offset, MAX(bytes, 8));
+        }
+    }
+    return ret;
+}
+
+/* With the image marked dirty. *counts_right: (out): after an error, all is as it was. */
+static int co_apply(BlkNode *node, const Qcow2Snapshot *snapshot, bool *counts_right, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree tree = tree_of(snapshot), old = qcow2_active_tree(q), active;
+    int ret = qcow2_co_tree_raise(node, &tree, counts_right), flags;
+
+    if (ret < 0) {
+        return explain_raise(q, ret, error);
+    }
+    ret = co_apply_raised(node, snapshot);
+    if (ret < 0) {
+        *counts_right = qcow2_co_tree_lower(node, &tree) == 0;
+        return blk_error_errno(error, ret, "could not write its L1 table");
+    }
+    ret = qcow2_co_tree_lower(node, &old);
+    qcow2_co_table_drop(node, old.l1_table_offset, old.l1_size * UINT64_C(8));
+    active = qcow2_active_tree(q);
+    flags = qcow2_co_tree_set_flags(node, &active);
+    if (ret < 0 || flags < 0) {
+        *counts_right = false;
+        return blk_error_errno(error, ret < 0 ? ret : flags, "it is applied, but what was there before still takes up space, "
+                               "until the image is opened again");
+    }
+    return 0;
+}
+
+static int qcow2_co_snapshot_apply(BlkNode *node, unsigned index, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree active = qcow2_active_tree(q), tree;
+    g_autoptr(GArray) snapshots = NULL;
+    bool counts_right = true;
+    int ret = co_begin(node, error);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_snapshot_co_read_all(node->file->node, &q->header, &snapshots, NULL, error);
+    if (ret == 0) {
+        ret = co_check_tree(node, &active, error);
+    }
+    if (ret == 0) {
+        tree = tree_of(&g_array_index(snapshots, Qcow2Snapshot, index));
+        ret = co_check_tree(node, &tree, error);
+    }
+    if (ret == 0) {
+        ret = co_apply(node, &g_array_index(snapshots, Qcow2Snapshot, index), &counts_right, error);
+    }
+    return co_end(node, ret, counts_right, error);
+}
+
+/* ---- delete ---- */
+
+/* With the image marked dirty. *counts_right: (out): after an error, all is as it was. */
+static int co_delete(BlkNode *node, GArray *snapshots, unsigned index, uint64_t table_bytes, bool *counts_right,
+                     GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree tree = tree_of(&g_array_index(snapshots, Qcow2Snapshot, index)), active = qcow2_active_tree(q);
+
+    g_array_remove_index(snapshots, index);
+    int ret = co_switch_table(node, snapshots, table_bytes, error), flags;
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_co_tree_lower(node, &tree);
+    qcow2_co_table_drop(node, tree.l1_table_offset, tree.l1_size * UINT64_C(8));
+    flags = qcow2_co_tree_set_flags(node, &active);
+    if (ret < 0 || flags < 0) {
+        *counts_right = false;
+        return blk_error_errno(error, ret < 0 ? ret : flags, "it is deleted, but still takes up space, until the image is "
+                               "opened again");
+    }
+    return 0;
+}
+
+static int qcow2_co_snapshot_delete(BlkNode *node, unsigned index, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Tree active = qcow2_active_tree(q), tree;
+    g_autoptr(GArray) snapshots = NULL;
+    uint64_t table_bytes;
+    bool counts_right = true;
+    int ret = co_begin(node, error);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_snapshot_co_read_all(node->file->node, &q->header, &snapshots, &table_bytes, error);
+    if (ret == 0) {
+        ret = co_check_tree(node, &active, error);
+    }
+    if (ret == 0) {
+        tree = tree_of(&g_array_index(snapshots, Qcow2Snapshot, index));
+        ret = co_check_tree(node, &tree, error);
+    }
+    if (ret == 0) {
+        ret = co_delete(node, snapshots, index, table_bytes, &counts_right, error);
+    }
+    return co_end(node, ret, counts_right, error);
+}
+
+/* ---- list, read ---- */
+
+/* From the file: what says which snapshots there are is never only in the cache. */
+static int qcow2_co_snapshot_list(BlkNode *node, GArray *list, GError **error)
+{
+    g_autoptr(GArray) snapshots = NULL;
+    Qcow2Header header;
+    int ret = qcow2_co_read_header(node->file->node, &header, error);
+
+    if (ret == 0) {
+        ret = qcow2_snapshot_co_read_all(node->file->node, &header, &snapshots, NULL, error);
+    }
+    for (guint i = 0; ret == 0 && i < snapshots->len; i++) {
+        BlkSnapshot *info = &g_array_index(snapshots, Qcow2Snapshot, i).info;
+        g_array_append_val(list, *info);
+        info->id = info->name = NULL;       /* they are the list's now */
+    }
+    qcow2_header_clear(&header);
+    return ret;
+}
+
+static int qcow2_co_snapshot_load(BlkNode *node, unsigned index, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    g_autoptr(GArray) snapshots = NULL;
+    int ret = qcow2_snapshot_co_read_all(node->file->node, &q->header, &snapshots, NULL, error);
+
+    if (ret == 0) {
+        const Qcow2Snapshot *snapshot = &g_array_index(snapshots, Qcow2Snapshot, index);
+        q->header.l1_table_offset = snapshot->l1_table_offset;
+        q->header.l1_size = snapshot->l1_size;
+        q->header.size = node->length = snapshot->info.disk_size;
+    }
+    return ret;
+}
+
+const BlkSnapshotOps qcow2_snapshot_ops = {
+    .co_list = qcow2_co_snapshot_list,
+    .co_create = qcow2_co_snapshot_create,
+    .co_apply = qcow2_co_snapshot_apply,
+    .co_delete = qcow2_co_snapshot_delete,
+    .co_load = qcow2_co_snapshot_load,
+};

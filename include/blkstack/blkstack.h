@@ -368,6 +368,50 @@ typedef struct BlkInfo {
 int blk_co_info(BlkNode *node, BlkInfo *info, GError **error);
 void blk_info_clear(BlkInfo *info);
 
+/* ---- internal snapshots ---- */
+
+typedef struct BlkSnapshot {
+    char *id, *name;                /* valid UTF-8 */
+    uint64_t disk_size;             /* bytes */
+    uint64_t vm_state_size;         /* bytes; 0: of the disk only */
+    uint64_t vm_clock_nsec;
+    uint32_t date_sec, date_nsec;   /* since 1970, UTC */
+    uint64_t icount;                /* instructions that the machine had executed; meaningful if has_icount */
+    bool has_icount;
+} BlkSnapshot;
+void blk_snapshot_clear(BlkSnapshot *snapshot);
+
+/* Which snapshot: the first one that has all that is not NULL. An empty key finds none. */
+typedef struct BlkSnapshotKey {
+    const char *id, *name;
+    const char *id_or_name;         /* its id; if no snapshot has this id: its name */
+} BlkSnapshotKey;
+
+/* (out) *snapshots: (transfer full): array of BlkSnapshot in the image's order, with g_array_unref(); empty also if the
+ * format has no snapshots. */
+int blk_co_snapshot_list(BlkNode *node, GArray **snapshots, GError **error);
+
+/**
+ * blk_co_snapshot_create: blk_co_snapshot_apply: blk_co_snapshot_delete:
+ * @node: the image, or a filter above it
+ * @name: of the new snapshot; need not be unique, may be empty, at most 255 bytes
+ *
+ * Keeps what the disk holds now; makes the disk what it was then, its length included; forgets a snapshot. Requests to the
+ * image wait meanwhile. Buffered writes are part of the snapshot, and are stable when it is made.
+ * The user needs BLK_PERM_WRITE, to apply also BLK_PERM_RESIZE.
+ * Context: coroutine with no request of its own in flight at @node; may yield.
+ * Returns: 0; -ENOENT: no such snapshot; -ENOTSUP: not this format, or not this image; -EROFS, -EPERM: it may not be
+ * changed; -ERANGE: reference counts are too narrow; others from below. After an error the image is as it was, unless the
+ * message says otherwise.
+ */
+int blk_co_snapshot_create(BlkNode *node, const char *name, GError **error);
+int blk_co_snapshot_apply(BlkNode *node, const BlkSnapshotKey *key, GError **error);
+int blk_co_snapshot_delete(BlkNode *node, const BlkSnapshotKey *key, GError **error);
+
+/* From now on the read-only node shows the snapshot instead of the disk; its length may change. Errors as above, and
+ * -EINVAL if the node is not read-only. */
+int blk_co_snapshot_load(BlkNode *node, const BlkSnapshotKey *key, GError **error);
+
 typedef struct BlkCheckOptions {
     bool fix_leaks, fix_errors, data;       /* @data: decode every compressed cluster */
     void (*message)(const char *text, void *opaque);      /* (nullable): one line about one finding */

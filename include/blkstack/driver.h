@@ -234,6 +234,18 @@ typedef struct BlkFormatOps {
 uint64_t blk_engine_read_epoch(BlkNode *node);
 bool blk_engine_has_readers(BlkNode *node, uint64_t epoch);
 
+/* ---- internal snapshots: control path; the node is drained ---- */
+
+typedef struct BlkSnapshotOps {
+    /* Appends BlkSnapshot elements. Also of a node that is not drained. */
+    int (*co_list)(BlkNode *node, GArray *snapshots, GError **error);
+    int (*co_create)(BlkNode *node, const char *name, GError **error);
+    /* @index: in the list. Sets node->length. */
+    int (*co_apply)(BlkNode *node, unsigned index, GError **error);
+    int (*co_delete)(BlkNode *node, unsigned index, GError **error);
+    int (*co_load)(BlkNode *node, unsigned index, GError **error);      /* node->read_only; sets node->length */
+} BlkSnapshotOps;
+
 /* ---- the table ---- */
 
 typedef enum BlkKind { BLK_PROTOCOL, BLK_FORMAT, BLK_FILTER } BlkKind;
@@ -279,6 +291,7 @@ struct BlkDriver {
     int (*probe)(const uint8_t *head, size_t bytes, const char *filename);
     const BlkFormatOps *format;
     const BlkBitmapOps *bitmaps;            /* (nullable): formats that keep dirty bitmaps */
+    const BlkSnapshotOps *snapshots;        /* NULL: has none; a filter's are its child's */
 
     int (*co_open)(BlkNode *node, const BlkOptions *options, GError **error);
     void (*co_close)(BlkNode *node);                    /* children are still there; also after a failed co_open */

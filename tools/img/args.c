@@ -149,6 +149,8 @@ int img_print_help(void)
            "  -b, -F       bitmap --merge: the image that has the source bitmaps, and its format\n"
            "  --bitmaps    convert: copy the persistent dirty bitmaps too\n"
            "  -r           check: what to repair, leaks or all\n"
+           "  -l           convert, measure: the internal snapshot to read, by id, else by name, or\n"
+           "               snapshot.id=ID,snapshot.name=NAME\n"
            "  --data       check: decode every compressed cluster\n"
            "  -s           compare: sizes and allocation must be the same too\n");
     return 0;

@@ -22,6 +22,7 @@ typedef struct ConvertArgs {
     bool compressed, skip_create, target_is_zero, out_of_order, offload, has_sparse, help, salvage;
     bool bitmaps, skip_broken_bitmaps;
     uint64_t sparse, rate, workers;
+    ImgSnapshotParam snapshot;          /* -l: of the only source */
     JsonObject *options;                /* -o */
     bool has_options;
     char **sources;                     /* NULL-terminated by the target's name */
@@ -141,7 +142,8 @@ static bool take_option(ConvertArgs *args, int c)
     case 'r':
         return set_rate(args, optarg);
     case 'l':
-        return fail(args, "-l is not supported: the source is always the active state of the image");
+        args->common.status = 1;
+        return img_parse_snapshot_param(&args->snapshot, optarg);
     default:
         set_flag(args, c);
         return true;
@@ -177,6 +179,9 @@ static bool combination_valid(ConvertArgs *args)
     }
     if (args->bitmaps && args->source_count > 1) {
         return fail(args, "Copying bitmaps only possible with single source");
+    }
+    if (args->source_count > 1 && args->snapshot.given) {
+        return fail(args, "No support for concatenating multiple snapshot");
     }
     if (args->backing && args->source_count > 1) {
         return fail(args, "Having a backing file for the target makes no sense when concatenating multiple input images");
@@ -255,6 +260,9 @@ static int open_sources(Convert *convert, GError **error)
         }
         g_ptr_array_add(convert->users, user);
         g_ptr_array_add(convert->nodes, blk_child_node(user));
+    }
+    if (img_co_load_snapshot(g_ptr_array_index(convert->nodes, 0), &args->snapshot, error) < 0) {
+        return -EINVAL;
     }
     if (blk_nodes_source_init(&convert->source, convert->nodes, error) < 0) {
         return -EFBIG;
@@ -417,19 +425,26 @@ static int convert(BlkContext *ctx, ConvertArgs *args)
     return ret < 0 ? 1 : 0;
 }
 
+static int run_args(BlkContext *ctx, ConvertArgs *args, int argc, char **argv)
+{
+    if (!parse_args(args, argc, argv)) {
+        return args->common.status;
+    }
+    if (!args->target.image_opts && !args->format) {
+        args->format = "raw";
+    }
+    if (args->help) {
+        return img_print_create_help(ctx, args->format, optind < argc);
+    }
+    return convert(ctx, args);
+}
+
 int img_convert(BlkContext *ctx, int argc, char **argv)
 {
     g_autoptr(JsonObject) options = json_object_new();
     ConvertArgs args = { .options = options, .target_cache = "unsafe", .sparse = 4096, .workers = 8 };
+    int status = run_args(ctx, &args, argc, argv);
 
-    if (!parse_args(&args, argc, argv)) {
-        return args.common.status;
-    }
-    if (!args.target.image_opts && !args.format) {
-        args.format = "raw";
-    }
-    if (args.help) {
-        return img_print_create_help(ctx, args.format, optind < argc);
-    }
-    return convert(ctx, &args);
+    img_snapshot_param_clear(&args.snapshot);
+    return status;
 }

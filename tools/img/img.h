@@ -19,17 +19,16 @@ typedef struct ImgCommand {
 extern const ImgCommand img_commands[];     /* ends with a NULL name */
 
 int img_amend(BlkContext *ctx, int argc, char **argv);
-int img_bench(BlkContext *ctx, int argc, char **argv);
 int img_bitmap(BlkContext *ctx, int argc, char **argv);
 int img_check(BlkContext *ctx, int argc, char **argv);
 int img_compare(BlkContext *ctx, int argc, char **argv);
 int img_convert(BlkContext *ctx, int argc, char **argv);
 int img_create(BlkContext *ctx, int argc, char **argv);
-int img_dd(BlkContext *ctx, int argc, char **argv);
 int img_info(BlkContext *ctx, int argc, char **argv);
 int img_map(BlkContext *ctx, int argc, char **argv);
 int img_measure(BlkContext *ctx, int argc, char **argv);
 int img_resize(BlkContext *ctx, int argc, char **argv);
+int img_snapshot(BlkContext *ctx, int argc, char **argv);
 
 /* ---- arguments ---- */
 
@@ -91,6 +90,24 @@ const BlkDriver *img_find_create_driver(BlkContext *ctx, const char *format, GEr
 /* Checks @options against the driver's table. (transfer full) */
 BlkOptions *img_parse_create_options(const BlkDriver *driver, JsonObject *options, GError **error);
 bool img_has_create_option(const BlkDriver *driver, const char *name);
+
+/* ---- internal snapshots ---- */
+
+/* Which one, as -l of subcommands that read images says. Zeroed: none. */
+typedef struct ImgSnapshotParam {
+    bool given;
+    BlkSnapshotKey key;
+    BlkOptions *options;        /* (nullable): what key points into */
+} ImgSnapshotParam;
+
+/* @text: ID_OR_NAME, or snapshot.id=ID,snapshot.name=NAME; lives as long as @param. Reports errors. */
+bool img_parse_snapshot_param(ImgSnapshotParam *param, const char *text);
+void img_snapshot_param_clear(ImgSnapshotParam *param);
+/* Lets the node show the snapshot; does nothing if @param asks for none. */
+int img_co_load_snapshot(BlkNode *node, const ImgSnapshotParam *param, GError **error);
+
+/* The table of what BlkInfo tells of. */
+void img_print_snapshots(JsonArray *snapshots);
 
 /* ---- output ---- */
 

@@ -9,7 +9,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 
 typedef struct InfoArgs {
     ImgArgs common;
@@ -94,41 +93,6 @@ static JsonObject *image_to_json(BlkNode *node, const BlkInfo *info)
 
 /* ---- for people ---- */
 
-static int64_t snapshot_number(JsonObject *snapshot, const char *name)
-{
-    return json_object_get_int_member_with_default(snapshot, name, 0);
-}
-
-static void print_snapshot(JsonObject *snapshot)
-{
-    g_autofree char *name = tool_printable(json_object_get_string_member_with_default(snapshot, "name", ""));
-    g_autofree char *id = tool_printable(json_object_get_string_member_with_default(snapshot, "id", ""));
-    g_autofree char *size = tool_size_text(snapshot_number(snapshot, "vm-state-size"));
-    int64_t clock = snapshot_number(snapshot, "vm-clock-sec");
-    time_t seconds = snapshot_number(snapshot, "date-sec");
-    g_autofree char *clock_text = g_strdup_printf("%02d:%02d:%02d.%03d", (int)(clock / 3600), (int)(clock / 60 % 60),
-        (int)(clock % 60), (int)(snapshot_number(snapshot, "vm-clock-nsec") / 1000000));
-    char date[64] = "";
-    struct tm tm;
-
-    if (localtime_r(&seconds, &tm)) {
-        strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
-    }
-    printf("%-9s %-16s %8s%20s%13s", id, name, size, date, clock_text);
-    if (json_object_has_member(snapshot, "icount")) {
-        printf(" %10" PRId64, snapshot_number(snapshot, "icount"));
-    }
-    putchar('\n');
-}
-
-static void print_snapshots(JsonArray *snapshots)
-{
-    printf("Snapshot list:\n%-9s %-16s %8s%20s%13s %10s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
-    for (unsigned i = 0; i < json_array_get_length(snapshots); i++) {
-        print_snapshot(json_array_get_object_element(snapshots, i));
-    }
-}
-
 static void print_backing(const BlkInfo *info)
 {
     g_autofree char *name = tool_printable(info->backing_filename);
@@ -169,7 +133,7 @@ static void print_image(BlkNode *node, const BlkInfo *info)
         print_backing(info);
     }
     if (info->snapshots && json_array_get_length(info->snapshots) > 0) {
-        print_snapshots(info->snapshots);
+        img_print_snapshots(info->snapshots);
     }
     if (info->specific) {
         printf("Format specific information:\n");

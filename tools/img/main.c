@@ -10,9 +10,6 @@
 const ImgCommand img_commands[] = {
     { "amend", "[--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename",
       "changes properties of an image", img_amend },
-    { "bench", "[--image-opts] [-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
-      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename",
-      "says how long many requests take", img_bench },
     { "bitmap", "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
       "[-g granularity] [--image-opts | -f fmt] filename bitmap",
       "changes a dirty bitmap of an image", img_bitmap },
@@ -21,21 +18,22 @@ const ImgCommand img_commands[] = {
     { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
       "tells whether two images have the same content", img_compare },
     { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] "
-      "[-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] "
+      "[-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] "
+      "[-l snapshot_param] [-S sparse_size] "
       "[-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename",
       "copies one or several images into another one", img_convert },
     { "create", "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
       "makes a new image", img_create },
-    { "dd", "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output",
-      "copies part of an image into a new one", img_dd },
     { "info", "[--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename",
       "shows what an image is", img_info },
     { "map", "[--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename",
       "shows where the content of an image lies", img_map },
-    { "measure", "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--image-opts] [-f fmt] [-U] filename]",
+    { "measure", "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--image-opts] [-f fmt] [-l snapshot_param] [-U] filename]",
       "tells how long the file of a new image will be", img_measure },
     { "resize", "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size",
       "changes the length of an image", img_resize },
+    { "snapshot", "[--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename",
+      "lists, applies, creates or deletes internal snapshots", img_snapshot },
     { NULL }
 };
 

@@ -12,6 +12,7 @@ typedef struct MeasureArgs {
     const char *format;         /* -O */
     bool has_size;
     uint64_t size;
+    ImgSnapshotParam snapshot;  /* -l */
     JsonObject *options;        /* -o */
 } MeasureArgs;
 
@@ -44,7 +45,7 @@ static bool parse_options(MeasureArgs *args, int argc, char **argv)
     };
     int c;
 
-    while ((c = img_next_option(&args->common, argc, argv, ":hf:O:o:U", long_options)) != -1) {
+    while ((c = img_next_option(&args->common, argc, argv, ":hf:l:O:o:U", long_options)) != -1) {
         switch (c) {
         case IMG_STOP:
             return false;
@@ -53,6 +54,12 @@ static bool parse_options(MeasureArgs *args, int argc, char **argv)
             break;
         case 'o':
             if (!add_options(args, optarg)) {
+                return false;
+            }
+            break;
+        case 'l':
+            if (!img_parse_snapshot_param(&args->snapshot, optarg)) {
+                args->common.status = 1;
                 return false;
             }
             break;
@@ -77,8 +84,8 @@ static bool parse_args(MeasureArgs *args, int argc, char **argv)
         return fail(args, "At most one filename argument is allowed.");
     }
     args->common.open.name = optind < argc ? argv[optind] : NULL;
-    if (!args->common.open.name && (args->common.open.image_opts || args->common.open.format)) {
-        return fail(args, "--image-opts and -f require a filename argument.");
+    if (!args->common.open.name && (args->common.open.image_opts || args->common.open.format || args->snapshot.given)) {
+        return fail(args, "--image-opts, -f, and -l require a filename argument.");
     }
     if (!args->common.open.name && !args->has_size) {
         return fail(args, "Either --size N or one filename must be specified.");
@@ -130,20 +137,34 @@ static int measure_and_print(BlkContext *ctx, const MeasureArgs *args, BlkNode *
 
 static int measure_source(BlkNode *node, void *opaque)
 {
-    return measure_and_print(blk_node_context(node), opaque, node);
+    const MeasureArgs *args = opaque;
+    GError *error = NULL;
+
+    if (img_co_load_snapshot(node, &args->snapshot, &error) < 0) {
+        tool_report(error);
+        return 1;
+    }
+    return measure_and_print(blk_node_context(node), args, node);
+}
+
+static int run_args(BlkContext *ctx, MeasureArgs *args, int argc, char **argv)
+{
+    if (!parse_args(args, argc, argv)) {
+        return args->common.status;
+    }
+    if (args->common.open.name) {
+        return img_co_on_image(ctx, &args->common, measure_source, args);
+    }
+    json_object_set_int_member(args->options, "size", (gint64)args->size);
+    return measure_and_print(ctx, args, NULL);
 }
 
 int img_measure(BlkContext *ctx, int argc, char **argv)
 {
     g_autoptr(JsonObject) options = json_object_new();
     MeasureArgs args = { .format = "raw", .options = options };
+    int status = run_args(ctx, &args, argc, argv);
 
-    if (!parse_args(&args, argc, argv)) {
-        return args.common.status;
-    }
-    if (args.common.open.name) {
-        return img_co_on_image(ctx, &args.common, measure_source, &args);
-    }
-    json_object_set_int_member(options, "size", (gint64)args.size);
-    return measure_and_print(ctx, &args, NULL);
+    img_snapshot_param_clear(&args.snapshot);
+    return status;
 }
