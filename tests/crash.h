@@ -5,6 +5,7 @@
  *   qcow2_crash.c   the program: seeds, workers, one round
  *   crash_guest.c   the workload: what a guest does with the image; what it may find afterwards
  *   crash_bitmap.c  dirty bitmaps in the image
+ *   crash_snapshot.c   internal snapshots
  *   crash_log.c     from the log of the log-writes filter to what the disk may hold after a crash
  *   crash_judge.c   is such an image sound, and does it hold what it must?
  *
@@ -36,10 +37,18 @@ typedef struct LengthChange {
     uint64_t begin, end, sectors;
 } LengthChange;
 
+/* What an internal snapshot must hold from the end of created to the begin of deleted. */
+typedef struct CrashSnapshot {
+    char *name;
+    uint64_t sectors;
+    uint8_t *data;
+    Span created, deleted;          /* NEVER: not at all */
+} CrashSnapshot;
+
 typedef struct CrashConfig {
     unsigned cluster_size, refcount_bits;
     uint64_t sectors, max_sectors;  /* of the guest: at first, and at most */
-    bool v2, zstd, lazy, extended_l2, backing, bitmaps;
+    bool v2, zstd, lazy, extended_l2, backing, bitmaps, snapshots;
     unsigned style;                 /* of writes: plain, compressed, both by turns */
 } CrashConfig;
 
@@ -72,6 +81,8 @@ typedef struct CrashRound {
     GPtrArray **by_sector;          /* of GuestWrite that cover it, in order of begin */
     GArray *flushes;                /* of Span: what the guest had written before the begin is stable after the end */
     GArray *lengths;                /* of LengthChange, in order */
+    GArray *snapshots;              /* of CrashSnapshot */
+    GArray *snapshot_spans;         /* of Span: operations on snapshots */
     uint64_t sectors;               /* of the guest, now */
     unsigned running;               /* tasks of the guest ... */
     bool compressed;                /* ... who write through the filter */
@@ -105,6 +116,11 @@ void crash_guest_co_workload(CrashRound *round);
 /* After the workload, once. */
 void crash_guest_index(CrashRound *round);
 
+/* For control operations: the sectors have this content (copied; NULL: zeroes) from now on, if the image is changed at all; the
+ * image has a new length since @begin. */
+void crash_guest_note_content(CrashRound *round, uint64_t first, uint64_t sectors, const uint8_t *data);
+void crash_guest_note_length(CrashRound *round, uint64_t begin, uint64_t sectors);
+
 /* What was complete before this time is stable at @time. */
 uint64_t crash_guest_stable(const CrashRound *round, uint64_t time);
 /* Who wrote the sector, and when, for messages. (transfer full) */
@@ -122,6 +138,17 @@ void crash_bitmap_co_begin(CrashRound *round);
 void crash_bitmap_co_control(CrashRound *round);
 /* Is the bitmap of the state right, given what the guest finds? */
 void crash_bitmap_co_judge(CrashRound *round, BlkNode *node, const uint8_t *guest);
+
+/* ---- crash_snapshot.c: all that is named co may yield ---- */
+
+void crash_snapshot_init(CrashRound *round);
+void crash_snapshot_clear(CrashRound *round);
+/* A control operation. */
+void crash_snapshot_co_control(CrashRound *round);
+/* Is the state from the middle of an operation that its version cannot mark? Then flags and counts may disagree. */
+bool crash_snapshot_unmarked(const CrashRound *round);
+/* Are all snapshots there, and are they what they were? @node, which is read-only, shows a snapshot afterwards. */
+void crash_snapshot_co_judge(CrashRound *round, BlkNode *node);
 
 /* ---- crash_log.c ---- */
 

@@ -143,12 +143,19 @@ static void co_phase(CrashRound *round)
 
 /* ---- control operations, while no request runs ---- */
 
-static void note_length(CrashRound *round, uint64_t begin, uint64_t sectors)
+void crash_guest_note_length(CrashRound *round, uint64_t begin, uint64_t sectors)
 {
     LengthChange change = { .begin = begin, .end = ++round->now, .sectors = sectors };
 
     g_array_append_val(round->lengths, change);
     round->sectors = sectors;
+}
+
+void crash_guest_note_content(CrashRound *round, uint64_t first, uint64_t sectors, const uint8_t *data)
+{
+    GuestWrite *w = add_write(round, first, sectors, data ? g_memdup2(data, sectors * SECTOR) : NULL);
+
+    w->end = w->begin;
 }
 
 /* All that was written before is stable when the length has changed. What is new, or was cut off, is zeroes. */
@@ -159,16 +166,15 @@ static void co_resize(CrashRound *round)
     uint64_t sectors = g_rand_int_range(round->rand, (gint32)round->config.sectors / 2,
                                         (gint32)round->config.max_sectors) / unit * unit;
 
-    if (sectors == old || sectors == 0) {
+    if (sectors == old || sectors == 0 || (round->config.v2 && round->config.snapshots)) {
         return;
     }
-    GuestWrite *w = add_write(round, MIN(old, sectors), MAX(old, sectors) - MIN(old, sectors), NULL);
-    w->end = w->begin;
+    crash_guest_note_content(round, MIN(old, sectors), MAX(old, sectors) - MIN(old, sectors), NULL);
     Span flush = { .begin = ++round->now };
     if (blk_co_truncate(blk_child_node(round->image), sectors * SECTOR, BLK_PREALLOC_OFF, &error) < 0) {
         crash_fail(round, "the workload's change of the length failed: %s", error->message);
     }
-    note_length(round, flush.begin, sectors);
+    crash_guest_note_length(round, flush.begin, sectors);
     flush.end = ++round->now;
     g_array_append_val(round->flushes, flush);
 }
@@ -179,6 +185,7 @@ static void co_control(CrashRound *round)
         co_resize(round);
     }
     crash_bitmap_co_control(round);
+    crash_snapshot_co_control(round);
 }
 
 void crash_guest_co_workload(CrashRound *round)
@@ -204,6 +211,7 @@ void crash_guest_co_prefill(CrashRound *round)
     }
     co_flush(round);
     crash_bitmap_co_begin(round);
+    crash_snapshot_co_control(round);
 }
 
 /* ---- what may be found ---- */
@@ -215,7 +223,8 @@ void crash_guest_init(CrashRound *round)
     round->writes = g_ptr_array_new_with_free_func(free_write);
     round->flushes = g_array_new(FALSE, FALSE, sizeof(Span));
     round->lengths = g_array_new(FALSE, FALSE, sizeof(LengthChange));
-    note_length(round, 0, sectors);
+    crash_snapshot_init(round);
+    crash_guest_note_length(round, 0, sectors);
     add_write(round, 0, round->config.max_sectors, NULL)->end = ++round->now;
     if (round->base) {
         uint64_t bytes = MIN(blk_node_length(round->base), sectors * SECTOR);
@@ -246,6 +255,7 @@ void crash_guest_clear(CrashRound *round)
     g_ptr_array_unref(round->writes);
     g_array_unref(round->flushes);
     g_array_unref(round->lengths);
+    crash_snapshot_clear(round);
 }
 
 uint64_t crash_guest_stable(const CrashRound *round, uint64_t time)

@@ -54,12 +54,12 @@ static bool co_is_dirty(CrashRound *round, BlkNode *node)
 }
 
 /* No errors; @clean: no leaks either. */
-static void co_check(CrashRound *round, BlkNode *node, bool fix_leaks, bool clean, const char *when)
+static void co_check(CrashRound *round, BlkNode *node, bool fix_leaks, bool fix_errors, bool clean, const char *when)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(GString) findings = g_string_new(NULL);
     BlkCheckOptions options = {
-        .data = !fix_leaks && !clean, .fix_leaks = fix_leaks, .message = finding, .opaque = findings,
+        .data = !fix_leaks && !clean, .fix_leaks = fix_leaks, .fix_errors = fix_errors, .message = finding, .opaque = findings,
     };
     BlkCheckResult result = { 0 };
 
@@ -112,23 +112,28 @@ void crash_judge_co_state(CrashRound *round)
     BlkChild *user = co_use(round, co_open_state(round, false), BLK_PERM_READ);
     BlkNode *node = blk_child_node(user);
     uint64_t length = blk_node_length(node);
-    if (!co_is_dirty(round, node)) {
-        co_check(round, node, false, false, "before anything was repaired");
+    bool unmarked = crash_snapshot_unmarked(round);
+    if (!co_is_dirty(round, node) && !unmarked) {
+        co_check(round, node, false, false, false, "before anything was repaired");
     }
     g_autofree uint8_t *guest = co_read_guest(round, node);
     check_guest(round, guest, length / SECTOR);
     crash_bitmap_co_judge(round, node, guest);
+    crash_snapshot_co_judge(round, node);
     blk_co_detach(user);
 
     user = co_use(round, co_open_state(round, true), BLK_PERM_READ | BLK_PERM_WRITE);
     node = blk_child_node(user);
-    co_check(round, node, true, false, "opened for writing");
-    co_check(round, node, false, true, "after leaks were repaired");
+    co_check(round, node, true, unmarked, false, "opened for writing");
+    co_check(round, node, false, false, true, "after leaks were repaired");
     g_autofree uint8_t *again = co_read_guest(round, node);
     if (blk_node_length(node) != length || memcmp(guest, again, length) != 0) {
         crash_fail(round, "the repair changed what the guest finds");
     }
     crash_bitmap_co_judge(round, node, again);
+    blk_co_detach(user);
+    user = co_use(round, co_open_state(round, false), BLK_PERM_READ);
+    crash_snapshot_co_judge(round, blk_child_node(user));
     blk_co_detach(user);
     blk_co_unref(disk);
 }

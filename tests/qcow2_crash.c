@@ -77,6 +77,7 @@ static void pick_config(CrashRound *round)
     c->lazy = !c->v2 && g_rand_int_range(round->rand, 0, 4) == 0;
     c->backing = g_rand_int_range(round->rand, 0, 3) == 0;
     c->bitmaps = !c->v2 && g_rand_boolean(round->rand);
+    c->snapshots = c->refcount_bits > 1 && g_rand_boolean(round->rand);
     c->style = g_rand_int_range(round->rand, 0, 3);
     c->sectors = c->cluster_size < 4096 ? 512 : 1024;
     if (c->cluster_size == 512 && !c->v2) {
@@ -84,10 +85,10 @@ static void pick_config(CrashRound *round)
         c->sectors = c->refcount_bits == 64 ? 4600 : 1024;
     }
     c->max_sectors = c->sectors + c->sectors / 4;
-    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s, %s writes", c->cluster_size,
+    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s%s, %s writes", c->cluster_size,
                                   c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
                                   c->lazy ? ", lazy_refcounts" : "", c->extended_l2 ? ", extended_l2" : "",
-                                  c->backing ? ", backing file" : "", c->bitmaps ? ", bitmaps" : "",
+                                  c->backing ? ", backing file" : "", c->bitmaps ? ", bitmaps" : "", c->snapshots ? ", snapshots" : "",
                                   c->style == 0 ? "plain" : c->style == 1 ? "compressed" : "plain and compressed");
 }
 
