@@ -3,7 +3,8 @@
 """Makes hostile qcow2 images: craft.py list GROUP | craft.py IMAGE GROUP CASE.
 
 IMAGE must be a sound qcow2 image of version 3 with 64 KiB clusters, 16-bit refcounts, plain data in the first megabyte,
-compressed data from 4 MiB on, and one internal snapshot. CASE changes a few bytes of it in place. Groups that begin with
+compressed data from 4 MiB on, and one internal snapshot; for the group "bitmaps" also the bitmaps "b0" and "b1", both with some
+bits set. CASE changes a few bytes of it in place. Groups that begin with
 "extended" want one with extended L2 entries.
 """
 import struct
@@ -266,7 +267,97 @@ COSTLY = {
                                               (b'\2\5' + b'x' * 46) * 1300),
     },
 }
-GROUPS = {**COSTLY, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED, **DATA, **NAMES}
+class Bitmaps:
+    """Places of the bitmaps of an image: of the extension's data, the directory, its two entries, their tables."""
+
+    def __init__(self, image):
+        image.file.seek(0)
+        head = image.file.read(65536)
+        self.extension = head.index(struct.pack('>II', 0x23852875, 24)) + 8
+        self.directory = image.get(self.extension + 16)
+        self.first = self.directory
+        self.second = self.directory + 32
+        self.table = image.get(self.first)
+        self.data = image.get(self.table)
+
+
+def bitmaps(change):
+    return lambda image: change(image, Bitmaps(image))
+
+
+# Only the bitmaps are damaged: the disk can be read. In most cases one of them is sound.
+BITMAPS = {
+    'bitmaps-all': {
+        'count-0': bitmaps(lambda i, b: i.put(b.extension, 0, 4)),
+        'count-large': bitmaps(lambda i, b: i.put(b.extension, 65536, 4)),
+        'count-huge': bitmaps(lambda i, b: i.put(b.extension, 0xffffffff, 4)),
+        'reserved': bitmaps(lambda i, b: i.put(b.extension + 4, 1, 4)),
+        'extension-short': bitmaps(lambda i, b: i.put(b.extension - 4, 16, 4)),
+        'directory-huge': bitmaps(lambda i, b: i.put(b.extension + 8, (1 << 64) - 1)),
+        'directory-large': bitmaps(lambda i, b: i.put(b.extension + 8, 65535 * 1024 + 8)),
+        'directory-past-end': bitmaps(lambda i, b: i.put(b.extension + 16, 1 << 45)),
+        'directory-overflow': bitmaps(lambda i, b: i.put(b.extension + 16, 0xffffffffffff0000)),
+        'directory-unaligned': bitmaps(lambda i, b: i.put(b.extension + 16, b.directory + 8)),
+        'directory-at-0': bitmaps(lambda i, b: i.put(b.extension + 16, 0)),
+        'directory-is-l2': bitmaps(lambda i, b: i.put(b.extension + 16, i.l2)),
+        'directory-is-table': bitmaps(lambda i, b: i.put(b.extension + 16, b.table)),
+    },
+    'bitmaps-one': {
+        'count-3': bitmaps(lambda i, b: i.put(b.extension, 3, 4)),
+        'directory-short': bitmaps(lambda i, b: i.put(b.extension + 8, 40)),
+        'name-empty': bitmaps(lambda i, b: i.put(b.second + 18, 0, 2)),
+        'name-long': bitmaps(lambda i, b: i.put(b.second + 18, 1024, 2)),
+        'name-with-nul': bitmaps(lambda i, b: i.bytes(b.second + 24, b'b\0')),
+        'name-twice': bitmaps(lambda i, b: i.bytes(b.second + 24, b'b0')),
+        'extra-huge': bitmaps(lambda i, b: i.put(b.second + 20, 0xfffffff0, 4)),
+        'flags-unknown': bitmaps(lambda i, b: i.put(b.first + 12, 0x80000002, 4)),
+        'type-unknown': bitmaps(lambda i, b: i.put(b.first + 16, 2, 1)),
+        'granularity-8': bitmaps(lambda i, b: i.put(b.first + 17, 8, 1)),
+        'granularity-255': bitmaps(lambda i, b: i.put(b.first + 17, 255, 1)),
+        'granularity-other': bitmaps(lambda i, b: i.put(b.first + 17, 9, 1) or i.put(b.second + 17, 20, 1) or
+                                     i.put(b.first + 8, 2, 4)),
+        'table-size-0': bitmaps(lambda i, b: i.put(b.first + 8, 0, 4)),
+        'table-size-2': bitmaps(lambda i, b: i.put(b.first + 8, 2, 4)),
+        'table-size-huge': bitmaps(lambda i, b: i.put(b.first + 8, 0xffffffff, 4)),
+        'table-at-0': bitmaps(lambda i, b: i.put(b.first, 0)),
+        'table-unaligned': bitmaps(lambda i, b: i.put(b.first, b.table + 8)),
+        'table-past-end': bitmaps(lambda i, b: i.put(b.first, 1 << 45)),
+        'table-overflow': bitmaps(lambda i, b: i.put(b.first, 0xffffffffffff0000)),
+        'table-is-l2': bitmaps(lambda i, b: i.put(b.first, i.l2)),
+        'table-twice': bitmaps(lambda i, b: i.put(b.second, b.table)),
+        'data-past-end': bitmaps(lambda i, b: i.put(b.table, 1 << 45)),
+        'data-unaligned': bitmaps(lambda i, b: i.put(b.table, b.data + 512)),
+        'data-and-ones': bitmaps(lambda i, b: i.put(b.table, b.data + 1)),
+        'data-reserved': bitmaps(lambda i, b: i.put(b.table, b.data | 1 << 63)),
+        'data-is-l2': bitmaps(lambda i, b: i.put(b.table, i.l2)),
+        'data-is-header': bitmaps(lambda i, b: i.put(b.table, 1 << 16)),
+        'data-twice': bitmaps(lambda i, b: i.put(i.get(b.second), b.data)),
+    },
+}
+
+
+def costly_bitmaps(image):
+    """As many bitmaps as there may be, with one table of ones, in a directory of their own."""
+    b, place = Bitmaps(image), end(image)
+    image.put(b.table, 1)
+    entries = b''.join(struct.pack('>QIIBBHI', b.table, 1, 2, 1, 16, 6, 0) + b'%06d' % n + bytes(2) for n in range(65535))
+    image.bytes(place, entries)
+    image.put(b.extension, 65535, 4)
+    image.put(b.extension + 8, len(entries))
+    image.put(b.extension + 16, place)
+
+
+def costly_directory(image):
+    """The largest directory, all of it a hole."""
+    b, place = Bitmaps(image), end(image)
+    image.file.truncate(place + (64 << 20))
+    image.put(b.extension, 65535, 4)
+    image.put(b.extension + 8, 65535 * 1024)
+    image.put(b.extension + 16, place)
+
+
+COSTLY_BITMAPS = {'bitmaps-costly': {'many': costly_bitmaps, 'directory-of-holes': costly_directory}}
+GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED, **DATA, **NAMES}
 
 
 def main():

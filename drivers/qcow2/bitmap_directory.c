@@ -130,33 +130,48 @@ static Qcow2BitmapEntry *parse_entry(const Qcow2Header *h, const uint8_t *p, uin
 }
 
 /* @directory: all of it. */
+/* Can @entry stand beside those before it? @names: set of theirs; @table_bytes: (inout): of their tables. */
+static int check_beside(const Qcow2BitmapEntry *entry, GHashTable *names, uint64_t *table_bytes, GError **error)
+{
+    uint64_t bytes = *table_bytes + (uint64_t)entry->table_size * 8;
+
+    if (g_hash_table_contains(names, entry->name)) {
+        g_autofree char *name = g_strescape(entry->name, NULL);
+
+        return blk_error(error, -EINVAL, "Bitmap '%s' is there twice", name);
+    }
+    if (bytes > QCOW2_MAX_BITMAP_TABLES_BYTES) {
+        return blk_error(error, -EFBIG, "The tables of the bitmaps are too large together: the limit is %u bytes",
+                         QCOW2_MAX_BITMAP_TABLES_BYTES);
+    }
+    g_hash_table_add(names, entry->name);
+    *table_bytes = bytes;
+    return 0;
+}
+
+/* Goes on behind entries that are damaged; the error is that of the first. */
 static int parse_directory(const Qcow2Header *h, const uint8_t *directory, GPtrArray *entries, GError **error)
 {
     const Qcow2BitmapsExtension *e = &h->bitmaps;
     g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
     uint64_t pos = 0, bytes, table_bytes = 0;
+    int result = 0;
 
-    for (uint32_t i = 0; i < e->count; i++) {
-        g_autoptr(Qcow2BitmapEntry) entry = parse_entry(h, directory + pos, e->directory_bytes - pos, i, &bytes, error);
+    for (uint32_t i = 0; i < e->count; i++, pos += bytes) {
+        GError **first = result == 0 ? error : NULL;
+        g_autoptr(Qcow2BitmapEntry) entry = parse_entry(h, directory + pos, e->directory_bytes - pos, i, &bytes, first);
+        int ret = entry ? check_beside(entry, names, &table_bytes, first) : -EINVAL;
 
-        if (!entry) {
-            return -EINVAL;
+        if (ret == 0) {
+            entry->flags_offset = e->directory_offset + pos + FLAGS_AT;
+            g_ptr_array_add(entries, g_steal_pointer(&entry));
         }
-        if (!g_hash_table_add(names, entry->name)) {
-            g_autofree char *name = g_strescape(entry->name, NULL);
-
-            return blk_error(error, -EINVAL, "Bitmap '%s' is there twice", name);
+        result = result < 0 ? result : ret;
+        if (bytes > e->directory_bytes - pos) {
+            break;
         }
-        table_bytes += (uint64_t)entry->table_size * 8;
-        if (table_bytes > QCOW2_MAX_BITMAP_TABLES_BYTES) {
-            return blk_error(error, -EFBIG, "The tables of the bitmaps are too large together: the limit is %u bytes",
-                             QCOW2_MAX_BITMAP_TABLES_BYTES);
-        }
-        entry->flags_offset = e->directory_offset + pos + FLAGS_AT;
-        pos += bytes;
-        g_ptr_array_add(entries, g_steal_pointer(&entry));
     }
-    return 0;
+    return result;
 }
 
 int qcow2_bitmaps_co_read_directory(BlkNode *file_node, const Qcow2Header *header, GPtrArray **entries, GError **error)

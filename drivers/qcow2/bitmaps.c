@@ -175,6 +175,23 @@ static int qcow2_bitmap_co_load(BlkNode *node, void *stored, BlkDirtyBits *bits,
     return ret;
 }
 
+/* Of all persistent bitmaps for a disk of @length bytes. */
+static uint64_t tables_bytes(BlkNode *node, uint64_t length)
+{
+    const Qcow2 *q = node->opaque;
+    BlkDirtyBitmap *bitmap;
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; (bitmap = blk_bitmap_nth(node, i)); i++) {
+        if (blk_bitmap_persistent(bitmap)) {
+            unsigned bits = (unsigned)__builtin_ctzll(blk_bitmap_granularity(bitmap));
+
+            bytes += qcow2_bitmap_table_entries(q->cluster_bits, bits, length) * 8;
+        }
+    }
+    return bytes;
+}
+
 /* ---- in use ---- */
 
 /* Would a change of the disk make the bits in the file wrong, without a mark that says so? */
@@ -259,6 +276,9 @@ static int qcow2_co_before_change(BlkNode *node, uint64_t length, GError **error
     bool resize = length != node->length;
     int ret;
 
+    if (resize && tables_bytes(node, length) > QCOW2_MAX_BITMAP_TABLES_BYTES) {
+        return blk_error(error, -EFBIG, "The tables of the bitmaps would be too large: remove some, or use larger granularity");
+    }
     if (!resize && !any_goes_stale(node, false)) {
         return 0;
     }
@@ -301,6 +321,8 @@ static int qcow2_bitmap_check_add(BlkNode *node, const char *name, uint64_t gran
         why = "The disk is empty";
     } else if (entries << q->cluster_bits > QCOW2_MAX_BITMAP_BYTES) {
         why = "Too much space will be occupied by the bitmap. Use larger granularity";
+    } else if (tables_bytes(node, node->length) + entries * 8 > QCOW2_MAX_BITMAP_TABLES_BYTES) {
+        why = "The tables of all bitmaps would be too large together. Use larger granularity";
     } else if (count >= QCOW2_MAX_BITMAPS ||
                directory + QCOW2_BITMAP_ENTRY_BYTES + strlen(name) + 8 > QCOW2_MAX_BITMAP_DIRECTORY_BYTES) {
         why = "The image has as many bitmaps as it can have";

@@ -46,6 +46,7 @@ typedef struct Qcow2CheckRegion {
     const char *what;
     Qcow2CheckL1 *snapshot;         /* whose L1 table it is; NULL: another table */
     bool of_snapshots;              /* the snapshot table, or an L1 table of a snapshot */
+    const Qcow2BitmapEntry *bitmap; /* whose table or bits they are; NULL: another table */
 } Qcow2CheckRegion;
 
 /* An L2 table, once, however many L1 entries point to it. */
@@ -94,7 +95,8 @@ typedef struct Qcow2Check {
     GTree *regions;                     /* first cluster -> Qcow2CheckRegion; disjoint */
     uint64_t snapshot_bytes;            /* of the snapshot table, as far as it is sound */
     bool snapshots_bad, bitmaps_bad;
-    GArray *bitmap_clusters;            /* of uint64_t: offsets of the clusters that bitmap tables refer to */
+    GPtrArray *bitmaps;                 /* of Qcow2BitmapEntry */
+    GHashTable *bad_bitmaps;            /* set of those that are damaged */
     uint64_t *reftable;                 /* offsets of blocks; 0 where there is none, or none that can be */
     uint64_t reftable_entries;
     bool rebuild;                       /* refcounts cannot be repaired in place */
@@ -196,6 +198,8 @@ void qcow2_check_count_structure(Qcow2Check *check, bool refcounts);
 Qcow2CheckRegion *qcow2_check_add_region(Qcow2Check *check, uint64_t offset, uint64_t bytes, const char *what);
 /* The table that lies in @cluster, or NULL. Refcount structures are none: they can be made anew. */
 const char *qcow2_check_region_at(const Qcow2Check *check, uint64_t cluster);
+/* Data of the guest is where a bitmap lies too: then the bitmap is not trusted. */
+void qcow2_check_data_at(Qcow2Check *check, uint64_t cluster);
 /* Repairs what is bad: drops snapshots and bitmaps. */
 int qcow2_check_co_repair_structure(Qcow2Check *check);
 
@@ -208,7 +212,11 @@ int qcow2_check_co_drop_snapshots(Qcow2Check *check);
 
 /* ---- check_bitmaps.c ---- */
 
+/* Makes regions of all that the bitmaps refer to. */
 int qcow2_check_co_read_bitmaps(Qcow2Check *check);
+/* The bitmap is damaged. Told once for each. */
+void qcow2_check_bad_bitmap(Qcow2Check *check, const Qcow2BitmapEntry *entry, const char *why);
+/* Leaves only those that are sound. */
 int qcow2_check_co_drop_bitmaps(Qcow2Check *check);
 
 /* ---- check_walk.c ---- */
@@ -240,11 +248,6 @@ void qcow2_check_rebuild_begin(Qcow2Check *check, Qcow2Rebuild *rebuild);
 int qcow2_check_co_rebuild_window(Qcow2Check *check, Qcow2Rebuild *rebuild);
 /* With the last window still counted: the rest of the blocks, the table, and the header. */
 int qcow2_check_co_rebuild_end(Qcow2Check *check, Qcow2Rebuild *rebuild);
-
-/* ---- check_bitmaps.c ---- */
-
-/* Counts the bitmap directory and all that it refers to. */
-int qcow2_check_co_count_bitmaps(Qcow2Check *check);
 
 /* ---- check_data.c ---- */
 

@@ -43,6 +43,15 @@ const char *qcow2_check_region_at(const Qcow2Check *check, uint64_t cluster)
     return region == NULL ? NULL : region->what;
 }
 
+void qcow2_check_data_at(Qcow2Check *check, uint64_t cluster)
+{
+    const Qcow2CheckRegion *region = check->bitmaps->len > 0 ? find_region(check, cluster) : NULL;
+
+    if (region != NULL && region->bitmap != NULL) {
+        qcow2_check_bad_bitmap(check, region->bitmap, "data of the guest is where it lies");
+    }
+}
+
 Qcow2CheckRegion *qcow2_check_add_region(Qcow2Check *check, uint64_t offset, uint64_t bytes, const char *what)
 {
     const uint64_t first = offset >> check->cluster_bits, end = first + qcow2_check_clusters_for(check, bytes);
@@ -116,7 +125,8 @@ static void distrust_snapshots(Qcow2Check *check)
                       check->header.snapshots_offset);
 }
 
-/* An active L1 entry names a cluster of @region: if that reads as an L2 table it is the snapshots that are wrong. */
+/* An active L1 entry names a cluster of @region: if that reads as an L2 table it is the snapshots, or the bitmap, that are
+ * wrong. */
 static int co_judge_claim(Qcow2Check *check, const Qcow2CheckRegion *region, uint64_t offset)
 {
     g_autofree uint8_t *table = g_try_malloc(check->cluster_size);
@@ -127,7 +137,10 @@ static int co_judge_claim(Qcow2Check *check, const Qcow2CheckRegion *region, uin
     if (qcow2_check_co_read(check, offset, check->cluster_size, table) < 0 || !qcow2_check_reads_as_l2(check, table)) {
         return 0;
     }
-    if (region->snapshot != NULL) {
+    if (region->bitmap != NULL) {
+        qcow2_check_bad_bitmap(check, region->bitmap, "an L2 table is where it lies");
+        g_tree_remove(check->regions, GSIZE_TO_POINTER(region->first));
+    } else if (region->snapshot != NULL) {
         bad_snapshot(check, region->snapshot, "overlaps an L2 table");
         g_tree_remove(check->regions, GSIZE_TO_POINTER(region->first));
     } else {
@@ -136,14 +149,15 @@ static int co_judge_claim(Qcow2Check *check, const Qcow2CheckRegion *region, uin
     return 0;
 }
 
-/* Looks for active L2 tables where tables of snapshots are. */
-static int co_trust_active_l2s(Qcow2Check *check)
+/* Looks for active L2 tables where tables of snapshots, or @bitmaps, are. */
+static int co_trust_active_l2s(Qcow2Check *check, bool bitmaps)
 {
+    const bool any = bitmaps ? check->bitmaps->len > 0 : check->l1s->len > 1;
     const Qcow2CheckL1 *active = g_ptr_array_index(check->l1s, 0);
     g_autofree uint8_t *buf = g_try_malloc(L1_PART);
     int ret = buf == NULL ? -ENOMEM : 0;
 
-    for (uint64_t pos = 0; ret == 0 && check->l1s->len > 1 && pos < active->entries * 8; pos += L1_PART) {
+    for (uint64_t pos = 0; ret == 0 && any && pos < active->entries * 8; pos += L1_PART) {
         const uint64_t bytes = MIN(L1_PART, active->entries * 8 - pos);
 
         if (qcow2_check_co_is_hole(check, active->offset + pos, bytes) ||
@@ -154,7 +168,7 @@ static int co_trust_active_l2s(Qcow2Check *check)
             const uint64_t offset = qcow2_get64(buf + i * 8) & QCOW2_OFFSET_MASK;
             const Qcow2CheckRegion *region = find_region(check, offset >> check->cluster_bits);
 
-            if (region != NULL && region->of_snapshots && (offset & (check->cluster_size - 1)) == 0) {
+            if (region != NULL && (bitmaps ? region->bitmap != NULL : region->of_snapshots) && (offset & (check->cluster_size - 1)) == 0) {
                 ret = co_judge_claim(check, region, offset);
             }
         }
@@ -281,7 +295,8 @@ void qcow2_check_free_structure(Qcow2Check *check)
 {
     g_clear_pointer(&check->l1s, g_ptr_array_unref);
     g_clear_pointer(&check->regions, g_tree_unref);
-    g_clear_pointer(&check->bitmap_clusters, g_array_unref);
+    g_clear_pointer(&check->bitmaps, g_ptr_array_unref);
+    g_clear_pointer(&check->bad_bitmaps, g_hash_table_unref);
     g_clear_pointer(&check->reftable, g_free);
     check->reftable_entries = 0;
     check->snapshots_bad = check->bitmaps_bad = check->rebuild = check->overflow = false;
@@ -296,7 +311,6 @@ int qcow2_check_co_read_structure(Qcow2Check *check)
     qcow2_check_free_structure(check);
     check->l1s = g_ptr_array_new_with_free_func(l1_free);
     check->regions = g_tree_new_full(region_compare, NULL, NULL, g_free);
-    check->bitmap_clusters = g_array_new(FALSE, FALSE, sizeof(uint64_t));
     active->offset = h->l1_table_offset;
     active->entries = h->l1_size;
     g_ptr_array_add(check->l1s, active);
@@ -309,10 +323,13 @@ int qcow2_check_co_read_structure(Qcow2Check *check)
         place_snapshot_l1(check, g_ptr_array_index(check->l1s, i));
     }
     if (ret == 0) {
-        ret = co_trust_active_l2s(check);
+        ret = co_trust_active_l2s(check, false);
     }
     if (ret == 0) {
         ret = qcow2_check_co_read_bitmaps(check);
+    }
+    if (ret == 0) {
+        ret = co_trust_active_l2s(check, true);
     }
     return ret == 0 ? read_reftable(check) : ret;
 }
@@ -330,9 +347,6 @@ static gboolean count_region(gpointer unused, gpointer value, gpointer opaque)
 void qcow2_check_count_structure(Qcow2Check *check, bool refcounts)
 {
     g_tree_foreach(check->regions, count_region, check);
-    for (guint i = 0; i < check->bitmap_clusters->len; i++) {
-        qcow2_check_count(check, g_array_index(check->bitmap_clusters, uint64_t, i), check->cluster_size, 1, 0);
-    }
     if (!refcounts) {
         return;
     }

@@ -302,6 +302,7 @@ static const char *whose(const L2Entry *e)
 static bool on_table(Qcow2Check *check, const L2Entry *e)
 {
     for (uint64_t i = e->offset >> check->cluster_bits; i <= (e->offset + e->bytes - 1) >> check->cluster_bits; i++) {
+        qcow2_check_data_at(check, i);
         if (qcow2_check_region_at(check, i) != NULL || (qcow2_check_counter(check, i) & QCOW2_REFS_IS_TABLE)) {
             return true;
         }

@@ -47,7 +47,7 @@ enum {
 #define QCOW2_MAX_BITMAPS               65535u  /* entries */
 #define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (QCOW2_MAX_BITMAPS * 1024u)
 #define QCOW2_MAX_BITMAP_BYTES          (512u << 20)    /* of one bitmap's bits */
-#define QCOW2_MAX_BITMAP_TABLES_BYTES   (64u << 20)     /* of all bitmaps together */
+#define QCOW2_MAX_BITMAP_TABLES_BYTES   (16u << 20)     /* of all bitmaps together */
 
 /* Incompatible features: an unknown bit forbids to open. */
 #define QCOW2_INCOMPAT_DIRTY        (UINT64_C(1) << 0)  /* refcounts may be too low: rebuild them before writing */
