@@ -357,7 +357,29 @@ def costly_directory(image):
 
 
 COSTLY_BITMAPS = {'bitmaps-costly': {'many': costly_bitmaps, 'directory-of-holes': costly_directory}}
-GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED, **DATA, **NAMES}
+
+
+def uncount(image, offset):
+    image.put(image.block + 2 * (offset >> 16), 0, 2)
+
+
+def snapshot_l2(image):
+    return image.get(image.get(image.snapshots)) & 0x00fffffffffffe00
+
+
+# Found when somebody writes.
+CORRUPT = {
+    'corrupt': {
+        'data-count-0': lambda i: uncount(i, i.get(i.plain) & 0x00fffffffffffe00),
+        'payload-is-header': lambda i: i.put(i.plain, COMPRESSED),
+        'data-is-refcount-block': lambda i: i.put(i.plain, COPIED | i.block),
+        'snapshot-l1-count-0': lambda i: uncount(i, i.get(i.snapshots)),
+        'snapshot-l2-count-0': lambda i: uncount(i, snapshot_l2(i)),
+        'snapshot-table-count-0': lambda i: uncount(i, i.snapshots),
+    },
+}
+GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **CORRUPT, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED,
+          **DATA, **NAMES}
 
 
 def main():

@@ -10,142 +10,16 @@
  */
 #include "drivers/qcow2/qcow2.h"
 
-/* ---- the set of tables ---- */
-
-int qcow2_tables_add(Qcow2 *q, uint64_t offset, uint64_t bytes, const char *what, GError **error)
-{
-    uint64_t first = qcow2_cluster_of(q, offset), end = qcow2_cluster_of(q, offset + bytes + q->cluster_size - 1);
-
-    for (uint64_t cluster = first; cluster < end; cluster++) {
-        if (qcow2_is_table(q, cluster)) {
-            return what ? blk_error(error, -EIO, "the image is corrupt: %s at offset %" G_GUINT64_FORMAT " overlaps another "
-                                    "table; open it read-only or repair it with 'check -r all'",
-                                    what, cluster << q->cluster_bits) : -EIO;
-        }
-    }
-    for (uint64_t cluster = first; cluster < end; cluster++) {
-        g_hash_table_add(q->tables, g_memdup2(&cluster, sizeof(cluster)));
-    }
-    return 0;
-}
-
-void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes)
-{
-    uint64_t end = qcow2_cluster_of(q, offset + bytes + q->cluster_size - 1);
-
-    for (uint64_t cluster = qcow2_cluster_of(q, offset); cluster < end; cluster++) {
-        g_hash_table_remove(q->tables, &cluster);
-    }
-}
-
-/* Adds the clusters that a table of offsets refers to: L2 tables or refcount blocks. */
-static int co_add_referred(BlkNode *node, uint64_t table, uint64_t entries, const char *what, GError **error)
-{
-    Qcow2 *q = node->opaque;
-    uint64_t file_end = blk_node_length(node->file->node), slice = MIN(q->cluster_size, 4096);
-
-    for (uint64_t pos = 0; pos < entries * 8; pos += slice) {
-        BlkMetaBlock *block;
-        int ret = blk_meta_co_get(q->meta, table + pos, &block);
-        if (ret < 0) {
-            return blk_error_errno(error, ret, "could not read the table at offset %" G_GUINT64_FORMAT, table + pos);
-        }
-        for (uint64_t i = 0; ret == 0 && i < MIN(slice, entries * 8 - pos) / 8; i++) {
-            uint64_t offset = qcow2_get64(block->data + i * 8) & QCOW2_OFFSET_MASK;
-            if (offset == 0) {
-                continue;
-            }
-            if (offset % q->cluster_size != 0 || offset >= file_end) {
-                ret = blk_error(error, -EIO, "the image is corrupt: %s at offset %" G_GUINT64_FORMAT " is misaligned or "
-                                "behind the end of the file; open it read-only or repair it with 'check -r all'",
-                                what, offset);
-            } else {
-                ret = qcow2_tables_add(q, offset, q->cluster_size, what, error);
-            }
-        }
-        blk_meta_put(q->meta, block);
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    return 0;
-}
-
-static int co_add_snapshot_tables(BlkNode *node, GError **error)
-{
-    Qcow2 *q = node->opaque;
-    g_autoptr(GArray) snapshots = NULL;
-    uint64_t table_bytes;
-
-    if (q->header.nb_snapshots == 0) {
-        return 0;
-    }
-    int ret = qcow2_snapshot_co_read_all(node->file->node, &q->header, &snapshots, &table_bytes, error);
-    if (ret == 0) {
-        ret = qcow2_tables_add(q, q->header.snapshots_offset, table_bytes, "the snapshot table", error);
-    }
-    for (unsigned i = 0; ret == 0 && i < snapshots->len; i++) {
-        const Qcow2Snapshot *snapshot = &g_array_index(snapshots, Qcow2Snapshot, i);
-        ret = qcow2_tables_add(q, snapshot->l1_table_offset, snapshot->l1_size * UINT64_C(8), "a snapshot's L1 table",
-                               error);
-    }
-    return ret;
-}
-
-/* Adds all tables but L2 tables, and then the L2 tables of @tree. */
-static int co_collect_tables(BlkNode *node, const Qcow2Tree *tree, GError **error)
-{
-    Qcow2 *q = node->opaque;
-    const Qcow2Header *h = &q->header;
-    uint64_t reftable_bytes = (uint64_t)h->refcount_table_clusters << q->cluster_bits;
-    int ret;
-
-    ret = qcow2_tables_add(q, 0, q->cluster_size, "the header", error);
-    if (ret == 0) {
-        ret = qcow2_tables_add(q, h->l1_table_offset, h->l1_size * UINT64_C(8), "the L1 table", error);
-    }
-    if (ret == 0) {
-        ret = qcow2_tables_add(q, h->refcount_table_offset, reftable_bytes, "the refcount table", error);
-    }
-    if (ret == 0) {
-        ret = co_add_snapshot_tables(node, error);
-    }
-    if (ret == 0) {
-        ret = qcow2_co_bitmaps_add_tables(node, error);
-    }
-    if (ret == 0) {
-        ret = co_add_referred(node, h->refcount_table_offset, reftable_bytes / 8, "a refcount block", error);
-    }
-    return ret < 0 ? ret : co_add_referred(node, tree->l1_table_offset, tree->l1_size, "an L2 table", error);
-}
-
-static GHashTable *new_table_set(void)
-{
-    return g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
-}
-
-int qcow2_co_check_tables(BlkNode *node, const Qcow2Tree *tree, GError **error)
-{
-    Qcow2 *q = node->opaque;
-    GHashTable *tables = q->tables;
-
-    q->tables = new_table_set();        /* drained: nobody looks at it meanwhile */
-    int ret = co_collect_tables(node, tree, error);
-    g_hash_table_unref(q->tables);
-    q->tables = tables;
-    return ret;
-}
-
 int qcow2_co_alloc_open(BlkNode *node, GError **error)
 {
     Qcow2 *q = node->opaque;
-    Qcow2Tree active = qcow2_active_tree(q);
 
-    q->tables = new_table_set();
+    q->corrupt = q->corrupt_read = false;
+    q->tables = g_hash_table_new(NULL, NULL);
     q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
     qcow2_payload_open(q);
     qcow2_punch_open(q);
-    return co_collect_tables(node, &active, error);
+    return qcow2_co_tables_open(node, error);
 }
 
 static void batch_free(void *data)
@@ -177,6 +51,9 @@ static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
     unsigned order = q->header.refcount_order;
     uint64_t cluster = *first, index, count, run = 0;
 
+    if (q->corrupt) {
+        return -EIO;
+    }
     while (run == 0) {
         BlkMetaBlock *block;
         int ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
@@ -204,7 +81,8 @@ static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
     }
     for (uint64_t i = 0; i < run; i++) {
         if (qcow2_is_table(q, cluster + i)) {
-            return -EIO;        /* a table whose refcount is 0: writing there would destroy the image */
+            return qcow2_co_corrupt(node, "the free cluster at offset %#" PRIx64 " must not be allocated: %s lies there",
+                                    (cluster + i) << q->cluster_bits, qcow2_table_name(q, cluster + i));
         }
     }
     *first = cluster;
@@ -338,7 +216,7 @@ void qcow2_commit_done(bool ok, void *opaque)
 static void cluster_is_free(Qcow2 *q, uint64_t cluster)
 {
     qcow2_payload_cluster_freed(q, cluster);
-    g_hash_table_remove(q->tables, &cluster);
+    qcow2_tables_remove(q, cluster << q->cluster_bits, q->cluster_size);
     q->free_hint = MIN(q->free_hint, cluster);
 }
 
@@ -372,7 +250,7 @@ int qcow2_co_drain_limbo(BlkNode *node)
 
     for (;;) {
         Qcow2Batch *batch = g_queue_peek_head(&q->limbo);
-        if (!batch || blk_engine_has_readers(node, batch->epoch)) {
+        if (!batch || q->corrupt || blk_engine_has_readers(node, batch->epoch)) {
             return 0;
         }
         while (batch->next < batch->drops->len) {

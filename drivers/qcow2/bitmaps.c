@@ -95,10 +95,10 @@ static int co_add_tables_of(BlkNode *node, const Qcow2BitmapEntry *entry, GError
         g_prefix_error(error, "the image is corrupt: bitmap '%s': ", entry->name);
         return -EIO;
     }
-    ret = qcow2_tables_add(q, entry->table_offset, (uint64_t)entry->table_size * 8, "the table of a bitmap", error);
+    ret = qcow2_tables_add(q, QCOW2_TABLE_BITMAPS, entry->table_offset, (uint64_t)entry->table_size * 8, error);
     for (uint32_t i = 0; ret == 0 && i < entry->table_size; i++) {
         if (table[i] & QCOW2_OFFSET_MASK) {
-            ret = qcow2_tables_add(q, table[i] & QCOW2_OFFSET_MASK, q->cluster_size, "a part of a bitmap", error);
+            ret = qcow2_tables_add(q, QCOW2_TABLE_BITMAPS, table[i] & QCOW2_OFFSET_MASK, q->cluster_size, error);
         }
     }
     return ret;
@@ -111,8 +111,8 @@ int qcow2_co_bitmaps_add_tables(BlkNode *node, GError **error)
     int ret = 0;
 
     if (qcow2_header_has_bitmaps(&q->header)) {
-        ret = qcow2_tables_add(q, q->header.bitmaps.directory_offset, q->header.bitmaps.directory_bytes,
-                               "the bitmap directory", error);
+        ret = qcow2_tables_add(q, QCOW2_TABLE_BITMAPS, q->header.bitmaps.directory_offset,
+                               q->header.bitmaps.directory_bytes, error);
     }
     for (unsigned i = 0; ret == 0 && (bitmap = blk_bitmap_nth(node, i)); i++) {
         if (entry_of(bitmap)) {

@@ -50,7 +50,7 @@ static int co_take_cluster(Store *store, uint64_t *offset)
     }
     *offset = cluster << q->cluster_bits;
     note_taken(store, *offset, q->cluster_size);
-    return qcow2_tables_add(q, *offset, q->cluster_size, NULL, NULL);
+    return qcow2_co_tables_claim(store->node, QCOW2_TABLE_BITMAPS, *offset, q->cluster_size);
 }
 
 /* Writes @table, from qcow2_table_buffer(); all that was written or counted before is stable then, too. */

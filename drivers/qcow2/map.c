@@ -43,6 +43,12 @@ static unsigned run_of_subclusters(const Qcow2 *q, const Qcow2Entry *entry, unsi
     return different ? (unsigned)__builtin_ctz(different) : (1u << (q->cluster_bits - q->subcluster_bits)) - sub;
 }
 
+/* Not where a table lies, nor in a corrupt image: then the write asks for a reservation, and fails. */
+static bool may_write_in_place(const Qcow2 *q, uint64_t host_offset)
+{
+    return q->tables != NULL && !q->corrupt && !qcow2_is_table(q, qcow2_cluster_of(q, host_offset));
+}
+
 static int map_compressed(const Qcow2 *q, const Qcow2Entry *entry, uint64_t offset, BlkMapping *map)
 {
     map->kind = BLK_MAP_COMPRESSED;
@@ -70,7 +76,8 @@ static int map_entry(const Qcow2 *q, const uint8_t *place, uint64_t offset, BlkM
         return -EIO;
     }
     map->kind = entry.zero >> sub & 1 ? BLK_MAP_ZERO : entry.data >> sub & 1 ? BLK_MAP_DATA : BLK_MAP_UNALLOCATED;
-    map->in_place = map->kind == BLK_MAP_DATA && qcow2_entry_has_own_space(q, entry.word);
+    map->in_place = map->kind == BLK_MAP_DATA && qcow2_entry_has_own_space(q, entry.word) &&
+                    may_write_in_place(q, map->host_offset);
     map->preallocated = map->kind != BLK_MAP_DATA && has_space;
     map->whole_cluster = qcow2_entry_moves(q, entry);
     map->bytes = ((uint64_t)(sub + run_of_subclusters(q, &entry, sub)) << q->subcluster_bits) - in_cluster;
@@ -95,6 +102,10 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     BlkMetaBlock *block;
     int ret = qcow2_co_l1_entry(node, offset, &l1_entry);
 
+    if (ret == -EIO && l1_entry != 0) {
+        return qcow2_read_corrupt(node, "the L1 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be", l1_entry,
+                                  offset);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -109,6 +120,10 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
         return ret;
     }
     ret = map_entry(q, block->data + (place - block->offset), offset, map);
+    if (ret < 0) {
+        qcow2_read_corrupt(node, "the L2 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be",
+                           qcow2_get64(block->data + (place - block->offset)), offset);
+    }
     while (ret == 0 && map->bytes < bytes) {
         uint64_t there = offset + map->bytes;
         uint64_t at = place - block->offset + (qcow2_cluster_of(q, there) - qcow2_cluster_of(q, offset)) * q->l2_entry_bytes;

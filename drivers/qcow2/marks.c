@@ -5,6 +5,7 @@
  *
  *     dirty    reference counts and COPIED flags may be wrong; mappings and data are right. Who opens the image for
  *              writing rebuilds them first.
+ *     corrupt  tables contradict each other: a write could destroy more. Read-only until `check -r all` repairs it.
  *
  *     clean --begin--> marked, stable --> counts may lag behind --> counts stable --end--> clean, stable
  *
@@ -104,6 +105,52 @@ int qcow2_co_lazy_end(BlkNode *node)
     blk_co_mutex_unlock(&q->marks_lock);
     return ret;
 }
+
+/* ---- corrupt ---- */
+
+int qcow2_co_corrupt(BlkNode *node, const char *format, ...)
+{
+    Qcow2 *q = node->opaque;
+    g_autofree char *what = NULL;
+    va_list args;
+
+    if (q->corrupt) {
+        return -EIO;
+    }
+    q->corrupt = true;
+    va_start(args, format);
+    what = g_strdup_vprintf(format, args);
+    va_end(args);
+    blk_node_message(node, "Marking image as corrupt: %s; further corruption events will be suppressed; nothing is "
+                     "written any more: repair the image with 'check -r all'", what);
+    blk_co_mutex_lock(&q->marks_lock);
+    int ret = co_write_marks(node, q->header.incompatible | QCOW2_INCOMPAT_CORRUPT);
+    blk_co_mutex_unlock(&q->marks_lock);
+    if (ret < 0) {
+        blk_node_message(node, "The mark could not be written: %s", g_strerror(-ret));
+    }
+    return -EIO;
+}
+
+int qcow2_read_corrupt(BlkNode *node, const char *format, ...)
+{
+    Qcow2 *q = node->opaque;
+    g_autofree char *what = NULL;
+    va_list args;
+
+    if (q->corrupt || q->corrupt_read) {
+        return -EIO;
+    }
+    q->corrupt_read = true;
+    va_start(args, format);
+    what = g_strdup_vprintf(format, args);
+    va_end(args);
+    blk_node_message(node, "Image is corrupt: %s; further non-fatal corruption events will be suppressed; repair the "
+                     "image with 'check -r all'", what);
+    return -EIO;
+}
+
+/* ---- at open ---- */
 
 int qcow2_co_dirty_repair(BlkNode *node, GError **error)
 {

@@ -25,6 +25,18 @@ static const BlkOption qcow2_options[] = {
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
     { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
       "repairs it (default: as the image says)" },
+    { "overlap-check", BLK_OPTION_ENUM, "which tables nothing else may be written over (default: cached)", "cached",
+      qcow2_overlap_templates },
+    { "overlap-check.template", BLK_OPTION_ENUM, "the same as overlap-check", NULL, qcow2_overlap_templates },
+    { "overlap-check.main-header", BLK_OPTION_BOOL, "overlaps with the header" },
+    { "overlap-check.active-l1", BLK_OPTION_BOOL, "overlaps with the active L1 table" },
+    { "overlap-check.active-l2", BLK_OPTION_BOOL, "overlaps with active L2 tables" },
+    { "overlap-check.refcount-table", BLK_OPTION_BOOL, "overlaps with the refcount table" },
+    { "overlap-check.refcount-block", BLK_OPTION_BOOL, "overlaps with refcount blocks" },
+    { "overlap-check.snapshot-table", BLK_OPTION_BOOL, "overlaps with the snapshot table" },
+    { "overlap-check.inactive-l1", BLK_OPTION_BOOL, "overlaps with the L1 tables of snapshots" },
+    { "overlap-check.inactive-l2", BLK_OPTION_BOOL, "overlaps with L2 tables that only snapshots use" },
+    { "overlap-check.bitmap-directory", BLK_OPTION_BOOL, "overlaps with tables of bitmaps" },
     { 0 },
 };
 
@@ -138,6 +150,9 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     }
     if (ret == 0) {
         ret = qcow2_open_lazy(q, options, error);
+    }
+    if (ret == 0) {
+        ret = qcow2_overlap_options(q, options, error);
     }
     if (ret < 0) {
         return ret;

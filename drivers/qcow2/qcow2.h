@@ -19,7 +19,8 @@
  *   amend.c     other version, refcount width, backing file, ...
  *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables
  *   bitmap*.c   dirty bitmaps: see bitmaps.h
- *   marks.c     the marks of an image whose counts may be wrong
+ *   marks.c     the marks of an image whose counts may be wrong, or that is corrupt
+ *   overlap.c   which host clusters hold tables, so that nothing else is put there
  *
  * Locks, always taken in this order: l2_lock (tables are added or copied), alloc_lock (counts and free space), the
  * cache's commit lock. Nothing that reads guest data takes any of them.
@@ -78,11 +79,14 @@ typedef struct Qcow2 {
     GHashTable *packed;             /* known clusters in which payloads share sectors: index -> uses of each sector */
     Qcow2Survey *survey;            /* while it runs, else NULL */
     bool surveyed;                  /* it was begun */
-    GHashTable *tables;             /* set of host clusters (index) of header, L1, L2, refcounts, snapshots, bitmaps */
+    GHashTable *tables;             /* host cluster (index) -> kind of table: see overlap.c */
     GArray *drops;                  /* since the last freeze */
     GArray *frozen_drops;           /* of the commit that runs */
     uint64_t frozen_epoch;
     GQueue limbo;                   /* of Qcow2Batch: stable, waiting for readers */
+    unsigned overlap_kinds;         /* bits, 1 << Qcow2TableKind, of those that are looked after */
+    bool corrupt;                   /* no more changes of mappings */
+    bool corrupt_read;              /* the user knows that reads meet bad entries */
     BlkCoMutex marks_lock;          /* the header's marks; taken last */
     unsigned dirty_users;           /* who needs the image marked dirty */
     bool lazy;                      /* counts are written late: see qcow2_co_commit() */
@@ -144,7 +148,7 @@ int qcow2_co_settle(BlkNode *node);
 
 int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map);
 
-/* The L1 entry of guest @offset. May yield. */
+/* The L1 entry of guest @offset. -EIO: it cannot be, and is in *entry; or *entry is 0, and it could not be read. */
 int qcow2_co_l1_entry(BlkNode *node, uint64_t offset, uint64_t *entry);
 
 /* Where the L2 entry of guest @offset lies in the file, in the table that @l1_entry refers to: bytes. */
@@ -209,13 +213,6 @@ int qcow2_co_drain_limbo(BlkNode *node);
 void qcow2_commit_freeze(void *opaque);
 void qcow2_commit_done(bool ok, void *opaque);
 
-static inline bool qcow2_is_table(const Qcow2 *q, uint64_t cluster)
-{
-    return g_hash_table_contains(q->tables, &cluster);
-}
-/* -EIO if one is there already (@what in the message). */
-int qcow2_tables_add(Qcow2 *q, uint64_t offset, uint64_t bytes, const char *what, GError **error);
-void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes);
 
 /* ---- payload.c: with alloc_lock held ---- */
 
@@ -311,7 +308,50 @@ bool qcow2_holes_find_lowest(const Qcow2Holes *holes, uint64_t bytes, uint64_t *
 bool qcow2_holes_cover(Qcow2Holes *holes, uint64_t offset, uint64_t bytes);
 uint64_t qcow2_holes_bytes(const Qcow2Holes *holes);
 
+/* ---- overlap.c ---- */
+
+typedef enum Qcow2TableKind {
+    QCOW2_TABLE_HEADER, QCOW2_TABLE_ACTIVE_L1, QCOW2_TABLE_ACTIVE_L2, QCOW2_TABLE_REFCOUNT_TABLE,
+    QCOW2_TABLE_REFCOUNT_BLOCK, QCOW2_TABLE_SNAPSHOT_TABLE, QCOW2_TABLE_INACTIVE_L1, QCOW2_TABLE_INACTIVE_L2,
+    QCOW2_TABLE_BITMAPS,
+    QCOW2_TABLE_NEW,                /* any that was made since the image was opened */
+    QCOW2_TABLE_KINDS,
+} Qcow2TableKind;
+
+extern const char *const qcow2_overlap_templates[];     /* values of the option overlap-check */
+
+/* Takes from the options of the node which kinds are looked after. */
+int qcow2_overlap_options(Qcow2 *q, const BlkOptions *options, GError **error);
+/* Finds all tables of an image that is opened for writing; -EIO: two of them overlap, or one cannot be there. */
+int qcow2_co_tables_open(BlkNode *node, GError **error);
+
+static inline bool qcow2_is_table(const Qcow2 *q, uint64_t cluster)
+{
+    return g_hash_table_contains(q->tables, GSIZE_TO_POINTER(cluster));
+}
+/* What lies in the cluster, for messages. */
+const char *qcow2_table_name(const Qcow2 *q, uint64_t cluster);
+
+/* Adds a table, if its kind is looked after. -EIO if one is there already. */
+int qcow2_tables_add(Qcow2 *q, Qcow2TableKind kind, uint64_t offset, uint64_t bytes, GError **error);
+/* The same for a table that is to be written; the image is marked corrupt if one is there already. May yield. */
+int qcow2_co_tables_claim(BlkNode *node, Qcow2TableKind kind, uint64_t offset, uint64_t bytes);
+void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes);
+/* The cluster is an L2 table that became active. */
+void qcow2_tables_register_l2(Qcow2 *q, uint64_t offset);
+
 /* ---- marks.c ---- */
+
+/**
+ * qcow2_co_corrupt:
+ *
+ * Something was found that a write would make worse: tells the user, once, marks the image corrupt (version 3), stable if
+ * that can be, and lets no further change of mappings begin. What was published before is still committed.
+ * Returns: -EIO
+ */
+int qcow2_co_corrupt(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* A read met an entry that cannot be: tells the user, once; nothing is marked. Returns: -EIO */
+int qcow2_read_corrupt(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /**
  * qcow2_co_dirty_begin: qcow2_co_dirty_end:

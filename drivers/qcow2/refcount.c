@@ -109,12 +109,17 @@ int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value)
     int ret = qcow2_co_refcount_find(node, cluster, &block, &index, &count);
 
     *value = 0;
-    if (ret < 0 || !block) {
-        return ret < 0 ? ret : -EIO;
+    if (ret < 0) {
+        return ret;
+    }
+    if (!block) {
+        return qcow2_co_corrupt(node, "nothing counts the cluster at offset %#" PRIx64 ", which was in use",
+                                cluster << q->cluster_bits);
     }
     *value = qcow2_refcount_get(block->data, q->header.refcount_order, index);
     if (*value == 0) {
-        ret = -EIO;
+        ret = qcow2_co_corrupt(node, "the refcount of the cluster at offset %#" PRIx64 " is 0, but it was in use",
+                               cluster << q->cluster_bits);
     } else {
         qcow2_refcount_set(block->data, q->header.refcount_order, index, --*value);
         q->used_clusters -= *value == 0 && cluster < q->used_counted;
@@ -237,7 +242,8 @@ static int co_grow_table(BlkNode *node, uint64_t cluster)
     int ret = growth_plan(q, cluster, &g);
 
     if (ret == 0) {
-        ret = qcow2_tables_add(q, g.start << q->cluster_bits, (g.blocks + g.table) << q->cluster_bits, NULL, NULL);
+        ret = qcow2_co_tables_claim(node, QCOW2_TABLE_NEW, g.start << q->cluster_bits,
+                                    (g.blocks + g.table) << q->cluster_bits);
     }
     if (ret < 0) {
         return ret;
@@ -266,7 +272,7 @@ static int co_link_refblock(BlkNode *node, uint64_t number, uint64_t offset, uin
     Qcow2 *q = node->opaque;
     uint64_t place = q->header.refcount_table_offset + number * 8;
     BlkMetaBlock *block;
-    int ret = qcow2_tables_add(q, offset, q->cluster_size, NULL, NULL);
+    int ret = qcow2_co_tables_claim(node, QCOW2_TABLE_REFCOUNT_BLOCK, offset, q->cluster_size);
 
     if (ret < 0) {
         return ret;

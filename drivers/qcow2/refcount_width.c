@@ -238,7 +238,7 @@ static int co_build_and_switch(Rebuild *r, GError **error)
 {
     Qcow2 *q = r->q;
     uint64_t offset = r->start << q->cluster_bits, bytes = (r->end - r->start) << q->cluster_bits;
-    int ret = qcow2_tables_add(q, offset, bytes, NULL, NULL);
+    int ret = qcow2_tables_add(q, QCOW2_TABLE_NEW, offset, bytes, NULL);
 
     if (ret < 0) {
         return blk_error(error, ret, "a table lies behind all that is counted: repair the image with 'check -r all'");

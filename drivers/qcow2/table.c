@@ -57,7 +57,7 @@ static int co_new_run(BlkNode *node, uint64_t bytes, uint64_t *offset)
     int ret = qcow2_co_alloc_contiguous(node, bytes >> q->cluster_bits, &first);
     if (ret == 0) {
         *offset = first << q->cluster_bits;
-        ret = qcow2_tables_add(q, *offset, bytes, NULL, NULL);
+        ret = qcow2_co_tables_claim(node, QCOW2_TABLE_NEW, *offset, bytes);
         if (ret < 0) {
             qcow2_drop(q, *offset, bytes, false);
         }

@@ -165,10 +165,7 @@ static int co_visit_flag(BlkNode *node, Visitor *v, uint64_t *entry, bool is_tab
 
 static int co_visit_register(BlkNode *node, Visitor *v, uint64_t *entry, bool is_table)
 {
-    Qcow2 *q = node->opaque;
-    uint64_t cluster = qcow2_cluster_of(q, *entry & QCOW2_OFFSET_MASK);
-
-    g_hash_table_add(q->tables, g_memdup2(&cluster, sizeof(cluster)));
+    qcow2_tables_register_l2(node->opaque, *entry & QCOW2_OFFSET_MASK);
     return 0;
 }
 

@@ -70,7 +70,7 @@ static int co_new_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
     qcow2_put64(block->data + (place - block->offset), *l1_entry);
     blk_meta_dirty(q->meta, block, BLK_META_MAP);
     blk_meta_put(q->meta, block);
-    g_hash_table_add(q->tables, g_memdup2(&cluster, sizeof(cluster)));
+    qcow2_tables_add(q, QCOW2_TABLE_ACTIVE_L2, table, q->cluster_size, NULL);   /* what was allocated is no table */
     if (old != 0) {
         qcow2_drop(q, old, q->cluster_size, false);
     }
@@ -83,6 +83,10 @@ static int co_own_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
     Qcow2 *q = node->opaque;
     int ret = qcow2_co_l1_entry(node, offset, l1_entry);
 
+    if (ret == -EIO && *l1_entry != 0) {
+        return qcow2_co_corrupt(node, "the L1 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be", *l1_entry,
+                                offset);
+    }
     if (ret < 0 || (*l1_entry & QCOW2_COPIED)) {
         return ret;
     }
@@ -97,23 +101,32 @@ static int co_own_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
 
 /* ---- reserve ---- */
 
-/* An entry may be dropped only if what it refers to is counted, and is no table. */
-static int co_check_droppable(BlkNode *node, Qcow2Entry entry)
+/* The entry of guest @guest may be dropped, or written over, only if what it refers to is counted, and is no table. */
+static int co_check_droppable(BlkNode *node, uint64_t guest, Qcow2Entry entry)
 {
     Qcow2 *q = node->opaque;
     uint64_t offset, bytes, refcount;
     int ret = qcow2_entry_extent(q, entry.word, &offset, &bytes);
 
-    if (ret < 0 || bytes == 0) {
-        return ret;
+    if (ret < 0) {
+        return qcow2_co_corrupt(node, "the L2 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be", entry.word,
+                                guest);
+    }
+    if (bytes == 0) {
+        return 0;
     }
     for (uint64_t c = qcow2_cluster_of(q, offset); c <= qcow2_cluster_of(q, offset + bytes - 1); c++) {
         if (qcow2_is_table(q, c)) {
-            return -EIO;
+            return qcow2_co_corrupt(node, "guest offset %#" PRIx64 " is said to lie at offset %#" PRIx64 ", where %s "
+                                    "is", guest, offset, qcow2_table_name(q, c));
         }
         ret = qcow2_co_refcount_get(node, c, &refcount);
-        if (ret < 0 || refcount == 0) {
-            return ret < 0 ? ret : -EIO;
+        if (ret < 0) {
+            return ret;
+        }
+        if (refcount == 0) {
+            return qcow2_co_corrupt(node, "the refcount of the cluster at offset %#" PRIx64 " is 0, but guest offset %#"
+                                    PRIx64 " lies there", c << q->cluster_bits, guest);
         }
     }
     return 0;
@@ -204,7 +217,7 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
         Qcow2Entry old = reservation_entry(q, res, i);
         bool moves = res->kind == BLK_MAP_DATA ? qcow2_entry_moves(q, old) : (old.word & QCOW2_COMPRESSED) != 0;
         g_assert(!moves || reservation_covers(q, res, i) == q->all_subclusters);
-        ret = co_check_droppable(node, old);
+        ret = co_check_droppable(node, res->offset - reservation_head(q, res) + (i << q->cluster_bits), old);
     }
     if (ret < 0) {
         return ret;
@@ -236,7 +249,7 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     Qcow2 *q = node->opaque;
     uint64_t l1_entry, slice = MIN(q->cluster_size, 4096);
     BlkMetaBlock *block;
-    int ret = !q->tables ? -EROFS : q->failed ? q->failed : co_throttle(node);
+    int ret = !q->tables ? -EROFS : q->failed ? q->failed : q->corrupt ? -EIO : co_throttle(node);
 
     if (ret < 0) {
         return ret;
