@@ -76,6 +76,9 @@ static void pick_config(Rng *rng, ImageConfig *config)
     } else {
         config->preallocated = rng_percent(rng, 20);
     }
+    if (!config->v2 && rng_percent(rng, 50)) {
+        config->granularity = UINT64_C(512) << rng_below(rng, 9);
+    }
 }
 
 static void log_config(Sequence *seq)
@@ -87,6 +90,9 @@ static void log_config(Sequence *seq)
                  c->extended_l2 ? " extended_l2" : "", c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
     if (c->direct) {
         sequence_log(seq, "direct I/O");
+    }
+    if (c->granularity > 0) {
+        sequence_log(seq, "bitmap: granularity %" PRIu64, c->granularity);
     }
     if (c->backing_format) {
         sequence_log(seq, "backing: %s of %" PRIu64, c->backing_format, c->backing_size);
@@ -275,6 +281,9 @@ static int co_run_operations(Sequence *seq)
 {
     int ret = co_reopen(seq, rng_percent(&seq->rng, 80));
 
+    if (ret == 0 && seq->config.granularity > 0) {
+        ret = bitmap_co_add(seq);
+    }
     for (unsigned i = 0; i < seq->operations && ret == 0; i++) {
         sequence_log(seq, "%u:", i);
         if (rng_percent(&seq->rng, 5)) {
@@ -294,7 +303,9 @@ static int co_sequence(void *opaque)
     ret = ret < 0 ? ret : co_create_image(seq);
     ret = ret < 0 ? ret : co_run_operations(seq);
     ret = ret < 0 ? ret : sequence_co_compare(seq, 0, seq->config.size);
+    ret = ret < 0 ? ret : bitmap_co_check(seq);
     ret = ret < 0 ? ret : co_reopen(seq, false);
+    ret = ret < 0 ? ret : bitmap_co_check(seq);
     ret = ret < 0 ? ret : sequence_co_compare(seq, 0, seq->config.size);
     ret = ret < 0 ? ret : co_check(seq);
     blk_co_detach(seq->user);
@@ -340,6 +351,8 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
     g_free(seq.failure);
     g_free(seq.model);
     g_free(seq.backing);
+    g_free(seq.must);
+    g_free(seq.may);
     g_free(seq.config.backing_format);
     g_string_free(seq.log, TRUE);
     return good;

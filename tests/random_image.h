@@ -37,6 +37,7 @@ typedef struct ImageConfig {
     bool v2, zstd, extended_l2, preallocated, no_flush, unmap, direct;
     char *backing_format;       /* NULL: no backing file */
     uint64_t backing_size;
+    uint64_t granularity;       /* of a dirty bitmap; 0: none */
 } ImageConfig;
 
 typedef struct Sequence {
@@ -49,6 +50,7 @@ typedef struct Sequence {
     ImageConfig config;
     uint8_t *model;             /* config.size bytes */
     uint8_t *backing;           /* (nullable): config.size bytes: what the backing file shows below the image */
+    uint8_t *must, *may;        /* (nullable): granules that must be, and that may be dirty */
     BlkChild *user;             /* NULL: closed */
     bool filtered;
     GString *log;               /* one line per operation */
@@ -62,6 +64,12 @@ BlkNode *sequence_node(const Sequence *seq);
 
 /* random_requests.c: one random operation: a request or a batch of concurrent ones, checked against the model. */
 int sequence_co_operation(Sequence *seq);
+/* random_bitmap.c; without a bitmap all but bitmap_co_add() do nothing. */
+int bitmap_co_add(Sequence *seq);
+/* The range may have been written to; @certain: it has. */
+void bitmap_note(Sequence *seq, uint64_t offset, uint64_t bytes, bool certain);
+int bitmap_co_check(Sequence *seq);
+int bitmap_co_operation(Sequence *seq);     /* checks, clears, stores */
 /* Reads @bytes at @offset in pieces and compares them with the model. */
 int sequence_co_compare(Sequence *seq, uint64_t offset, uint64_t bytes);
 

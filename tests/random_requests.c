@@ -164,6 +164,17 @@ static Kind pick_kind(Rng *rng)
     return n < 20 ? KIND_READ : n < 70 ? KIND_WRITE : n < 84 ? KIND_ZERO : n < 95 ? KIND_DISCARD : KIND_FLUSH;
 }
 
+/* The bitmap lies below the filter, which passes on what changes something, in whole clusters. */
+static void note_change(const Request *req)
+{
+    const Sequence *seq = req->seq;
+
+    if (req->kind == KIND_WRITE || req->kind == KIND_ZERO || req->kind == KIND_DISCARD) {
+        bitmap_note(req->seq, req->offset, req->bytes, req->kind == KIND_WRITE ||
+                    (!seq->filtered && (req->kind == KIND_ZERO || seq->config.unmap)));
+    }
+}
+
 static int request_co_send(void *opaque)
 {
     Request *req = opaque;
@@ -186,6 +197,7 @@ static int request_co_send(void *opaque)
         req->ret = blk_co_flush(node);
         break;
     }
+    note_change(req);
     return 0;
 }
 
@@ -466,6 +478,9 @@ int sequence_co_operation(Sequence *seq)
     }
     if (n < 25) {
         return co_overlapping_batch(seq);
+    }
+    if (n >= 95 && seq->must) {
+        return bitmap_co_operation(seq);
     }
     return n < 30 && !seq->filtered ? co_compressed_write(seq) : co_single(seq);
 }
