@@ -34,6 +34,8 @@ label=qcow2
 for preallocation in off metadata falloc full; do
     both_new a.qcow2 a.qcow2 1M
     resized a.qcow2 qcow2 --preallocation=$preallocation a.qcow2 +3M
+    num_ok "$(file_blocks ours/a.qcow2) <= $(file_blocks peer/a.qcow2) + 16384" "takes no more space than the peer's"
+    num_ok "$(file_bytes ours/a.qcow2) <= $(file_bytes peer/a.qcow2)" "and is not longer"
     pio ours/a.qcow2 "read -P 0x11 0 64k" "read -P 0 64k 4032k" "write -P 3 3M 1M" "read -P 3 3M 1M"
     peer_io peer/a.qcow2 qcow2 "write -P 3 3M 1M"
     judge ours/a.qcow2 "written after resize --preallocation=$preallocation"
@@ -67,6 +69,39 @@ resized a.qcow2 qcow2 a.qcow2 2M
 pio ours/a.qcow2 "read -P 0 1000k 1048k"
 twin_fails "positive" resize --shrink a.qcow2 0
 twin_fails "Preallocation" resize --shrink --preallocation=full a.qcow2 512k
+
+label="a file becomes shorter"
+for cluster in 512 64k; do
+    both_new a.qcow2 -o cluster_size=$cluster a.qcow2 64M
+    for directory in ours peer; do
+        peer_io $directory/a.qcow2 qcow2 "write -P 7 32M 1M" "write -c -P 8 33M 64k" "write -z 34M 1M" "write -P 9 60M 4M"
+    done
+    for size in 8M 512k 32M; do
+        resized a.qcow2 qcow2 --shrink a.qcow2 $size
+        num_ok "$(file_bytes ours/a.qcow2) <= $(file_bytes peer/a.qcow2) * 105 / 100" \
+            "as short as the peer's: clusters of $cluster, $size"
+    done
+done
+
+label=snapshot
+both_new a.qcow2 -o cluster_size=512 a.qcow2 16M
+for directory in ours peer; do
+    peer_io $directory/a.qcow2 qcow2 "write -P 7 8M 1M" "write -c -P 8 12M 512"
+    qimg snapshot -c s $directory/a.qcow2
+done
+resized a.qcow2 qcow2 --shrink a.qcow2 1M
+resized a.qcow2 qcow2 a.qcow2 32M
+for directory in ours peer; do
+    qimg convert -f qcow2 -l s -O raw $directory/a.qcow2 $directory.raw
+done
+same ours.raw peer.raw "the snapshot has its old content"
+qimg snapshot -d s ours/a.qcow2
+judge ours/a.qcow2 "the snapshot is deleted"
+for directory in ours peer; do
+    qimg create -q -f qcow2 -o compat=0.10 $directory/v2.qcow2 1M
+    qimg snapshot -c s $directory/v2.qcow2
+done
+twin_fails "snapshots" resize v2.qcow2 2M
 
 label="a longer backing file"
 for directory in ours peer; do

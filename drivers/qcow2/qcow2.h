@@ -290,6 +290,9 @@ int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster);
  */
 int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first);
 
+/* Gives back refcount blocks behind all that is in use, which keep the file from becoming shorter. */
+int qcow2_co_refcount_trim(BlkNode *node);
+
 /* ---- holes.c ---- */
 
 /* @max_bytes: no extent is longer; both are multiples of 512. */

@@ -354,3 +354,68 @@ int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first)
     *first = ret == 0 ? number << q->refblock_bits : 0;
     return ret;
 }
+
+/* ---- a smaller table ---- */
+
+/* Does the block at @offset count nothing, or nothing but itself? */
+static int co_block_is_idle(BlkNode *node, uint64_t number, uint64_t offset, bool *idle)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t first = number << q->refblock_bits, per_block = UINT64_C(1) << q->refblock_bits, index, count = 0;
+
+    *idle = true;
+    for (uint64_t i = 0; *idle && i < per_block; i += count) {
+        BlkMetaBlock *block;
+        int ret = qcow2_co_refcount_find(node, first + i, &block, &index, &count);
+        if (ret < 0) {
+            return ret;
+        }
+        for (uint64_t k = 0; *idle && k < count; k++) {
+            uint64_t value = qcow2_refcount_get(block->data, q->header.refcount_order, k);
+            *idle = value == 0 || (value == 1 && first + i + k == qcow2_cluster_of(q, offset));
+        }
+        blk_meta_put(q->meta, block);
+    }
+    return 0;
+}
+
+static int co_unlink_refblock(BlkNode *node, uint64_t number, uint64_t offset)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t place = q->header.refcount_table_offset + number * 8;
+    BlkMetaBlock *block;
+    int ret = blk_meta_co_get(q->meta, place, &block);
+
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_put64(block->data + (place - block->offset), 0);
+    blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
+    blk_meta_put(q->meta, block);
+    blk_meta_co_forget(q->meta, offset, q->cluster_size);
+    if (qcow2_cluster_of(q, offset) >> q->refblock_bits == number) {
+        qcow2_tables_remove(q, offset, q->cluster_size);        /* its own count went with it */
+        qcow2_note_freed(q, offset, q->cluster_size);
+    } else {
+        qcow2_drop(q, offset, q->cluster_size, false);
+    }
+    return 0;
+}
+
+int qcow2_co_refcount_trim(BlkNode *node)
+{
+    uint64_t offset;
+    bool idle = true;
+    int ret = 0;
+
+    for (uint64_t number = reftable_entries(node->opaque); ret == 0 && idle && number-- > 0;) {
+        ret = co_reftable_entry(node, number, &offset);
+        if (ret == 0 && offset != 0) {
+            ret = co_block_is_idle(node, number, offset, &idle);
+        }
+        if (ret == 0 && offset != 0 && idle) {
+            ret = co_unlink_refblock(node, number, offset);
+        }
+    }
+    return ret;
+}

@@ -2,10 +2,12 @@
 /*
  * resize.c - change of a qcow2 image's length.
  *
- * Growing: a larger L1 table if needed (a copy in new clusters, to which the header switches when it is stable), then what
- * must read as zeroes, then the length in the header. Shrinking: what is behind the new end is discarded first.
+ * Growing: what an interrupted shrinking left behind the end is dropped; a larger L1 table if needed (a copy in new clusters,
+ * to which the header switches when it is stable); then what must read as zeroes; then the length in the header.
  *
- * Limitations: the L1 table never becomes smaller; L2 tables behind the end stay, empty.
+ * Shrinking: first the length in the header, so that a crash never leaves a longer disk without its content; then all that is
+ * mapped behind the new end is dropped, and the L2 tables there; the L1 table is replaced if it can be a cluster shorter.
+ * The end of the file is cut off when the image is closed (punch.c).
  */
 #include "core/engine.h"
 #include "drivers/qcow2/qcow2.h"
@@ -18,6 +20,21 @@ enum {
 static uint64_t round_up(const Qcow2 *q, uint64_t offset)
 {
     return (offset + q->cluster_size - 1) & ~(q->cluster_size - 1);
+}
+
+/* Makes @length the one in the header, stable. */
+static int co_write_length(BlkNode *node, uint64_t length)
+{
+    Qcow2 *q = node->opaque;
+    uint8_t field[8];
+
+    qcow2_put64(field, length);
+    int ret = qcow2_co_switch(node, HEADER_SIZE_AT, field, sizeof(field));
+    if (ret == 0) {
+        q->header.size = length;
+        node->length = length;
+    }
+    return ret;
 }
 
 /* Lets the header refer to the L1 table at @offset. */
@@ -41,12 +58,12 @@ static int co_switch_l1(BlkNode *node, uint64_t offset, uint64_t entries)
     return 0;
 }
 
-static int co_grow_l1_locked(BlkNode *node, uint64_t entries)
+static int co_replace_l1_locked(BlkNode *node, uint64_t entries)
 {
     Qcow2 *q = node->opaque;
     uint8_t *table = NULL;
     uint64_t offset;
-    int ret = qcow2_co_table_read(node, q->header.l1_table_offset, q->header.l1_size * UINT64_C(8), entries * 8, &table);
+    int ret = qcow2_co_table_read(node, q->header.l1_table_offset, MIN(q->header.l1_size, entries) * 8, entries * 8, &table);
 
     if (ret == 0) {
         /* Commits all changes of the old table first: what the copy refers to is stable. */
@@ -68,7 +85,7 @@ static int co_grow_l1(BlkNode *node, uint64_t length)
         return -EFBIG;
     }
     blk_co_mutex_lock(&q->l2_lock);
-    int ret = co_grow_l1_locked(node, entries);
+    int ret = co_replace_l1_locked(node, entries);
     blk_co_mutex_unlock(&q->l2_lock);
     return ret;
 }
@@ -94,34 +111,15 @@ static int co_clear_tail(BlkNode *node, uint64_t old_length)
     return ret < 0 ? ret : blk_engine_co_pwrite_zeroes(node, &req);
 }
 
-/* Behind the old end, does @offset read as zeroes, as far as @map holds? What a longer backing has there must not show. */
-static bool reads_as_zeroes(const BlkNode *node, uint64_t offset, const BlkMapping *map)
-{
-    bool has_backing = node->backing && offset < blk_node_length(node->backing->node);
-
-    return map->kind == BLK_MAP_ZERO || (map->kind == BLK_MAP_UNALLOCATED && !has_backing);
-}
-
-/* Whole clusters between the old end and the new one become zeroes, whatever the backing has there, or was in the image
- * when it was longer: version 2 cannot discard what a backing is behind, and other programs may leave anything. */
-static int co_clear_clusters(BlkNode *node, uint64_t old_length, uint64_t length)
+/* Hides what a longer backing has between the old end and the new one, where nothing is mapped. */
+static int co_hide_backing(BlkNode *node, uint64_t old_length, uint64_t length)
 {
     Qcow2 *q = node->opaque;
-    uint64_t end = round_up(q, length);
+    uint64_t start = round_up(q, old_length);
+    uint64_t end = node->backing ? MIN(length, blk_node_length(node->backing->node)) : 0;
+    BlkRequest req = { .offset = start, .bytes = end > start ? round_up(q, end) - start : 0 };
 
-    for (uint64_t pos = round_up(q, old_length); pos < end;) {
-        BlkMapping map;
-        int ret = qcow2_co_map(node, pos, end - pos, &map);
-        BlkRequest req = { .offset = pos, .bytes = map.bytes };
-        if (ret == 0 && !reads_as_zeroes(node, pos, &map)) {
-            ret = blk_engine_co_pwrite_zeroes(node, &req);
-        }
-        if (ret < 0) {
-            return ret;
-        }
-        pos += map.bytes;
-    }
-    return 0;
+    return req.bytes > 0 ? blk_engine_co_pwrite_zeroes(node, &req) : 0;
 }
 
 /* Zeroes that take up space in the file. */
@@ -141,6 +139,18 @@ static int co_write_zero_data(BlkNode *file, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
+/* The same without taking space where the file has none yet. */
+static int co_extend(BlkNode *file, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes, inside = MIN(end, MAX(offset, blk_node_length(file))) - offset;
+    int ret = inside > 0 ? blk_co_pwrite_zeroes(file, offset, inside, BLK_REQ_UNMAP) : 0;
+
+    if (ret < 0 || inside == bytes || blk_co_truncate(file, end, BLK_PREALLOC_OFF, NULL) == 0) {
+        return ret;
+    }
+    return blk_co_pwrite_zeroes(file, offset + inside, bytes - inside, BLK_REQ_UNMAP);
+}
+
 /* Gives clusters from @start to @end host space that reads as zeroes. */
 static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPrealloc prealloc)
 {
@@ -157,9 +167,10 @@ static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPreall
         BlkNode *file = res.child->node;
         if (prealloc == BLK_PREALLOC_FULL) {
             ret = co_write_zero_data(file, res.host_offset, res.bytes);
+        } else if (prealloc == BLK_PREALLOC_METADATA) {
+            ret = co_extend(file, res.host_offset, res.bytes);
         } else {
-            ret = blk_co_pwrite_zeroes(file, res.host_offset, res.bytes,
-                                       prealloc == BLK_PREALLOC_METADATA ? BLK_REQ_UNMAP : 0);
+            ret = blk_co_pwrite_zeroes(file, res.host_offset, res.bytes, 0);
         }
         if (ret < 0) {
             qcow2_cancel(node, &res);
@@ -171,59 +182,148 @@ static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPreall
     return 0;
 }
 
+/* ---- what is behind the end ---- */
+
+/* Makes all clusters behind @length, which is that of the node, unallocated. */
+static int co_drop_mappings(BlkNode *node, uint64_t length)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t end = (uint64_t)q->header.l1_size << (q->cluster_bits + q->l2_bits);
+
+    for (uint64_t pos = round_up(q, length); pos < end;) {
+        BlkMapping map;
+        int ret = qcow2_co_map(node, pos, end - pos, &map);
+        if (ret < 0) {
+            return ret;
+        }
+        if (map.kind == BLK_MAP_UNALLOCATED) {
+            pos += map.bytes;
+            continue;
+        }
+        uint64_t start = pos & ~(q->cluster_size - 1);
+        BlkReservation res = {
+            .offset = start, .bytes = round_up(q, pos + map.bytes) - start, .kind = BLK_MAP_UNALLOCATED,
+        };
+        ret = qcow2_co_reserve(node, &res);
+        if (ret < 0) {
+            return ret;
+        }
+        qcow2_publish(node, &res);
+        pos = start + res.bytes;
+    }
+    return 0;
+}
+
+/* Drops the L2 tables from L1 entry @first on, which say nothing any more. */
+static int co_drop_tables_locked(BlkNode *node, uint64_t first)
+{
+    Qcow2 *q = node->opaque;
+
+    blk_co_event(node->file->node, BLK_EVENT_l1_shrink_free_l2_clusters);
+    for (uint64_t i = first; i < q->header.l1_size; i++) {
+        uint64_t place = q->header.l1_table_offset + i * 8, table;
+        BlkMetaBlock *block;
+        int ret = blk_meta_co_get(q->meta, place, &block);
+        if (ret < 0) {
+            return ret;
+        }
+        uint8_t *entry = block->data + (place - block->offset);
+        table = qcow2_get64(entry) & QCOW2_OFFSET_MASK;
+        if (table != 0) {
+            qcow2_put64(entry, 0);
+            blk_meta_dirty(q->meta, block, BLK_META_MAP);
+        }
+        blk_meta_put(q->meta, block);
+        if (table != 0) {
+            qcow2_co_table_drop(node, table, q->cluster_size);
+        }
+    }
+    return 0;
+}
+
+static int co_drop_tables(BlkNode *node, uint64_t length)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t entries = MAX(qcow2_l1_entries_for(&q->header, length), 1);
+
+    blk_co_mutex_lock(&q->l2_lock);
+    int ret = co_drop_tables_locked(node, entries);
+    if (ret == 0 && round_up(q, entries * 8) < round_up(q, q->header.l1_size * UINT64_C(8))) {
+        ret = co_replace_l1_locked(node, entries);
+    }
+    blk_co_mutex_unlock(&q->l2_lock);
+    return ret;
+}
+
+/* ---- both ways ---- */
+
 static int co_grow(BlkNode *node, uint64_t length, BlkPrealloc prealloc)
 {
     uint64_t old_length = node->length;
-    int ret = co_grow_l1(node, length);
+    int ret = co_drop_mappings(node, old_length);
 
+    if (ret == 0) {
+        ret = co_grow_l1(node, length);
+    }
     if (ret == 0) {
         ret = co_clear_tail(node, old_length);
     }
     if (ret == 0) {
-        ret = co_clear_clusters(node, old_length, length);
+        ret = co_hide_backing(node, old_length, length);
     }
     if (ret == 0 && prealloc != BLK_PREALLOC_OFF) {
         ret = co_preallocate(node, old_length, length, prealloc);
     }
-    return ret;
+    if (ret == 0) {
+        ret = qcow2_co_commit(node);
+    }
+    return ret < 0 ? ret : co_write_length(node, length);
 }
 
 static int co_shrink(BlkNode *node, uint64_t length)
 {
     Qcow2 *q = node->opaque;
-    uint64_t start = round_up(q, length), end = round_up(q, node->length);
-    BlkRequest req = { .offset = start, .bytes = end - start };
+    int ret = co_write_length(node, length);
 
-    return req.bytes > 0 ? blk_engine_co_discard(node, &req) : 0;
+    if (ret == 0) {
+        ret = co_drop_mappings(node, length);
+    }
+    if (ret == 0) {
+        ret = co_drop_tables(node, length);
+    }
+    if (ret == 0) {
+        ret = qcow2_co_settle(node);
+    }
+    if (ret == 0) {
+        blk_co_mutex_lock(&q->alloc_lock);
+        ret = qcow2_co_refcount_trim(node);
+        blk_co_mutex_unlock(&q->alloc_lock);
+    }
+    return ret < 0 ? ret : qcow2_co_commit_all(node);
 }
 
 int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
 {
     Qcow2 *q = node->opaque;
-    uint8_t field[8];
     int ret;
 
     if (!q->tables) {
         return blk_error(error, -EROFS, "the image was opened for its metadata only");
     }
     if (q->header.nb_snapshots > 0 && q->header.version < 3) {
-        return blk_error(error, -ENOTSUP, "an image of version 2 with snapshots cannot be resized; convert it to compat 1.1");
+        return blk_error(error, -ENOTSUP, "Can't resize a v2 image which has snapshots: amend it to compat=1.1 first");
     }
     if (length < node->length && prealloc != BLK_PREALLOC_OFF) {
         return blk_error(error, -EINVAL, "preallocation is for growing an image, not for shrinking it");
     }
-    ret = length >= node->length ? co_grow(node, length, prealloc) : co_shrink(node, length);
-    if (ret == 0) {
-        ret = qcow2_co_commit(node);
-    }
-    if (ret == 0) {
-        qcow2_put64(field, length);
-        ret = qcow2_co_switch(node, HEADER_SIZE_AT, field, sizeof(field));
+    if (q->failed) {
+        ret = q->failed;
+    } else {
+        ret = length >= node->length ? co_grow(node, length, prealloc) : co_shrink(node, length);
     }
     if (ret < 0) {
-        return blk_error_errno(error, ret, "could not change the length of the image");
+        return blk_error_errno(error, ret, node->length == length ? "the length is changed, but what is behind the end "
+                               "could not be given back" : "could not change the length of the image");
     }
-    q->header.size = length;
-    node->length = length;
     return 0;
 }

@@ -244,6 +244,28 @@ static int co_throttle(BlkNode *node)
     return q->dropped_bytes > limit ? qcow2_co_commit(node) : 0;
 }
 
+/* What clusters that lose their data become. */
+static int choose_kind(const BlkNode *node, BlkReservation *res)
+{
+    const Qcow2 *q = node->opaque;
+
+    if (res->kind == BLK_MAP_DATA || res->kind == BLK_MAP_COMPRESSED) {
+        return 0;
+    }
+    if (res->kind == BLK_MAP_UNALLOCATED && res->offset >= node->length) {
+        return 0;                       /* nothing is read there */
+    }
+    if (q->header.version < 3) {
+        res->kind = BLK_MAP_UNALLOCATED;
+        return node->backing ? -ENOTSUP : 0;    /* version 2 cannot hide what the backing has */
+    }
+    if (res->kind == BLK_MAP_UNALLOCATED) {
+        res->kind = BLK_MAP_ZERO;       /* discarded data must not come back, nor the backing's show through */
+        res->unmap = true;
+    }
+    return 0;
+}
+
 int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
@@ -254,16 +276,10 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     if (ret < 0) {
         return ret;
     }
-    if (q->header.version < 3 && (res->kind == BLK_MAP_ZERO || res->kind == BLK_MAP_UNALLOCATED)) {
-        if (node->backing) {
-            return -ENOTSUP;            /* version 2 cannot hide what the backing has */
-        }
-        res->kind = BLK_MAP_UNALLOCATED;
-    } else if (res->kind == BLK_MAP_UNALLOCATED) {
-        res->kind = BLK_MAP_ZERO;       /* discarded data must not come back, nor the backing's show through */
-        res->unmap = true;
+    ret = choose_kind(node, res);
+    if (ret == 0) {
+        ret = co_own_table(node, res->offset, &l1_entry);
     }
-    ret = co_own_table(node, res->offset, &l1_entry);
     if (ret < 0) {
         return ret;
     }
@@ -315,7 +331,7 @@ static Qcow2Entry new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t 
             entry.word = old.word;
         }
         break;
-    case BLK_MAP_UNALLOCATED:       /* version 2 */
+    case BLK_MAP_UNALLOCATED:       /* version 2, and behind the end */
         break;
     }
     return entry;

@@ -19,11 +19,13 @@ typedef struct ImgCommand {
 extern const ImgCommand img_commands[];     /* ends with a NULL name */
 
 int img_amend(BlkContext *ctx, int argc, char **argv);
+int img_bench(BlkContext *ctx, int argc, char **argv);
 int img_bitmap(BlkContext *ctx, int argc, char **argv);
 int img_check(BlkContext *ctx, int argc, char **argv);
 int img_compare(BlkContext *ctx, int argc, char **argv);
 int img_convert(BlkContext *ctx, int argc, char **argv);
 int img_create(BlkContext *ctx, int argc, char **argv);
+int img_dd(BlkContext *ctx, int argc, char **argv);
 int img_info(BlkContext *ctx, int argc, char **argv);
 int img_map(BlkContext *ctx, int argc, char **argv);
 int img_measure(BlkContext *ctx, int argc, char **argv);

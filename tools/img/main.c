@@ -10,6 +10,9 @@
 const ImgCommand img_commands[] = {
     { "amend", "[--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename",
       "changes properties of an image", img_amend },
+    { "bench", "[--image-opts] [-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
+      "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename",
+      "says how long many requests take", img_bench },
     { "bitmap", "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
       "[-g granularity] [--image-opts | -f fmt] filename bitmap",
       "changes a dirty bitmap of an image", img_bitmap },
@@ -24,6 +27,8 @@ const ImgCommand img_commands[] = {
       "copies one or several images into another one", img_convert },
     { "create", "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]",
       "makes a new image", img_create },
+    { "dd", "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output",
+      "copies part of an image into a new one", img_dd },
     { "info", "[--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename",
       "shows what an image is", img_info },
     { "map", "[--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename",
