@@ -79,7 +79,8 @@ int blk_co_block_status_above(BlkNode *node, BlkNode *base, uint64_t offset, uin
         bytes = status->bytes;
         if (offset >= node->length) {
             /* A backing file that is shorter: the zeroes past its end are its overlay's. */
-            *status = (BlkStatus) { .bytes = bytes, .flags = BLK_STATUS_ZERO, .depth = depth - 1 };
+            status->flags = BLK_STATUS_ZERO | (status->flags & BLK_STATUS_OFFSET);
+            status->depth = depth - 1;
             break;
         }
         ret = blk_co_block_status(node, offset, bytes, status);

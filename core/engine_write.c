@@ -130,13 +130,13 @@ static int co_cow_prepare(BlkNode *node, CowWrite *cow, BlkIov guest)
     return 0;
 }
 
-/* Writes to reserved space, and publishes or cancels the reservation. */
-static int co_write_reserved(BlkNode *node, BlkReservation *res, BlkIov iov)
+/* Writes @bytes to reserved space, and publishes or cancels the reservation. */
+static int co_write_reserved(BlkNode *node, BlkReservation *res, uint64_t bytes, BlkIov iov)
 {
     BlkNode *file = res->child->node;
 
     blk_co_event(file, BLK_EVENT_write_aio);
-    int ret = blk_co_pwritev(file, res->host_offset, res->bytes, iov, 0);
+    int ret = blk_co_pwritev(file, res->host_offset, bytes, iov, 0);
     if (ret < 0) {
         node->driver->format->cancel(node, res);
     } else {
@@ -155,15 +155,16 @@ static int co_write_units_locked(BlkNode *node, const BlkRequest *req, uint64_t 
     if (ret < 0) {
         return ret;
     }
-    uint64_t until = MIN(end, start + res.bytes);
-    CowWrite cow = {
-        .offset = start, .bytes = res.bytes, .head = pos - start, .tail = start + res.bytes - until,
-    };
+    uint64_t until = MIN(end, start + res.bytes), last = start + res.bytes;
+    if (res.child->role == BLK_ROLE_DATA) {
+        last = MAX(until, MIN(last, node->length));     /* an external data file is no longer than the disk */
+    }
+    CowWrite cow = { .offset = start, .bytes = last - start, .head = pos - start, .tail = last - until };
     ret = co_cow_prepare(node, &cow, blk_iov_advance(req->iov, *done));
     if (ret < 0) {
         node->driver->format->cancel(node, &res);
     } else {
-        ret = co_write_reserved(node, &res, cow.iov);
+        ret = co_write_reserved(node, &res, cow.bytes, cow.iov);
     }
     cow_clear(&cow);
     if (ret == 0) {
@@ -260,6 +261,23 @@ static uint64_t bytes_to_drop(const BlkNode *node, const BlkMapping *map, uint64
     return MIN(bytes, whole);
 }
 
+/* Zeroes the host space, where the driver asks for it. What lies behind the end of its file is zeroes already. */
+static int co_zero_host(const BlkReservation *res)
+{
+    BlkNode *host = res->child->node;
+    uint64_t length = blk_node_length(host);
+    uint64_t bytes = res->host_offset < length ? MIN(res->host_bytes, length - res->host_offset) : 0;
+
+    if (res->zero_host == BLK_HOST_KEEP || bytes == 0) {
+        return 0;
+    }
+    if (res->zero_host == BLK_HOST_ZERO) {
+        return blk_co_pwrite_zeroes(host, res->host_offset, bytes, res->unmap ? BLK_REQ_UNMAP : 0);
+    }
+    int ret = blk_co_pwrite_zeroes(host, res->host_offset, bytes, BLK_REQ_UNMAP | BLK_REQ_NO_FALLBACK);
+    return ret == -ENOTSUP ? 0 : ret;
+}
+
 int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
 {
     for (uint64_t done = 0; done < bytes;) {
@@ -278,6 +296,11 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
         };
         ret = res.bytes > 0 ? node->driver->format->co_reserve(node, &res) : -ENOTSUP;
         if (ret < 0) {
+            return ret;
+        }
+        ret = co_zero_host(&res);
+        if (ret < 0) {
+            node->driver->format->cancel(node, &res);
             return ret;
         }
         node->driver->format->publish(node, &res);

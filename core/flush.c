@@ -44,9 +44,9 @@ static int flush_own(BlkNode *node)
     return ret;
 }
 
-int blk_request_flush(BlkNode *node)
+int blk_request_flush_children(BlkNode *node)
 {
-    int ret = flush_own(node);
+    int ret = 0;
 
     for (GList *l = node->core->children.head; l && ret == 0; l = l->next) {
         BlkChild *edge = l->data;
@@ -56,6 +56,13 @@ int blk_request_flush(BlkNode *node)
         }
     }
     return ret;
+}
+
+int blk_request_flush(BlkNode *node)
+{
+    int ret = flush_own(node);
+
+    return ret < 0 ? ret : blk_request_flush_children(node);
 }
 
 int blk_co_flush(BlkNode *node)

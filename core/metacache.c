@@ -11,6 +11,8 @@
  */
 #include "core/metacache.h"
 
+#include "core/request.h"
+
 #include <string.h>
 
 enum {
@@ -345,7 +347,7 @@ static int meta_co_write_all(BlkMetaCache *cache, MetaImage images[BLK_META_RANK
         if (images[rank].blocks->len == 0) {
             continue;
         }
-        int ret = rank > 0 ? blk_co_flush(file) : 0;
+        int ret = rank > 0 ? blk_request_flush_children(cache->node) : 0;
         if (ret == 0) {
             blk_co_event(file, cache->hooks.events[rank]);
             ret = meta_co_write_rank(cache, &images[rank]);
@@ -354,7 +356,7 @@ static int meta_co_write_all(BlkMetaCache *cache, MetaImage images[BLK_META_RANK
             return ret;
         }
     }
-    return blk_co_flush(file);
+    return blk_request_flush_children(cache->node);
 }
 
 static int meta_co_commit_now(BlkMetaCache *cache, BlkMetaRank lowest)

@@ -3,7 +3,7 @@
  * metacache.h - cache of an image file's tables, with ordered group commit.
  *
  * The file is seen as blocks of one size. A block that was changed has a rank, and that is all that a format says about
- * ordering: a commit writes the changed blocks rank by rank, with a barrier (a flush of the file) before each rank but the
+ * ordering: a commit writes the changed blocks rank by rank, with a barrier (a flush of the file, and of the data file) before each rank but the
  * first, and one at the end.
  *
  *     rank      holds                          so on disk

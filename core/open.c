@@ -496,7 +496,7 @@ BlkChild *blk_co_open_child(BlkNode *node, const BlkOptions *options, const char
     return attach_child(node, child, name, role, error);
 }
 
-/* ---- backing files ---- */
+/* ---- files that an image names ---- */
 
 /* The file name that relative names in @node start from. */
 static const char *own_filename(BlkNode *node)
@@ -510,7 +510,7 @@ char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error)
 }
 
 /* An image whose format was only detected may name nothing but a plain file beside itself. */
-static int check_untrusted(BlkNode *node, const char *name, GError **error)
+static int check_untrusted(BlkNode *node, const char *name, const char *what, GError **error)
 {
     g_autofree char *own = g_path_get_dirname(own_filename(node)), *other = g_path_get_dirname(name);
     struct stat own_dir, other_dir, file;
@@ -520,47 +520,96 @@ static int check_untrusted(BlkNode *node, const char *name, GError **error)
     if (beside && (lstat(name, &file) < 0 || S_ISREG(file.st_mode))) {
         return 0;
     }
-    return blk_error(error, -EPERM, "the format of '%s' was detected, not given, and its backing file '%s' is no plain "
+    return blk_error(error, -EPERM, "the format of '%s' was detected, not given, and its %s '%s' is no plain "
                      "file in the same directory; give the format '%s' if you trust the image", own_filename(node),
-                     name, node->driver->name);
+                     what, name, node->driver->name);
 }
 
-/* Whether @name is the file of @node or of one that is being opened above it. */
-static int check_loop(BlkNode *node, const char *name, GError **error)
+bool blk_node_is_in_file(BlkNode *node, const char *name)
 {
     struct stat st, own;
 
-    if (node->core->chain >= BLK_MAX_CHAIN) {
-        return blk_error(error, -ELOOP, "the backing chain is longer than %u images", BLK_MAX_CHAIN);
-    }
-    if (stat(name, &st) < 0) {
-        return 0;       /* opening it will say why, if it is a file at all */
-    }
+    return stat(name, &st) == 0 && stat(own_filename(node), &own) == 0 && own.st_dev == st.st_dev &&
+           own.st_ino == st.st_ino;
+}
+
+/* Whether @name is the file of @node or of one that is being opened above it. */
+static bool is_above(BlkNode *node, const char *name)
+{
     for (; node; node = node->core->opener) {
-        if (node->file && stat(own_filename(node), &own) == 0 && own.st_dev == st.st_dev && own.st_ino == st.st_ino) {
-            return blk_error(error, -ELOOP, "the backing chain loops: '%s' is already part of it", name);
+        if (node->file && blk_node_is_in_file(node, name)) {
+            return true;
         }
     }
-    return 0;
+    return false;
+}
+
+/* What the image's @stored name means, if it may be followed. */
+static char *resolve_checked(BlkNode *node, const char *stored, const char *what, GError **error)
+{
+    g_autofree char *name = blk_node_resolve_name(node, stored, error);
+
+    if (!name || (!node->core->flags.trusted && check_untrusted(node, name, what, error) < 0)) {
+        return NULL;
+    }
+    return g_steal_pointer(&name);
 }
 
 static int open_backing_name(BlkNode *node, const char *stored, const char *format, GError **error)
 {
-    g_autofree char *name = blk_node_resolve_name(node, stored, error);
+    g_autofree char *name = resolve_checked(node, stored, "backing file", error);
     g_autoptr(JsonObject) tree = NULL;
-    bool trusted = node->core->flags.trusted;
 
     if (!name) {
-        return -EINVAL;
-    }
-    if ((!trusted && check_untrusted(node, name, error) < 0) || check_loop(node, name, error) < 0) {
         return -EPERM;
+    }
+    if (node->core->chain >= BLK_MAX_CHAIN) {
+        return blk_error(error, -ELOOP, "the backing chain is longer than %u images", BLK_MAX_CHAIN);
+    }
+    if (is_above(node, name)) {
+        return blk_error(error, -ELOOP, "the backing chain loops: '%s' is already part of it", name);
     }
     tree = blk_options_parse_filename(node->ctx, name, format, error);
     if (!tree) {
         return -EINVAL;
     }
-    return open_and_attach(node, tree, "backing", BLK_ROLE_COW, trusted, error) ? 0 : -EINVAL;
+    return open_and_attach(node, tree, "backing", BLK_ROLE_COW, node->core->flags.trusted, error) ? 0 : -EINVAL;
+}
+
+static BlkChild *open_data_name(BlkNode *node, const char *stored, GError **error)
+{
+    g_autofree char *name = resolve_checked(node, stored, "data file", error);
+    g_autoptr(JsonObject) tree = NULL;
+
+    if (!name) {
+        return NULL;
+    }
+    if (is_above(node, name)) {
+        blk_error(error, -ELOOP, "the data file '%s' is the image itself, or one above it", name);
+        return NULL;
+    }
+    tree = g_str_has_prefix(name, "json:") ? blk_options_parse_filename(node->ctx, name, NULL, error)
+                                           : blk_filename_parse_protocol(node->ctx, name, error);
+    return tree ? open_and_attach(node, tree, "data-file", BLK_ROLE_DATA, node->core->flags.trusted, error) : NULL;
+}
+
+BlkChild *blk_co_open_data_file(BlkNode *node, const BlkOptions *options, const char *filename, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    BlkChild *edge;
+
+    if (blk_options_has(options, "data-file")) {
+        return blk_co_open_child(node, options, "data-file", BLK_ROLE_DATA, error);
+    }
+    if (!filename) {
+        blk_error(error, -EINVAL, "The image does not name its data file: give the option 'data-file'");
+        return NULL;
+    }
+    edge = open_data_name(node, filename, &local);
+    if (!edge) {
+        g_propagate_prefixed_error(error, g_steal_pointer(&local), "Could not open data file '%s': ", filename);
+    }
+    return edge;
 }
 
 /* The code of @error as a negative errno. */

@@ -47,8 +47,8 @@ static void perm_of_data(const BlkNode *node, unsigned perm, unsigned shared, un
                          unsigned *child_shared)
 {
     *child_perm = perm | BLK_PERM_READ;
-    if (perm & BLK_PERM_WRITE) {
-        *child_perm |= BLK_PERM_RESIZE;
+    if (perm & (BLK_PERM_WRITE | BLK_PERM_RESIZE)) {
+        *child_perm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;    /* growing an image writes zeroes */
     }
     *child_shared = (shared | BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED) & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
 }

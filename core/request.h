@@ -55,6 +55,8 @@ int blk_request_discard(BlkNode *node, uint64_t offset, uint64_t bytes);
 
 /* flush.c: without passing the gate of @node */
 int blk_request_flush(BlkNode *node);
+/* What @node has written to its children, all but the backing. */
+int blk_request_flush_children(BlkNode *node);
 /* Ends a write: what the driver was not asked to make stable itself is flushed. @ret: so far. */
 int blk_request_finish_write(BlkNode *node, unsigned flags, int ret);
 /* @flags without those that core does itself for @node. */

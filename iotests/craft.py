@@ -5,7 +5,7 @@
 IMAGE must be a sound qcow2 image of version 3 with 64 KiB clusters, 16-bit refcounts, plain data in the first megabyte,
 compressed data from 4 MiB on, and one internal snapshot; for the group "bitmaps" also the bitmaps "b0" and "b1", both with some
 bits set. CASE changes a few bytes of it in place. Groups that begin with
-"extended" want one with extended L2 entries.
+"extended" want one with extended L2 entries, those with "data-file" one with an external data file and plain data only.
 """
 import struct
 import sys
@@ -190,6 +190,30 @@ EXTENDED = {
     'extended-bit': {'standard-entries-as-extended': lambda i: i.put(72, 1 << 4)},
 }
 
+DATA_FILE = {
+    'data-file-header': {
+        'name-empty': lambda i: data_file(i, b'', 4),
+        'name-with-nul': lambda i: data_file(i, b'ab\0cd', 4),
+        'name-beyond-cluster': lambda i: extensions(i, struct.pack('>II', 0x44415441, 65536)),
+        'with-snapshots': lambda i: i.put(60, 1, 4) or i.put(64, 0x50000),
+    },
+    'data-file-entries': {
+        'elsewhere': lambda i: i.put(i.plain + 8, i.get(i.plain + 8) + 65536),
+        'far': lambda i: i.put(i.plain + 8, COPIED | 1 << 50),
+        'unaligned': lambda i: i.put(i.plain + 8, i.get(i.plain + 8) + 512),
+        'not-copied': lambda i: i.put(i.plain + 8, 65536),
+        'compressed': lambda i: i.put(i.plain + 8, COMPRESSED | 65536),
+        'compressed-over-header': lambda i: i.put(i.plain, COMPRESSED | 512),
+        'l2-past-end': lambda i: i.put(i.l1, COPIED | 1 << 45),
+    },
+    'data-file-open': {
+        'missing': lambda i: data_file(i, b'missing.raw', 4),
+        'itself': lambda i: data_file(i, b'disk.qcow2', 4),
+        'unnamed': lambda i: i.put(112, 0x12345678, 4),
+    },
+    'data-file-bit': {'bit-removed': lambda i: i.put(72, 0)},
+}
+
 # Only `check --data` can see these.
 DATA = {
     'data': {
@@ -214,11 +238,14 @@ NAMES = {
         'network': lambda i: backing(i, b'nbd://localhost:1/x'),
     },
     'unnamed-format': {'backing-format-removed': lambda i: i.put(112, 0x12345678, 4)},
-    'data-file': {
+    'data-file-name': {
         'host-file': lambda i: data_file(i, b'../host.img', 4),
         'host-file-by-json': lambda i: data_file(i, b'json:{"driver":"file","filename":"../host.img"}', 4),
         'pipe': lambda i: data_file(i, b'../pipe', 4),
         'device': lambda i: data_file(i, b'/dev/zero', 4),
+        'host-file-by-protocol': lambda i: data_file(i, b'file:../host.img', 4),
+        'host-file-by-link': lambda i: data_file(i, b'link', 4),
+        'network': lambda i: data_file(i, b'nbd://localhost:1/x', 4),
     },
 }
 
@@ -379,7 +406,7 @@ CORRUPT = {
     },
 }
 GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **CORRUPT, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED,
-          **DATA, **NAMES}
+          **DATA_FILE, **DATA, **NAMES}
 
 
 def main():

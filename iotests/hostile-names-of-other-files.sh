@@ -54,14 +54,24 @@ new_case backing-name host-file
 is "$("$opened" ../host.img -- "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2)" "../host.img"$'\n'"status 0" \
     "with the format given, the name is followed the name"
 
-for name in $("$(dirname "$0")/craft.py" list data-file); do
-    new_case data-file "$name"
-    for command in info "info -f qcow2" check "check -f qcow2" map "map -f qcow2"; do
-        # shellcheck disable=SC2086 # words
-        opens_nothing 1 "data file $name: $command" "$BLKSTACK_IMG" $command disk.qcow2
-        like "$(cat cmd.out)" 'external data file' "data file $name: $command: the reason"
-        is "$(wc -l <cmd.out)" 1 "data file $name: $command: one message"
-    done
+make_data_base
+for name in $("$(dirname "$0")/craft.py" list data-file-name); do
+    new_case data-file-name "$name"
+    opens_nothing 0 "data file $name: info" "$BLKSTACK_IMG" info disk.qcow2
+    like "$(cat cmd.out)" 'data file: ' "data file $name: info tells the name"
+    opens_nothing 0 "data file $name: info -f" "$BLKSTACK_IMG" info -f qcow2 --output=json disk.qcow2
+    opens_nothing 0 "data file $name: check" "$BLKSTACK_IMG" check --data disk.qcow2
+    opens_nothing 0 "data file $name: repair" "$BLKSTACK_IMG" check -r all disk.qcow2
+    opens_nothing 0 "data file $name: check -f" "$BLKSTACK_IMG" check -f qcow2 disk.qcow2
+    refuses 1 "data file $name: map" "$BLKSTACK_IMG" map disk.qcow2
+    refuses 2 "data file $name: compare" "$BLKSTACK_IMG" compare disk.qcow2 base.qcow2
+    refuses 1 "data file $name: convert" "$BLKSTACK_IMG" convert -O raw disk.qcow2 out.raw
+    refuses 1 "data file $name: resize" "$BLKSTACK_IMG" resize disk.qcow2 128M
+    refuses 1 "data file $name: read" "$BLKSTACK_IO" -r -c "read 0 64k" disk.qcow2
+    refuses 1 "data file $name: write" "$BLKSTACK_IO" -c "write 0 64k" disk.qcow2
     unchanged "data file $name"
 done
+new_case data-file-name host-file
+is "$("$opened" ../host.img -- "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2)" "../host.img"$'\n'"status 0" \
+    "with the format given, the name of the data file is followed"
 done_testing

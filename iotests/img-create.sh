@@ -83,9 +83,6 @@ twin_fails "name" create -f qcow2
 twin_fails "--nosuch" create --nosuch
 twin_fails "No such file" create -f qcow2 nodir/x 1M
 
-label=unsupported
-fails "external data files are refused" "ata file" img create -f qcow2 -o data_file=x.data x 1M
-
 # The names and types of the options are the peer's; the descriptions are our own.
 label=help
 help_names() { sed -n 's/^  \([a-z_.]*=<[^>]*>\).*/\1/p' | grep -v '^encrypt' | sort; }

@@ -17,6 +17,7 @@ enum { EXIT_SKIP = 77 };
 
 #define MODEL_NAME "model.raw"
 #define BACKING_NAME "backing.img"
+#define DATA_NAME "data.raw"
 
 /* ---- notes ---- */
 
@@ -79,15 +80,18 @@ static void pick_config(Rng *rng, ImageConfig *config)
     if (!config->v2 && rng_percent(rng, 50)) {
         config->granularity = UINT64_C(512) << rng_below(rng, 9);
     }
+    config->data_file = !config->v2 && rng_percent(rng, 25);
+    config->data_file_raw = config->data_file && !config->backing_format && rng_percent(rng, 60);
 }
 
 static void log_config(Sequence *seq)
 {
     const ImageConfig *c = &seq->config;
 
-    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s%s", c->seed,
+    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s%s%s%s", c->seed,
                  c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
-                 c->extended_l2 ? " extended_l2" : "", c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+                 c->extended_l2 ? " extended_l2" : "", c->data_file ? " data_file" : "",
+                 c->data_file_raw ? " raw" : "", c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
     if (c->direct) {
         sequence_log(seq, "direct I/O");
     }
@@ -144,8 +148,10 @@ static BlkChild *co_open_and_attach(Sequence *seq, JsonObject *tree)
     return user;
 }
 
-static int co_reopen(Sequence *seq, bool filtered)
+/* An image with a data file has no compressed clusters, so no filter goes above it. */
+static int co_reopen(Sequence *seq, bool wants_filter)
 {
+    bool filtered = wants_filter && !seq->config.data_file;
     g_autoptr(JsonObject) tree = image_tree(seq, "qcow2", seq->image, filtered);
 
     blk_co_detach(seq->user);
@@ -207,6 +213,10 @@ static int co_create_image(Sequence *seq)
         json_object_set_string_member(options, "compression_type", "zstd");
     }
     json_object_set_boolean_member(options, "extended_l2", config->extended_l2);
+    if (config->data_file) {
+        json_object_set_string_member(options, "data_file", DATA_NAME);
+        json_object_set_boolean_member(options, "data_file_raw", config->data_file_raw);
+    }
     if (config->preallocated) {
         json_object_set_string_member(options, "preallocation", "metadata");
     }
@@ -256,6 +266,28 @@ static int judge_by(Sequence *seq, const char *const *argv)
     if (!g_spawn_check_wait_status(status, NULL)) {
         sequence_log(seq, "%s%s", out, err);
         return sequence_fail(seq, "%s finds the image at fault", command);
+    }
+    return 0;
+}
+
+/* A raw data file is the disk. */
+static int check_raw_data(Sequence *seq)
+{
+    g_autofree char *path = g_build_filename(seq->dir, DATA_NAME, NULL);
+    g_autofree char *data = NULL;
+    g_autoptr(GError) error = NULL;
+    gsize bytes;
+
+    if (!g_file_get_contents(path, &data, &bytes, &error)) {
+        return sequence_fail(seq, "%s", error->message);
+    }
+    if (bytes != seq->config.size) {
+        return sequence_fail(seq, "the data file has %zu bytes", bytes);
+    }
+    for (uint64_t pos = 0; pos < bytes; pos++) {
+        if ((uint8_t)data[pos] != seq->model[pos]) {
+            return sequence_fail(seq, "the data file differs from the disk at %" PRIu64, pos);
+        }
     }
     return 0;
 }
@@ -315,7 +347,7 @@ static int co_sequence(void *opaque)
 
 static void remove_files(const char *dir)
 {
-    static const char *const names[] = { "image.qcow2", BACKING_NAME, MODEL_NAME };
+    static const char *const names[] = { "image.qcow2", BACKING_NAME, DATA_NAME, MODEL_NAME };
 
     for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = g_build_filename(dir, names[i], NULL);
@@ -336,7 +368,7 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
     log_config(&seq);
     seq.model = g_malloc0(seq.config.size);
     remove_files(dir);
-    good = blk_run(ctx, co_sequence, &seq) == 0;
+    good = blk_run(ctx, co_sequence, &seq) == 0 && (!seq.config.data_file_raw || check_raw_data(&seq) == 0);
     if (!good) {
         (void)judge(&seq);      /* its words go to the log */
     } else if (judged) {

@@ -34,7 +34,7 @@ typedef struct ImageConfig {
     uint64_t size;
     uint32_t cluster_size;
     unsigned refcount_bits;
-    bool v2, zstd, extended_l2, preallocated, no_flush, unmap, direct;
+    bool v2, zstd, extended_l2, data_file, data_file_raw, preallocated, no_flush, unmap, direct;
     char *backing_format;       /* NULL: no backing file */
     uint64_t backing_size;
     uint64_t granularity;       /* of a dirty bitmap; 0: none */

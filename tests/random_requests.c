@@ -482,5 +482,5 @@ int sequence_co_operation(Sequence *seq)
     if (n >= 95 && seq->must) {
         return bitmap_co_operation(seq);
     }
-    return n < 30 && !seq->filtered ? co_compressed_write(seq) : co_single(seq);
+    return n < 30 && !seq->filtered && !seq->config.data_file ? co_compressed_write(seq) : co_single(seq);
 }

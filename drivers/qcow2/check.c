@@ -427,6 +427,7 @@ static int prepare(Qcow2Check *check, GError **error)
     check->l2_bits = qcow2_l2_bits(&check->header);
     check->l2_entry_bytes = qcow2_l2_entry_bytes(&check->header);
     check->clusters = qcow2_check_clusters_for(check, check->file_bytes);
+    check->has_data_file = check->header.incompatible & QCOW2_INCOMPAT_DATA_FILE;
     check->per_block = check->cluster_size * 8 >> check->header.refcount_order;
     check->tables = g_array_new(FALSE, FALSE, sizeof(Qcow2CheckTable));
     check->result->total_clusters = qcow2_check_clusters_for(check, check->header.size);

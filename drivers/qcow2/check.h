@@ -82,6 +82,7 @@ typedef struct Qcow2Check {
     uint64_t cluster_size, file_bytes;
     unsigned cluster_bits;
     unsigned l2_bits, l2_entry_bytes;   /* an L2 table has 1 << l2_bits entries */
+    bool has_data_file;                 /* guest data lies there, at guest offsets, and is not counted */
     uint64_t clusters;                  /* of the file; the last one may be cut off */
     uint64_t per_block;                 /* refcounts in a block */
     bool sparse;                        /* much of the file is holes */

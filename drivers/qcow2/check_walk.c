@@ -266,8 +266,14 @@ static void set_extent(const Qcow2Check *check, L2Entry *e)
         qcow2_compressed_decode(check->cluster_bits, e->word & ~QCOW2_COPIED, &e->offset, &e->bytes);
     } else {
         e->offset = e->word & QCOW2_OFFSET_MASK;
-        e->bytes = e->offset == 0 ? 0 : check->cluster_size;
+        e->bytes = e->offset == 0 || check->has_data_file ? 0 : check->cluster_size;
     }
+}
+
+/* Does the plain entry say that there is space for data? In a data file that may be at offset 0. */
+static bool has_space(const Qcow2Check *check, uint64_t word)
+{
+    return (word & QCOW2_OFFSET_MASK) != 0 || (check->has_data_file && (word & QCOW2_COPIED));
 }
 
 static uint64_t forbidden_bits(const Qcow2Check *check, uint64_t word)
@@ -277,7 +283,7 @@ static uint64_t forbidden_bits(const Qcow2Check *check, uint64_t word)
     if (word & QCOW2_COMPRESSED) {
         return QCOW2_COPIED;
     }
-    return QCOW2_L2_RESERVED | (zero_flag ? 0 : QCOW2_ZERO) | (word & QCOW2_OFFSET_MASK ? 0 : QCOW2_COPIED);
+    return QCOW2_L2_RESERVED | (zero_flag ? 0 : QCOW2_ZERO) | (has_space(check, word) ? 0 : QCOW2_COPIED);
 }
 
 bool qcow2_check_reads_as_l2(const Qcow2Check *check, const uint8_t *buf)
@@ -409,7 +415,7 @@ static bool judge_subclusters(Qcow2Check *check, const L2Entry *e)
 {
     const uint64_t bitmap = qcow2_get64(e->place + 8);
     const uint32_t data = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
-    const bool compressed = e->word & QCOW2_COMPRESSED, homeless = !compressed && e->bytes == 0;
+    const bool compressed = e->word & QCOW2_COMPRESSED, homeless = !compressed && !has_space(check, e->word);
 
     if (compressed ? bitmap == 0 : (data & zero) == 0 && (data == 0 || !homeless)) {
         return false;
@@ -435,6 +441,36 @@ static bool judge_subclusters(Qcow2Check *check, const L2Entry *e)
                           "subcluster allocation bitmap (guest offset %#" PRIx64 "%s)", e->offset, e->guest, whose(e));
     }
     return false;
+}
+
+/* In a data file a cluster lies at its guest offset, is not compressed, and belongs to nobody else. */
+static void judge_data_file(Qcow2Check *check, L2Entry *e, bool *changed)
+{
+    const bool compressed = e->word & QCOW2_COMPRESSED;
+    const uint64_t right = (e->word & ~QCOW2_OFFSET_MASK) | e->guest | QCOW2_COPIED;
+
+    if (compressed ? false : !has_space(check, e->word) || e->word == right) {
+        return;
+    }
+    if (check->step == QCOW2_CHECK_CLEAN && compressed) {
+        give_up(check, e, "compressed, with a data file");
+        *changed = true;
+    } else if (check->step == QCOW2_CHECK_CLEAN) {
+        qcow2_check_repaired(check, "Repairing L2 entry %" PRIx64 ": the cluster of guest offset %#" PRIx64 " lies there in "
+                             "the data file", e->word, e->guest);
+        e->word = right;
+        qcow2_put64(e->place, right);
+        *changed = true;
+    } else if (check->step == QCOW2_CHECK_LOOK && first_window(check) && compressed) {
+        qcow2_check_found(check, &check->found.entries, "ERROR compressed cluster at guest offset %#" PRIx64 " with data "
+                          "file, entry=%#" PRIx64, e->guest, e->word);
+    } else if (check->step == QCOW2_CHECK_LOOK && first_window(check) && e->offset == e->guest) {
+        qcow2_check_found(check, &check->found.entries, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " lies in the "
+                          "data file", e->word);
+    } else if (check->step == QCOW2_CHECK_LOOK && first_window(check)) {
+        qcow2_check_found(check, &check->found.entries, "ERROR offset=%" PRIx64 ": the cluster of guest offset %#" PRIx64
+                          " does not lie there in the data file; L2 entry corrupted", e->offset, e->guest);
+    }
 }
 
 /* Can the entry refer to where it does? *changed: it was given up or moved. Returns: 0; an error of a repair. */
@@ -507,6 +543,13 @@ static int visit_entry(Qcow2Check *check, L2Entry *e, bool count, uint64_t *next
     *changed |= judge_bits(check, e);
     if (check->l2_entry_bytes == 16) {
         *changed |= judge_subclusters(check, e);
+    }
+    if (check->has_data_file) {
+        judge_data_file(check, e, changed);
+        if (has_space(check, e->word)) {
+            note_statistics(check, e, next);
+        }
+        return 0;
     }
     if (e->bytes == 0) {
         return 0;

@@ -7,7 +7,7 @@
  * All tables have their final size from the start: every cluster has refcount 1, and all pointers of a table are an
  * arithmetic sequence. Without preallocation the file ends with the last L1 entry.
  *
- * Limitations: no encryption or external data file. A crash in the middle leaves no valid image,
+ * Limitations: no encryption. A crash in the middle leaves no valid image,
  * since the header is written last.
  */
 #include "drivers/qcow2/bitmaps.h"
@@ -29,8 +29,8 @@ const BlkOption qcow2_create_options[] = {
     { "compat", BLK_OPTION_ENUM, "version of the format: 0.10 (v2) or 1.1 (v3)", "1.1", compat_values },
     { "backing_file", BLK_OPTION_STRING, "image to read what is not in this one" },
     { "backing_fmt", BLK_OPTION_STRING, "format of the backing file" },
-    { "data_file", BLK_OPTION_STRING, "external data file (not supported)" },
-    { "data_file_raw", BLK_OPTION_BOOL, "external data file stays a raw image (not supported)", "off" },
+    { "data_file", BLK_OPTION_STRING, "file for the data; the image holds only tables then" },
+    { "data_file_raw", BLK_OPTION_BOOL, "keep the data file a raw image of the disk", "off" },
     { "lazy_refcounts", BLK_OPTION_BOOL, "write refcounts late; after a crash they are rebuilt", "off" },
     { "refcount_bits", BLK_OPTION_UINT, "width of a refcount, 1 to 64 bits", "16" },
     { NULL },
@@ -51,9 +51,6 @@ static uint64_t div_up(uint64_t value, uint64_t unit)
 
 static int refuse_unsupported(const BlkOptions *options, GError **error)
 {
-    if (blk_options_string(options, "data_file") != NULL || blk_options_bool(options, "data_file_raw")) {
-        return blk_error(error, -ENOTSUP, "External data files are not supported");
-    }
     if (blk_options_bool(options, "encryption") || blk_options_string(options, "encrypt.format") != NULL) {
         return blk_error(error, -ENOTSUP, "Encryption is not supported");
     }
@@ -127,6 +124,30 @@ static int parse_backing(const BlkOptions *options, Qcow2Header *h, GError **err
     return 0;
 }
 
+static int parse_data_file(const BlkOptions *options, Qcow2Header *h, GError **error)
+{
+    const char *name = blk_options_string(options, "data_file");
+    bool raw = blk_options_bool(options, "data_file_raw");
+
+    if (name == NULL) {
+        return raw ? blk_error(error, -EINVAL, "data_file_raw requires data_file") : 0;
+    }
+    if (*name == 0) {
+        return blk_error(error, -EINVAL, "Expected data file name, got empty string");
+    }
+    if (h->version < 3) {
+        return blk_error(error, -EINVAL, "External data files are only supported with compatibility level 1.1 and above "
+                         "(use compat=1.1)");
+    }
+    if (raw && h->backing_file != NULL) {
+        return blk_error(error, -EINVAL, "Backing file and data_file_raw cannot be used at the same time");
+    }
+    h->incompatible |= QCOW2_INCOMPAT_DATA_FILE;
+    h->autoclear |= raw ? QCOW2_AUTOCLEAR_RAW_DATA : 0;
+    h->data_file = g_strdup(name);
+    return 0;
+}
+
 static int parse_sizes(const BlkOptions *options, Qcow2Header *h, GError **error)
 {
     uint64_t cluster_size = blk_options_uint(options, "cluster_size");
@@ -167,10 +188,11 @@ static int plan_layout(const Qcow2Header *h, BlkPrealloc prealloc, Layout *layou
 
     memset(layout, 0, sizeof(*layout));
     layout->l1 = div_up((uint64_t)h->l1_size * 8, cluster_size);
-    if (prealloc != BLK_PREALLOC_OFF) {
+    /* A raw data file is the disk's content at once, so the tables say so from the start. */
+    if (prealloc != BLK_PREALLOC_OFF || (h->autoclear & QCOW2_AUTOCLEAR_RAW_DATA)) {
         layout->guest_clusters = div_up(h->size, cluster_size);
         layout->l2 = h->l1_size;
-        layout->data = layout->guest_clusters;
+        layout->data = h->incompatible & QCOW2_INCOMPAT_DATA_FILE ? 0 : layout->guest_clusters;
     }
     needed_blocks = 1;
     do {
@@ -298,9 +320,26 @@ static int write_tables(BlkNode *file, const Qcow2Header *h, const Layout *layou
     if (ret == 0) {
         /* The bitmap of an extended entry stays empty: space is kept, and there is nothing to be read in it. */
         ret = write_sequence(file, layout->l2_at * cluster_size, layout->guest_clusters, qcow2_l2_entry_bytes(h),
-                             layout->data_at * cluster_size, cluster_size, QCOW2_COPIED, chunk);
+                             layout->data > 0 ? layout->data_at * cluster_size : 0, cluster_size, QCOW2_COPIED, chunk);
     }
     return ret;
+}
+
+/* Makes the external data file, of the disk's length, in place of what has its name. */
+static int co_create_data_file(BlkContext *ctx, BlkNode *file, const Qcow2Header *h, const char *prealloc, GError **error)
+{
+    g_autofree char *name = blk_node_resolve_name(file, h->data_file, error);
+    g_autoptr(JsonObject) options = json_object_new();
+
+    if (name == NULL) {
+        return -EINVAL;
+    }
+    if (blk_node_is_in_file(file, name)) {
+        return blk_error(error, -EINVAL, "The data file '%s' is the image itself", name);
+    }
+    json_object_set_int_member(options, "size", (gint64)h->size);
+    json_object_set_string_member(options, "preallocation", strcmp(prealloc, "metadata") == 0 ? "off" : prealloc);
+    return blk_co_create(ctx, name, "raw", options, error);
 }
 
 static int create_image(BlkNode *file, Qcow2Header *h, BlkPrealloc prealloc, GError **error)
@@ -343,7 +382,10 @@ static int parse_options(const BlkOptions *options, Qcow2Header *header, GError 
     if (ret == 0) {
         ret = parse_version(options, header, error);
     }
-    return ret == 0 ? parse_backing(options, header, error) : ret;
+    if (ret == 0) {
+        ret = parse_backing(options, header, error);
+    }
+    return ret == 0 ? parse_data_file(options, header, error) : ret;
 }
 
 int qcow2_check_create(const BlkOptions *options, GError **error)
@@ -418,6 +460,9 @@ int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, G
     Qcow2Header header = { 0 };
     int ret = parse_options(options, &header, error);
 
+    if (ret == 0 && header.data_file != NULL) {
+        ret = co_create_data_file(ctx, file, &header, blk_options_string(options, "preallocation"), error);
+    }
     if (ret == 0) {
         ret = create_image(file, &header, (BlkPrealloc)blk_options_enum(options, "preallocation"), error);
     }

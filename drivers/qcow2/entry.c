@@ -5,6 +5,9 @@
  *     standard    | COPIED | COMPRESSED | host offset or descriptor | ZERO |
  *     extended    | COPIED | COMPRESSED | host offset or descriptor |  -   | 32 zero bits | 32 allocation bits |
  *
+ * In an image with an external data file no cluster is compressed; host offsets are guest offsets there, and of offset 0
+ * COPIED says that it is one.
+ *
  * Of a subcluster, allocation and zero bit are never both set, and without host space the allocation bit is not set. The
  * bits of a compressed cluster mean nothing.
  */
@@ -12,7 +15,7 @@
 
 bool qcow2_entry_has_space(const Qcow2 *q, uint64_t word)
 {
-    return (word & QCOW2_OFFSET_MASK) != 0;
+    return (word & QCOW2_OFFSET_MASK) != 0 || (q->has_data_file && (word & QCOW2_COPIED));
 }
 
 bool qcow2_entry_has_own_space(const Qcow2 *q, uint64_t word)
@@ -58,6 +61,9 @@ void qcow2_entry_put(const Qcow2 *q, uint8_t *place, Qcow2Entry entry)
 int qcow2_entry_extent(const Qcow2 *q, uint64_t word, uint64_t *offset, uint64_t *bytes)
 {
     *offset = *bytes = 0;
+    if (q->has_data_file) {
+        return word & QCOW2_COMPRESSED ? -EIO : 0;
+    }
     if (word & QCOW2_COMPRESSED) {
         if (word & QCOW2_COPIED) {
             return -EIO;

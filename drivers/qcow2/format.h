@@ -9,7 +9,7 @@
  *
  * All numbers are big-endian. Functions that take a file_node mean the node of the image FILE, not the qcow2 node.
  *
- * Limitations: encryption and external data files are recognised and refused.
+ * Limitations: encryption is recognised and refused.
  */
 #ifndef BLKSTACK_QCOW2_FORMAT_H
 #define BLKSTACK_QCOW2_FORMAT_H

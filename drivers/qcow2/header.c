@@ -264,9 +264,9 @@ static int check_features(const Qcow2Header *h, GError **error)
         }
         return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): %s", names->str);
     }
-    if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE) {
-        return blk_error(error, -ENOTSUP, "Unsupported qcow2 feature(s): external data file (convert the image to one "
-                         "without it)");
+    if ((h->incompatible & QCOW2_INCOMPAT_DATA_FILE) && h->nb_snapshots > 0) {
+        return blk_error(error, -EINVAL, "The image has an external data file and internal snapshots, which exclude each "
+                         "other");
     }
     if ((h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) && h->cluster_bits < QCOW2_MIN_EXTENDED_BITS) {
         return blk_error(error, -EINVAL, "Cluster size %u is too small for extended L2 entries: they need at least %u",

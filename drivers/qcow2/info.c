@@ -46,6 +46,12 @@ static JsonObject *describe_format(const Qcow2Header *h, const GPtrArray *bitmap
         json_object_set_array_member(data, "bitmaps", describe_bitmaps(bitmaps));
     }
     json_object_set_int_member(data, "refcount-bits", 1 << h->refcount_order);
+    if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE) {
+        if (h->data_file) {
+            json_object_set_string_member(data, "data-file", h->data_file);
+        }
+        json_object_set_boolean_member(data, "data-file-raw", (h->autoclear & QCOW2_AUTOCLEAR_RAW_DATA) != 0);
+    }
     if (h->version >= 3) {
         json_object_set_boolean_member(data, "corrupt", (h->incompatible & QCOW2_INCOMPAT_CORRUPT) != 0);
         json_object_set_boolean_member(data, "extended-l2", (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) != 0);

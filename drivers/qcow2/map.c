@@ -46,7 +46,9 @@ static unsigned run_of_subclusters(const Qcow2 *q, const Qcow2Entry *entry, unsi
 /* Not where a table lies, nor in a corrupt image: then the write asks for a reservation, and fails. */
 static bool may_write_in_place(const Qcow2 *q, uint64_t host_offset)
 {
-    return q->tables != NULL && !q->corrupt && !qcow2_is_table(q, qcow2_cluster_of(q, host_offset));
+    bool on_table = !q->has_data_file && q->tables != NULL && qcow2_is_table(q, qcow2_cluster_of(q, host_offset));
+
+    return q->tables != NULL && !q->corrupt && !on_table;
 }
 
 static int map_compressed(const Qcow2 *q, const Qcow2Entry *entry, uint64_t offset, BlkMapping *map)
@@ -72,7 +74,9 @@ static int map_entry(const Qcow2 *q, const uint8_t *place, uint64_t offset, BlkM
     if (ret < 0) {
         return ret;
     }
-    if ((entry.data & entry.zero) || (entry.data && !has_space)) {
+    map->host_offset = has_space ? (entry.word & QCOW2_OFFSET_MASK) + in_cluster : 0;
+    if ((entry.data & entry.zero) || (entry.data && !has_space) ||
+        (q->has_data_file && has_space && map->host_offset != offset)) {
         return -EIO;
     }
     map->kind = entry.zero >> sub & 1 ? BLK_MAP_ZERO : entry.data >> sub & 1 ? BLK_MAP_DATA : BLK_MAP_UNALLOCATED;
@@ -81,7 +85,6 @@ static int map_entry(const Qcow2 *q, const uint8_t *place, uint64_t offset, BlkM
     map->preallocated = map->kind != BLK_MAP_DATA && has_space;
     map->whole_cluster = qcow2_entry_moves(q, entry);
     map->bytes = ((uint64_t)(sub + run_of_subclusters(q, &entry, sub)) << q->subcluster_bits) - in_cluster;
-    map->host_offset += has_space ? in_cluster : 0;
     return 0;
 }
 
@@ -100,7 +103,7 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     Qcow2 *q = node->opaque;
     uint64_t table_span = UINT64_C(1) << (q->cluster_bits + q->l2_bits), l1_entry;
     BlkMetaBlock *block;
-    int ret = qcow2_co_l1_entry(node, offset, &l1_entry);
+    int ret = q->data ? qcow2_co_l1_entry(node, offset, &l1_entry) : -ENOTSUP;
 
     if (ret == -EIO && l1_entry != 0) {
         return qcow2_read_corrupt(node, "the L1 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be", l1_entry,
@@ -109,7 +112,7 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     if (ret < 0) {
         return ret;
     }
-    *map = (BlkMapping){ .kind = BLK_MAP_UNALLOCATED, .child = node->file };
+    *map = (BlkMapping){ .kind = BLK_MAP_UNALLOCATED, .child = q->data };
     if ((l1_entry & QCOW2_OFFSET_MASK) == 0) {
         map->bytes = MIN(bytes, table_span - (offset & (table_span - 1)));
         return 0;

@@ -2,7 +2,7 @@
 /*
  * qcow2.c - the qcow2 format driver: open, close and its table. See qcow2.h for the files and docs/qcow2.md for how it works.
  *
- * Limitations: no external data file, no encryption.
+ * Limitations: no encryption.
  */
 #include "drivers/qcow2/qcow2.h"
 
@@ -21,6 +21,7 @@ enum {
 static const BlkOption qcow2_options[] = {
     { "file", BLK_OPTION_NODE, "the image file", .required = true },
     { "backing", BLK_OPTION_NODE, "where unallocated clusters are read from; null: nowhere (default: as the image says)" },
+    { "data-file", BLK_OPTION_NODE, "the external data file (default: as the image says)" },
     { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
     { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
@@ -66,13 +67,13 @@ static int qcow2_open_codec(Qcow2 *q, const BlkOptions *options, GError **error)
 static int qcow2_co_clear_autoclear(BlkNode *node, GError **error)
 {
     Qcow2 *q = node->opaque;
-
+    uint64_t kept = QCOW2_AUTOCLEAR_BITMAPS | (q->has_data_file ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
     bool lost = q->header.version >= 3 && q->header.bitmaps.present && !qcow2_header_has_bitmaps(&q->header);
 
-    if ((q->header.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS) == 0 && !lost) {
+    if ((q->header.autoclear & ~kept) == 0 && !lost) {
         return 0;
     }
-    q->header.autoclear &= QCOW2_AUTOCLEAR_BITMAPS;
+    q->header.autoclear &= kept;
     if (lost) {
         qcow2_header_set_bitmaps(&q->header, 0, 0, 0);
     }
@@ -96,6 +97,8 @@ void qcow2_set_geometry(Qcow2 *q)
     q->all_subclusters = q->subcluster_bits == q->cluster_bits ? 1 : UINT32_MAX;
     q->refblock_bits = q->cluster_bits + 3 - q->header.refcount_order;
     q->refcount_max = qcow2_refcount_max(q->header.refcount_order);
+    q->has_data_file = q->header.incompatible & QCOW2_INCOMPAT_DATA_FILE;
+    q->data_file_raw = q->has_data_file && (q->header.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
     q->host_limit = MIN(QCOW2_MAX_HOST_OFFSET, UINT64_C(1) << qcow2_compressed_offset_bits(q->cluster_bits));
 }
 
@@ -126,6 +129,25 @@ static int qcow2_co_open_for_writing(BlkNode *node, GError **error)
     int ret = qcow2_header_check_writable(&q->header, error);
 
     return ret < 0 ? ret : qcow2_co_dirty_repair(node, error);
+}
+
+static int qcow2_co_open_data(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    Qcow2 *q = node->opaque;
+
+    node->caps = BLK_CAP_ZERO_INIT;
+    if (!q->has_data_file) {
+        if (blk_options_has(options, "data-file")) {
+            return blk_error(error, -EINVAL, "the option 'data-file' is for images with an external data file: this one "
+                             "has none");
+        }
+        q->data = node->file;
+        node->caps |= BLK_CAP_COMPRESSED_WRITE | BLK_CAP_COMPRESSED_REWRITE;
+    } else if (!blk_node_open_flags(node)->no_backing) {
+        q->data = blk_co_open_data_file(node, options, q->header.data_file, error);
+        return q->data ? 0 : -EINVAL;
+    }
+    return 0;
 }
 
 static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **error)
@@ -159,12 +181,14 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     }
     qcow2_set_geometry(q);
     node->length = q->header.size;
-    node->caps = BLK_CAP_COMPRESSED_WRITE | BLK_CAP_COMPRESSED_REWRITE | BLK_CAP_ZERO_INIT;
     uint64_t block_size = MIN(q->cluster_size, META_BLOCK_BYTES);
     uint64_t cache_bytes = blk_options_has(options, "cache-size") ? blk_options_uint(options, "cache-size")
                                                                  : default_cache_bytes(q);
     q->meta = blk_meta_new(node, block_size, cache_bytes / block_size, &hooks);
     ret = qcow2_open_codec(q, options, error);
+    if (ret == 0) {
+        ret = qcow2_co_open_data(node, options, error);
+    }
     if (ret == 0) {
         ret = blk_co_open_backing(node, options, q->header.backing_file, q->header.backing_format, error);
     }

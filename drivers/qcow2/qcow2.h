@@ -62,6 +62,9 @@ typedef struct Qcow2 {
     unsigned l2_entry_bytes;        /* 8 or 16 */
     unsigned subcluster_bits;       /* of its size; without extended L2 entries the cluster is the one subcluster */
     uint32_t all_subclusters;       /* a bit for each of a cluster */
+    BlkChild *data;                 /* where guest data lies: the file, or the data file; NULL: open for metadata only */
+    bool has_data_file;             /* host offsets of guest data are guest offsets, in the data file */
+    bool data_file_raw;             /* which also is the disk's content, read without the image */
     unsigned refblock_bits;         /* counters of a refcount block: 1 << refblock_bits */
     uint64_t refcount_max;
     uint64_t host_limit;            /* host offsets must be below: bytes */
@@ -134,7 +137,7 @@ bool qcow2_entry_has_own_space(const Qcow2 *q, uint64_t word);
 /* Must the whole cluster move when data is written to a part of it? */
 bool qcow2_entry_moves(const Qcow2 *q, Qcow2Entry entry);
 
-/* The range of the image file that the entry with @word refers to: *bytes is 0 if none. -EIO for one that cannot be. */
+/* The range of the image file (not of a data file) that the entry with @word refers to: *bytes is 0 if none. -EIO for one that cannot be. */
 int qcow2_entry_extent(const Qcow2 *q, uint64_t word, uint64_t *offset, uint64_t *bytes);
 
 /* ---- qcow2.c ---- */

@@ -165,12 +165,13 @@ static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPreall
             return ret;
         }
         BlkNode *file = res.child->node;
+        uint64_t bytes = q->has_data_file ? MIN(res.bytes, end - pos) : res.bytes;
         if (prealloc == BLK_PREALLOC_FULL) {
-            ret = co_write_zero_data(file, res.host_offset, res.bytes);
+            ret = co_write_zero_data(file, res.host_offset, bytes);
         } else if (prealloc == BLK_PREALLOC_METADATA) {
-            ret = co_extend(file, res.host_offset, res.bytes);
+            ret = co_extend(file, res.host_offset, bytes);
         } else {
-            ret = blk_co_pwrite_zeroes(file, res.host_offset, res.bytes, 0);
+            ret = blk_co_pwrite_zeroes(file, res.host_offset, bytes, 0);
         }
         if (ret < 0) {
             qcow2_cancel(node, &res);
@@ -196,7 +197,7 @@ static int co_drop_mappings(BlkNode *node, uint64_t length)
         if (ret < 0) {
             return ret;
         }
-        if (map.kind == BLK_MAP_UNALLOCATED) {
+        if (map.kind == BLK_MAP_UNALLOCATED && !map.preallocated) {
             pos += map.bytes;
             continue;
         }
@@ -302,6 +303,21 @@ static int co_shrink(BlkNode *node, uint64_t length)
     return ret < 0 ? ret : qcow2_co_commit_all(node);
 }
 
+/* An external data file is as long as the disk. */
+static int co_resize_data_file(BlkNode *node, uint64_t length, GError **error)
+{
+    Qcow2 *q = node->opaque;
+
+    if (!q->has_data_file || blk_node_length(q->data->node) == length) {
+        return 0;
+    }
+    int ret = blk_co_truncate(q->data->node, length, BLK_PREALLOC_OFF, error);
+    if (ret < 0) {
+        g_prefix_error(error, "could not change the length of the data file: ");
+    }
+    return ret;
+}
+
 int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
 {
     Qcow2 *q = node->opaque;
@@ -316,6 +332,13 @@ int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GErr
     if (length < node->length && prealloc != BLK_PREALLOC_OFF) {
         return blk_error(error, -EINVAL, "preallocation is for growing an image, not for shrinking it");
     }
+    if (q->data_file_raw && length > node->length && prealloc == BLK_PREALLOC_OFF) {
+        prealloc = BLK_PREALLOC_METADATA;
+    }
+    ret = length > node->length ? co_resize_data_file(node, length, error) : 0;
+    if (ret < 0) {
+        return ret;
+    }
     if (q->failed) {
         ret = q->failed;
     } else {
@@ -325,5 +348,5 @@ int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GErr
         return blk_error_errno(error, ret, node->length == length ? "the length is changed, but what is behind the end "
                                "could not be given back" : "could not change the length of the image");
     }
-    return 0;
+    return co_resize_data_file(node, length, error);
 }

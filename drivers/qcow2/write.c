@@ -173,6 +173,11 @@ static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
     uint64_t count = reservation_clusters(q, res), n = 0, head = reservation_head(q, res), cluster;
     uint64_t first = reservation_entry(q, res, 0).word;
 
+    if (q->has_data_file) {
+        res->host_offset = res->offset;
+        res->priv[1] = true;            /* nothing to give back */
+        return 0;
+    }
     if (qcow2_entry_has_own_space(q, first)) {
         do {
             n++;
@@ -191,8 +196,7 @@ static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
         n = (uint64_t)got;
         res->host_offset = (cluster << q->cluster_bits) + head;
     }
-    res->bytes = MIN(res->bytes, (n << q->cluster_bits) - head);
-    res->host_bytes = res->bytes;
+    res->host_bytes = res->bytes = MIN(res->bytes, (n << q->cluster_bits) - head);
     return 0;
 }
 
@@ -228,6 +232,10 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
     case BLK_MAP_COMPRESSED:
         return co_reserve_payload(node, res);
     default:
+        if (q->has_data_file) {
+            res->host_offset = res->offset;
+            res->zero_host = q->data_file_raw ? BLK_HOST_ZERO : res->unmap ? BLK_HOST_ZERO_IF_CHEAP : BLK_HOST_KEEP;
+        }
         return 0;
     }
 }
@@ -290,7 +298,8 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     }
     uint64_t unit = UINT64_C(1) << q->subcluster_bits, entries = (block->offset + slice - place) / q->l2_entry_bytes;
     res->bytes = MIN((res->bytes + unit - 1) & ~(unit - 1), (entries << q->cluster_bits) - reservation_head(q, res));
-    res->child = node->file;
+    res->host_bytes = res->bytes;
+    res->child = q->data;
     res->slice = block;
     res->priv[0] = place - block->offset;
     res->priv[1] = false;

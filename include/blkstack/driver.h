@@ -140,6 +140,19 @@ BlkChild *blk_co_open_child(BlkNode *node, const BlkOptions *options, const char
 int blk_co_open_backing(BlkNode *node, const BlkOptions *options, const char *filename, const char *format,
                         GError **error);
 
+/**
+ * blk_co_open_data_file:
+ * @filename: (nullable): as stored in the image
+ *
+ * Opens and attaches the node that has an image's data but none of its tables: the option "data-file" (of type
+ * BLK_OPTION_NODE) if given, else @filename, under the same rules as backing files; without a driver it is a protocol. To
+ * be left out when the image is opened for its metadata only. Returns: (transfer none): NULL with @error set.
+ */
+BlkChild *blk_co_open_data_file(BlkNode *node, const BlkOptions *options, const char *filename, GError **error);
+
+/* Does @node, or the image that it is, lie in the host's file @name? */
+bool blk_node_is_in_file(BlkNode *node, const char *name);
+
 /* What @name, stored in the image @node, means: (transfer full): absolute or relative to the working directory. */
 char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error);
 
@@ -193,6 +206,13 @@ typedef struct BlkMapping {
     uint64_t host_bytes;    /* COMPRESSED: at most this long, from host_offset */
 } BlkMapping;
 
+/* Whether host space that is to be dropped, or to be read as zeroes, is zeroed itself. */
+typedef enum BlkHostZero {
+    BLK_HOST_KEEP,
+    BLK_HOST_ZERO_IF_CHEAP, /* its space is given back, where that can be done */
+    BLK_HOST_ZERO,          /* the host space is read without the mapping, too */
+} BlkHostZero;
+
 /*
  * A change of mapping, from reserve to publish or cancel. The engine fills the first part; guest ranges are whole
  * subclusters (the last one of the node counts as whole): whole clusters of those that are compressed or become so, and
@@ -203,8 +223,9 @@ typedef struct BlkReservation {
     BlkMapKind kind;                /* what the range is to become */
     uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload */
     bool unmap;                     /* in: ZERO: do not keep host space */
+    BlkHostZero zero_host;          /* out: ZERO: what the engine does at host_offset, before it publishes */
     bool preallocate;               /* in: DATA: of zeroes: may stay what it is if it has host space and reads as zeroes */
-    BlkChild *child;                /* out: where to write, DATA and COMPRESSED */
+    BlkChild *child;                /* out: where to write; of role DATA: nothing behind the end of the node */
     uint64_t host_offset;
     uint64_t host_bytes;            /* out: COMPRESSED: bytes to write, payload padded with zeroes; may exceed the payload */
     void *slice;                    /* driver's own */
