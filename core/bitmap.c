@@ -4,8 +4,9 @@
  *
  *     stored, not loaded --blk_co_bitmap_load()--> loaded     (others are loaded from the start)
  *
- * Writes are marked when they end, in request.c, through which all of them pass. Before the first of them changes anything,
- * the driver says in the image that its bitmaps are in use: one that is found so later is not trusted (inconsistent).
+ * Writes are marked when they end, in request.c, through which all of them pass. Before the first of them changes
+ * anything, the driver says in the image that its bitmaps are in use: one that is found so later is not trusted
+ * (inconsistent).
  *
  * Limitation: a bitmap is not split while a backup uses it; what is written meanwhile goes to the same bitmap.
  */
@@ -138,7 +139,8 @@ static int check_persistent(BlkNode *node, const char *name, uint64_t granularit
                          blk_node_name(node), node->driver->name);
     }
     if (node->read_only) {
-        return blk_error(error, -EACCES, "Can't store persistent bitmaps to '%s': it is read-only", blk_node_name(node));
+        return blk_error(error, -EACCES, "Can't store persistent bitmaps to '%s': it is read-only",
+                         blk_node_name(node));
     }
     return node->driver->bitmaps->check_add(node, name, granularity, error);
 }
@@ -270,8 +272,8 @@ int blk_bitmaps_co_before_change(BlkNode *node, uint64_t length, GError **error)
 
     for (unsigned i = 0; length > node->length && (bitmap = blk_bitmap_nth(node, i)); i++) {
         if ((length - 1) / bitmap->granularity >= BLK_BITMAP_MAX_BITS) {
-            return blk_error(error, -EFBIG, "The bitmap '%s' would have more than %" G_GUINT64_FORMAT " bits: remove it first",
-                             bitmap->name ? bitmap->name : "", BLK_BITMAP_MAX_BITS);
+            return blk_error(error, -EFBIG, "The bitmap '%s' would have more than %" G_GUINT64_FORMAT " bits: remove "
+                             "it first", bitmap->name ? bitmap->name : "", BLK_BITMAP_MAX_BITS);
         }
     }
     return ops ? ops->co_before_change(node, length, error) : 0;
@@ -287,8 +289,8 @@ static void follow_length(BlkNode *node)
             bitmap->changed = true;
             if (!blk_dirty_bits_resize(bitmap->bits, node->length)) {
                 bitmap->inconsistent = true;
-                blk_node_message(node, "the bitmap '%s' has too many bits for the new length and cannot be used any more",
-                                 bitmap->name ? bitmap->name : "");
+                blk_node_message(node, "the bitmap '%s' has too many bits for the new length and cannot be used any "
+                                 "more", bitmap->name ? bitmap->name : "");
             }
         }
     }

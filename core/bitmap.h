@@ -20,16 +20,16 @@ struct BlkBitmapOps {
     int (*co_load)(BlkNode *node, void *stored, BlkDirtyBits *bits, GError **error);
     /* The bitmap is removed: the next store leaves it out. @stored belongs to the driver alone from here on. */
     void (*forget)(BlkNode *node, void *stored);
-    /* The node is about to change: enabled bitmaps (all, if @length, which it is to have, is another) are loaded and, in
-     * the image, in use. May yield. */
+    /* The node is about to change: enabled bitmaps (all, if @length, which it is to have, is another) are loaded and,
+     * in the image, in use. May yield. */
     int (*co_before_change)(BlkNode *node, uint64_t length, GError **error);
     int (*co_store)(BlkNode *node, GError **error);     /* see blk_co_bitmaps_store() */
 };
 
 /* ---- for request.c and node.c ---- */
 
-/* Before a change of @node, which is to have @length afterwards, gets to its driver. Failure: nothing may be changed. May
- * yield. */
+/* Before a change of @node, which is to have @length afterwards, gets to its driver. Failure: nothing may be changed.
+ * May yield. */
 int blk_bitmaps_co_before_change(BlkNode *node, uint64_t length, GError **error);
 static inline int blk_bitmaps_co_before_write(BlkNode *node)
 {

@@ -7,8 +7,9 @@
  * A chunk without dirty bits, and one whose bits are all dirty, takes no memory but its pointer, so memory follows what
  * is mixed: a disk of 1 TiB at 64 KiB takes 4 KiB when it is clean and at most 2 MiB.
  *
- * Offsets and lengths are bytes of the disk. A set rounds out to granules, a clear too: who must not lose what lies beside
- * its range clears whole granules. What lies behind the end of the disk is ignored. Never yields; not for several threads.
+ * Offsets and lengths are bytes of the disk. A set rounds out to granules, a clear too: who must not lose what lies
+ * beside its range clears whole granules. What lies behind the end of the disk is ignored. Never yields; not for
+ * several threads.
  */
 #ifndef BLKSTACK_CORE_DIRTY_BITMAP_H
 #define BLKSTACK_CORE_DIRTY_BITMAP_H
@@ -38,8 +39,8 @@ uint64_t blk_dirty_bits_length(const BlkDirtyBits *bits);
 size_t blk_dirty_bits_memory(const BlkDirtyBits *bits);         /* bytes, about */
 
 /*
- * Bits as they are stored: granule n of the part is bit n % 8 of byte n / 8. @first: a granule; a multiple of 64. @bytes:
- * a multiple of 8. Behind the last granule there are zeroes, and what stands there is ignored.
+ * Bits as they are stored: granule n of the part is bit n % 8 of byte n / 8. @first: a granule; a multiple of 64.
+ * @bytes: a multiple of 8. Behind the last granule there are zeroes, and what stands there is ignored.
  */
 void blk_dirty_bits_export(const BlkDirtyBits *bits, uint64_t first, void *buf, size_t bytes);
 void blk_dirty_bits_import(BlkDirtyBits *bits, uint64_t first, const void *buf, size_t bytes);  /* replaces the part */

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * crash_bitmap.c - dirty bitmaps in the crash test. One bitmap records from before the log begins: whenever an image has it in
- * a state that may be trusted, each sector whose content is another than when it began must be dirty. Others come and go.
+ * crash_bitmap.c - dirty bitmaps in the crash test. One bitmap records from before the log begins: whenever an image
+ * has it in a state that may be trusted, each sector whose content is another than when it began must be dirty. Others
+ * come and go.
  */
 #include "crash.h"
 
 static BlkDirtyBitmap *co_add(CrashRound *round, const char *name)
 {
     g_autoptr(GError) error = NULL;
-    BlkDirtyBitmap *bitmap = blk_bitmap_add(blk_child_node(round->image), name, SECTOR << g_rand_int_range(round->rand, 0, 5),
-                                            true, &error);
+    uint64_t granularity = SECTOR << g_rand_int_range(round->rand, 0, 5);
+    BlkDirtyBitmap *bitmap = blk_bitmap_add(blk_child_node(round->image), name, granularity, true, &error);
 
     if (!bitmap) {
         crash_fail(round, "no bitmap: %s", error->message);

@@ -3,8 +3,8 @@
  * random_bitmap.c - a persistent dirty bitmap in the random test.
  *
  * For each granule the model knows whether it must be dirty and whether it may be: a request that changes nothing (a
- * discard that is dropped, zeroes where there are some already) may leave it clean, and the compress filter writes whole
- * clusters.
+ * discard that is dropped, zeroes where there are some already) may leave it clean, and the compress filter writes
+ * whole clusters.
  */
 #include "random_image.h"
 

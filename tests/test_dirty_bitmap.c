@@ -339,7 +339,9 @@ END_TEST
 /* A bit is set when the write ends, not before: who clears it in between would miss what comes. */
 static int late_co(void *opaque)
 {
-    return blk_co_pwrite(opaque, 0, 512, "x", 0);
+    static const uint8_t sector[512] = { 1 };
+
+    return blk_co_pwrite(opaque, 0, sizeof(sector), sector, 0);
 }
 
 static int concurrent_co(void *opaque)

@@ -49,8 +49,8 @@ static int check_extension(const Qcow2Header *h, uint64_t file_bytes, GError **e
     const Qcow2BitmapsExtension *e = &h->bitmaps;
 
     if (e->bytes != QCOW2_BITMAPS_EXTENSION_BYTES || e->reserved != 0) {
-        return blk_error(error, -EINVAL, "The header extension of the bitmaps is invalid: %" PRIu32 " bytes, reserved field "
-                         "%#" PRIx32, e->bytes, e->reserved);
+        return blk_error(error, -EINVAL, "The header extension of the bitmaps is invalid: %" PRIu32 " bytes, reserved "
+                         "field %#" PRIx32, e->bytes, e->reserved);
     }
     if (e->count == 0 || e->count > QCOW2_MAX_BITMAPS) {
         return blk_error(error, -EINVAL, "Invalid number of bitmaps: %" PRIu32 " are not between 1 and %u", e->count,
@@ -95,8 +95,8 @@ static const char *entry_fault(const Qcow2Header *h, const Qcow2BitmapEntry *ent
 }
 
 /* @p: the entry, of which @left bytes are there; *bytes: its length, padded. */
-static Qcow2BitmapEntry *parse_entry(const Qcow2Header *h, const uint8_t *p, uint64_t left, uint32_t index, uint64_t *bytes,
-                                     GError **error)
+static Qcow2BitmapEntry *parse_entry(const Qcow2Header *h, const uint8_t *p, uint64_t left, uint32_t index,
+                                     uint64_t *bytes, GError **error)
 {
     g_autoptr(Qcow2BitmapEntry) entry = g_new0(Qcow2BitmapEntry, 1);
     uint32_t name_bytes = left >= QCOW2_BITMAP_ENTRY_BYTES ? qcow2_get16(p + 18) : 0;

@@ -2,12 +2,12 @@
 /*
  * bitmaps.c - dirty bitmaps of an open qcow2 image. See docs/bitmaps.md for the states in the file.
  *
- * At open only the directory is read. The first change of the disk loads the bitmaps that record it and then marks them as
- * in use in the file, stable: from there on their bits in the file are too old, and who finds the mark does not trust
- * them. Storing takes the mark away.
+ * At open only the directory is read. The first change of the disk loads the bitmaps that record it and then marks
+ * them as in use in the file, stable: from there on their bits in the file are too old, and who finds the mark does
+ * not trust them. Storing takes the mark away.
  *
- * Limitation: a bitmap with extra data that only its maker understands is kept as it is, but not used; it is marked as in use
- * too, since we do not record in it.
+ * Limitation: a bitmap with extra data that only its maker understands is kept as it is, but not used; it is marked as
+ * in use too, since we do not record in it.
  */
 #include "drivers/qcow2/bitmaps.h"
 
@@ -18,7 +18,9 @@ static const Qcow2BitmapEntry *entry_of(const BlkDirtyBitmap *bitmap)
 
 static bool entry_is_usable(const Qcow2BitmapEntry *entry)
 {
-    return !(entry->flags & QCOW2_BITMAP_IN_USE) && (entry->extra_bytes == 0 || (entry->flags & QCOW2_BITMAP_EXTRA_KNOWN));
+    bool known = entry->extra_bytes == 0 || (entry->flags & QCOW2_BITMAP_EXTRA_KNOWN);
+
+    return known && !(entry->flags & QCOW2_BITMAP_IN_USE);
 }
 
 /* ---- open and close ---- */
@@ -43,8 +45,8 @@ int qcow2_co_bitmaps_open(BlkNode *node, bool for_writing, GError **error)
     q->removed_bitmaps = g_ptr_array_new_with_free_func((GDestroyNotify)qcow2_bitmap_entry_free);
     q->bitmap_data = g_hash_table_new(NULL, NULL);
     if (q->header.version >= 3 && q->header.bitmaps.present && !qcow2_header_has_bitmaps(&q->header)) {
-        blk_node_message(node, "a program that does not know dirty bitmaps has changed the image: its bitmaps are lost; "
-                         "'check -r leaks' gives their space back");
+        blk_node_message(node, "a program that does not know dirty bitmaps has changed the image: its bitmaps are "
+                         "lost; 'check -r leaks' gives their space back");
     }
     ret = qcow2_bitmaps_co_read_directory(node->file->node, &q->header, &entries, &q->bitmaps_error);
     if (ret == 0) {
@@ -125,7 +127,8 @@ int qcow2_co_bitmaps_add_tables(BlkNode *node, GError **error)
 /* ---- loading ---- */
 
 /* Reads the bits of one cluster of the table. No two bitmaps share it: so memory is bounded by the file's data. */
-static int co_load_part(BlkNode *node, uint64_t offset, uint64_t first, BlkDirtyBits *bits, uint8_t *buf, GError **error)
+static int co_load_part(BlkNode *node, uint64_t offset, uint64_t first, BlkDirtyBits *bits, uint8_t *buf,
+                        GError **error)
 {
     Qcow2 *q = node->opaque;
     int ret;
@@ -151,8 +154,8 @@ static int qcow2_bitmap_co_load(BlkNode *node, void *stored, BlkDirtyBits *bits,
     int ret = 0;
 
     if (entry->table_size != entries) {
-        return blk_error(error, -EINVAL, "its table has %" PRIu32 " entries, the disk needs %" PRIu64, entry->table_size,
-                         entries);
+        return blk_error(error, -EINVAL, "its table has %" PRIu32 " entries, the disk needs %" PRIu64,
+                         entry->table_size, entries);
     }
     table = qcow2_bitmap_co_read_table(node->file->node, &q->header, entry, error);
     if (!table) {
@@ -197,7 +200,9 @@ static uint64_t tables_bytes(BlkNode *node, uint64_t length)
 /* Would a change of the disk make the bits in the file wrong, without a mark that says so? */
 static bool goes_stale(const BlkDirtyBitmap *bitmap, bool resize)
 {
-    return entry_of(bitmap) && !(entry_of(bitmap)->flags & QCOW2_BITMAP_IN_USE) && (resize || blk_bitmap_enabled(bitmap));
+    const Qcow2BitmapEntry *entry = entry_of(bitmap);
+
+    return entry && !(entry->flags & QCOW2_BITMAP_IN_USE) && (resize || blk_bitmap_enabled(bitmap));
 }
 
 static bool any_goes_stale(const BlkNode *node, bool resize)
@@ -277,7 +282,8 @@ static int qcow2_co_before_change(BlkNode *node, uint64_t length, GError **error
     int ret;
 
     if (resize && tables_bytes(node, length) > QCOW2_MAX_BITMAP_TABLES_BYTES) {
-        return blk_error(error, -EFBIG, "The tables of the bitmaps would be too large: remove some, or use larger granularity");
+        return blk_error(error, -EFBIG, "The tables of the bitmaps would be too large: remove some, or use larger "
+                         "granularity");
     }
     if (!resize && !any_goes_stale(node, false)) {
         return 0;
@@ -327,8 +333,8 @@ static int qcow2_bitmap_check_add(BlkNode *node, const char *name, uint64_t gran
                directory + QCOW2_BITMAP_ENTRY_BYTES + strlen(name) + 8 > QCOW2_MAX_BITMAP_DIRECTORY_BYTES) {
         why = "The image has as many bitmaps as it can have";
     }
-    return why ? blk_error(error, -EINVAL, "Can't make bitmap '%s' persistent in '%s': %s", name, blk_node_name(node), why)
-               : 0;
+    return why ? blk_error(error, -EINVAL, "Can't make bitmap '%s' persistent in '%s': %s", name, blk_node_name(node),
+                           why) : 0;
 }
 
 static void qcow2_bitmap_forget(BlkNode *node, void *stored)

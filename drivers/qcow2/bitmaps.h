@@ -17,14 +17,15 @@
 
 extern const BlkBitmapOps qcow2_bitmap_ops;
 
-/* Bytes that the persistent bitmaps of @source would take in an image with clusters of @cluster_size, if all is mixed. */
+/* Bytes that the persistent bitmaps of @source would take in an image with clusters of @cluster_size, if all is
+ * mixed. */
 uint64_t qcow2_bitmaps_measure(const BlkNode *source, uint64_t cluster_size);
 
 /**
  * qcow2_co_bitmaps_store:
  *
- * Makes the bitmaps in the file those that are in memory, stable: see bitmaps_store.c. The caller makes sure that nobody
- * writes to the node meanwhile. Does nothing if they agree already.
+ * Makes the bitmaps in the file those that are in memory, stable: see bitmaps_store.c. The caller makes sure that
+ * nobody writes to the node meanwhile. Does nothing if they agree already.
  * Returns: 0; after an error the file has the bitmaps that it had, or nobody knows and the node refuses all changes.
  */
 int qcow2_co_bitmaps_store(BlkNode *node, GError **error);

@@ -2,11 +2,11 @@
 /*
  * bitmaps_store.c - makes the bitmaps in a qcow2 image those that are in memory.
  *
- *     bits and tables of what has changed -> the whole directory -> counts, flush -> header, flush -> old clusters dropped
+ *     bits and tables of what has changed -> the whole directory, counts, flush -> header, flush -> old clusters dropped
  *
- * Everything new lies in clusters that nothing refers to until the header, in one write of its first sector, refers to the
- * new directory. So a crash leaves the old directory, whose changed bitmaps are marked as in use, or the new one. Bitmaps
- * that have not changed keep their tables and bits.
+ * Everything new lies in clusters that nothing refers to until the header, in one write of its first sector, refers to
+ * the new directory. So a crash leaves the old directory, whose changed bitmaps are marked as in use, or the new one.
+ * Bitmaps that have not changed keep their tables and bits.
  */
 #include "drivers/qcow2/bitmaps.h"
 

@@ -3,8 +3,9 @@
  * check_bitmaps.c - the dirty bitmaps as a check sees them: are the directory and each table what they can be and where
  * they can be, and which clusters do they refer to?
  *
- * A bitmap only says what to copy in an incremental backup: one that is damaged is given up, and the next backup is a full
- * one. The others go to a new directory, which is written at the end of the file and flushed before the header refers to it.
+ * A bitmap only says what to copy in an incremental backup: one that is damaged is given up, and the next backup is a
+ * full one. The others go to a new directory, which is written at the end of the file and flushed before the header
+ * refers to it.
  *
  * Limitation: the bits themselves are not looked at.
  */
@@ -26,11 +27,14 @@ void qcow2_check_bad_bitmap(Qcow2Check *check, const Qcow2BitmapEntry *entry, co
     }
 }
 
-static bool take_place(Qcow2Check *check, const Qcow2BitmapEntry *entry, uint64_t offset, uint64_t bytes, const char *what)
+static bool take_place(Qcow2Check *check, const Qcow2BitmapEntry *entry, uint64_t offset, uint64_t bytes,
+                       const char *what)
 {
-    Qcow2CheckRegion *region = qcow2_check_inside(check, offset, bytes) ? qcow2_check_add_region(check, offset, bytes, what)
-                                                                        : NULL;
+    Qcow2CheckRegion *region = NULL;
 
+    if (qcow2_check_inside(check, offset, bytes)) {
+        region = qcow2_check_add_region(check, offset, bytes, what);
+    }
     if (region != NULL) {
         region->bitmap = entry;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bitmap.c - blkstack-img bitmap: one or several actions on one dirty bitmap of an image, in the order in which they stand.
+ * bitmap.c - blkstack-img bitmap: one or several actions on one dirty bitmap of an image, in the order in which they
+ * stand.
  *
  * What was done before an action that fails stays done.
  */
@@ -168,7 +169,8 @@ static int change_bitmap(BlkNode *top, void *opaque)
         const Step *step = &g_array_index(args->steps, Step, i);
 
         if (run_step(node, args, step, &error) < 0) {
-            tool_error("Operation %s on bitmap %s failed: %s", action_names[step->action], args->bitmap, error->message);
+            tool_error("Operation %s on bitmap %s failed: %s", action_names[step->action], args->bitmap,
+                       error->message);
             g_clear_error(&error);
             status = 1;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * convert_bitmaps.c - convert --bitmaps: the source's persistent dirty bitmaps go to the target, with name, granularity, bits,
- * and whether they record.
+ * convert_bitmaps.c - convert --bitmaps: the source's persistent dirty bitmaps go to the target, with name,
+ * granularity, bits, and whether they record.
  */
 #include "img/convert_bitmaps.h"
 
@@ -15,8 +15,8 @@ int convert_check_bitmaps(BlkNode *top, bool skip_broken, GError **error)
     }
     for (unsigned i = 0; !skip_broken && (bitmap = blk_bitmap_nth(source, i)); i++) {
         if (blk_bitmap_persistent(bitmap) && blk_bitmap_inconsistent(bitmap)) {
-            return blk_error(error, -EINVAL, "Cannot copy inconsistent bitmap '%s'\nTry --skip-broken-bitmaps, or use '%s "
-                             "bitmap --remove' to delete it", blk_bitmap_name(bitmap), tool_program());
+            return blk_error(error, -EINVAL, "Cannot copy inconsistent bitmap '%s'\nTry --skip-broken-bitmaps, or use "
+                             "'%s bitmap --remove' to delete it", blk_bitmap_name(bitmap), tool_program());
         }
     }
     return 0;
