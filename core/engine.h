@@ -50,6 +50,22 @@ void blk_engine_reader_end(BlkNode *node, BlkEngineReader *reader);
 
 int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req);
 
+enum {
+    BLK_SHRINK_DRY = 1 << 0,            /* only say what it would take */
+    BLK_SHRINK_ALWAYS = 1 << 1,         /* also if it takes as much as before */
+};
+
+/**
+ * blk_engine_co_shrink_cluster:
+ * @offset: of a guest cluster, in bytes
+ * @space: what its data takes in the file now, in bytes
+ * @after: (out): what it takes afterwards
+ *
+ * Stores the cluster compressed, or as zeroes, if it takes less space so. Its data must be here, not in the backing. May
+ * yield. Returns: 0; a payload that does not decode is an error, and stays.
+ */
+int blk_engine_co_shrink_cluster(BlkNode *node, uint64_t offset, uint64_t space, unsigned flags, uint64_t *after);
+
 /* The caller of these holds the exclusive lock on the clusters that the range is in. */
 
 /* Makes whole subclusters read as zeroes (@kind ZERO) or as discarded (UNALLOCATED). -ENOTSUP: the format cannot, or not

@@ -45,29 +45,29 @@ static int co_write_payload(BlkNode *node, uint64_t offset, uint8_t *payload, ui
     return ret;
 }
 
-/* Compresses and writes @cluster, cluster_size bytes, if it @shrinks. */
-static int co_try_compressed(BlkNode *node, uint64_t offset, const void *cluster, bool *shrinks)
+/* Compresses @cluster, cluster_size bytes, to a new buffer. *bytes is 0, without a buffer, if it does not shrink. */
+static int co_compress(BlkNode *node, const void *cluster, uint8_t **payload, uint64_t *bytes)
 {
     const BlkCodec *codec = node->driver->format->codec(node);
     uint64_t size = node->limits.cluster_size;
-    uint8_t *payload;
 
-    *shrinks = false;
+    *payload = NULL;
+    *bytes = 0;
     if (size <= COMPRESS_GRAIN) {
         return 0;
     }
-    payload = blk_engine_buffer_get(node);
-    if (!payload) {
+    uint8_t *out = blk_engine_buffer_get(node);
+    if (!out) {
         return -ENOMEM;
     }
-    gssize n = blk_co_codec_compress(codec, payload, size - COMPRESS_GRAIN, cluster, size);
-    int ret = n < 0 && n != -ENOSPC ? (int)n : 0;
-    if (n >= 0) {
-        *shrinks = true;
-        ret = co_write_payload(node, offset, payload, (uint64_t)n);
+    gssize n = blk_co_codec_compress(codec, out, size - COMPRESS_GRAIN, cluster, size);
+    if (n < 0) {
+        blk_engine_buffer_put(node, out);
+        return n == -ENOSPC ? 0 : (int)n;
     }
-    blk_engine_buffer_put(node, payload);
-    return ret;
+    *payload = out;
+    *bytes = (uint64_t)n;
+    return 0;
 }
 
 /* With the cluster locked; @cluster is cluster_size bytes. */
@@ -83,11 +83,14 @@ static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster
             return ret;
         }
     }
-    bool shrinks;
-    ret = co_try_compressed(node, offset, cluster, &shrinks);
-    if (ret == 0 && !shrinks) {
-        ret = blk_engine_co_write_plain_locked(node, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 });
+    uint8_t *payload;
+    uint64_t payload_bytes;
+    ret = co_compress(node, cluster, &payload, &payload_bytes);
+    if (ret == 0) {
+        ret = payload ? co_write_payload(node, offset, payload, payload_bytes)
+                      : blk_engine_co_write_plain_locked(node, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 });
     }
+    blk_engine_buffer_put(node, payload);
     return ret;
 }
 
@@ -155,4 +158,54 @@ int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req)
         }
     }
     return blk_co_group_wait(&group);
+}
+
+/* ---- what is there already ---- */
+
+static uint64_t payload_space(uint64_t bytes)
+{
+    return (bytes + COMPRESS_GRAIN - 1) & ~(uint64_t)(COMPRESS_GRAIN - 1);
+}
+
+static int co_shrink_locked(BlkNode *node, uint64_t offset, uint8_t *cluster, uint64_t space, unsigned flags, uint64_t *after)
+{
+    uint64_t size = node->limits.cluster_size, bytes;
+    uint8_t *payload;
+    int ret = blk_engine_co_read_padded(node, offset, size, cluster);
+
+    *after = space;
+    if (ret == 0 && blk_buffer_is_zero(cluster, size)) {
+        ret = flags & BLK_SHRINK_DRY ? 0 : blk_engine_co_drop_locked(node, offset, size, BLK_MAP_ZERO, true);
+        *after = ret == 0 ? 0 : space;
+        return ret == -ENOTSUP ? 0 : ret;
+    }
+    if (ret == 0) {
+        ret = co_compress(node, cluster, &payload, &bytes);
+    }
+    if (ret < 0 || !payload) {
+        return ret;
+    }
+    if (payload_space(bytes) < space || (flags & BLK_SHRINK_ALWAYS)) {
+        *after = payload_space(bytes);
+        ret = flags & BLK_SHRINK_DRY ? 0 : co_write_payload(node, offset, payload, bytes);
+    }
+    blk_engine_buffer_put(node, payload);
+    return ret;
+}
+
+int blk_engine_co_shrink_cluster(BlkNode *node, uint64_t offset, uint64_t space, unsigned flags, uint64_t *after)
+{
+    BlkEngine *engine = node->core->engine;
+    uint8_t *cluster = blk_engine_buffer_get(node);
+    BlkRangeHold hold;
+
+    *after = space;
+    if (!cluster) {
+        return -ENOMEM;
+    }
+    blk_co_range_lock(&engine->clusters, &hold, offset, node->limits.cluster_size, true);
+    int ret = co_shrink_locked(node, offset, cluster, space, flags, after);
+    blk_range_unlock(&engine->clusters, &hold);
+    blk_engine_buffer_put(node, cluster);
+    return ret;
 }

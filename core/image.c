@@ -77,6 +77,22 @@ int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *
     return blk_error(error, -ENOTSUP, "This image format does not support checks");
 }
 
+int blk_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **error)
+{
+    int ret;
+
+    if (node->driver->co_compact) {
+        blk_co_drain_begin(node);
+        ret = node->driver->co_compact(node, options, error);
+        blk_drain_end(node);
+        return ret;
+    }
+    if (blk_node_filtered(node)) {
+        return blk_co_compact(blk_node_filtered(node), options, error);
+    }
+    return blk_error(error, -ENOTSUP, "images of format '%s' cannot be compacted", node->driver->name);
+}
+
 int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_options, BlkNode *source, BlkMeasure *measure,
                    GError **error)
 {

@@ -195,21 +195,38 @@ static void meta_clean(BlkMetaCache *cache, BlkMetaBlock *block)
     }
 }
 
+static void meta_forget_block(BlkMetaCache *cache, BlkMetaBlock *block)
+{
+    g_assert(block->refs == 0);
+    meta_clean(cache, block);
+    g_queue_unlink(&cache->lru, &block->lru);
+    meta_destroy_block(block);
+}
+
+/* Blocks of a short range are looked up, those of a long one are found by going through all. */
 void blk_meta_co_forget(BlkMetaCache *cache, uint64_t offset, uint64_t bytes)
 {
     GHashTableIter iter;
     void *value;
 
     blk_co_mutex_lock(&cache->commit_lock);
+    if (bytes / cache->block_size < g_hash_table_size(cache->blocks)) {
+        for (uint64_t pos = offset & ~(uint64_t)(cache->block_size - 1); pos < offset + bytes; pos += cache->block_size) {
+            value = g_hash_table_lookup(cache->blocks, &pos);
+            if (value) {
+                g_hash_table_remove(cache->blocks, &pos);
+                meta_forget_block(cache, value);
+            }
+        }
+        blk_co_mutex_unlock(&cache->commit_lock);
+        return;
+    }
     g_hash_table_iter_init(&iter, cache->blocks);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         BlkMetaBlock *block = value;
         if (block->offset >= offset && block->offset - offset < bytes) {
-            g_assert(block->refs == 0);
-            meta_clean(cache, block);
-            g_queue_unlink(&cache->lru, &block->lru);
             g_hash_table_iter_remove(&iter);
-            meta_destroy_block(block);
+            meta_forget_block(cache, block);
         }
     }
     blk_co_mutex_unlock(&cache->commit_lock);

@@ -309,6 +309,16 @@ static int judge(Sequence *seq)
 
 /* ---- one sequence ---- */
 
+static int co_compact(Sequence *seq)
+{
+    BlkCompactOptions options = { .no_compress = rng_percent(&seq->rng, 30) };
+    g_autoptr(GError) error = NULL;
+    int ret = blk_co_compact(sequence_node(seq), &options, &error);
+
+    sequence_log(seq, " compact%s", options.no_compress ? ", not compressing" : "");
+    return ret < 0 && ret != -ENOTSUP ? sequence_fail(seq, "compact: %s", error->message) : 0;
+}
+
 static int co_run_operations(Sequence *seq)
 {
     int ret = co_reopen(seq, rng_percent(&seq->rng, 80));
@@ -320,6 +330,8 @@ static int co_run_operations(Sequence *seq)
         sequence_log(seq, "%u:", i);
         if (rng_percent(&seq->rng, 5)) {
             ret = co_reopen(seq, rng_percent(&seq->rng, 70));
+        } else if (rng_percent(&seq->rng, 2)) {
+            ret = co_compact(seq);
         } else {
             ret = sequence_co_operation(seq);
         }

@@ -38,7 +38,7 @@ void qcow2_alloc_close(Qcow2 *q)
     g_queue_clear_full(&q->limbo, batch_free);
     qcow2_payload_close(q);
     qcow2_punch_close(q);
-    q->free_hint = q->dropped_bytes = 0;
+    q->free_hint = q->used_clusters = q->used_counted = q->dropped_bytes = 0;
 }
 
 /* ---- whole clusters ---- */
@@ -112,9 +112,9 @@ gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first)
     if (ret < 0) {
         return ret;
     }
-    *first = q->free_hint;
+    *first = MAX(q->free_hint, q->append_from);
     gint64 run = co_find_free(node, max, first);
-    if (run > 0) {
+    if (run > 0 && !q->append_from) {
         q->free_hint = *first;
     }
     return run;
@@ -132,7 +132,9 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
     if (ret < 0) {
         return ret;
     }
-    q->free_hint = *first + (uint64_t)run;
+    if (!q->append_from) {
+        q->free_hint = *first + (uint64_t)run;
+    }
     return run;
 }
 

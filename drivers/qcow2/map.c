@@ -143,3 +143,40 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     }
     return ret;
 }
+
+static int co_walk_locked(BlkNode *node, uint64_t *pos, Qcow2WalkFn *fn, void *opaque)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t table_span = UINT64_C(1) << (q->cluster_bits + q->l2_bits), l1_entry;
+    BlkMetaBlock *block;
+    int ret = qcow2_co_l1_entry(node, *pos, &l1_entry);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if ((l1_entry & QCOW2_OFFSET_MASK) == 0) {
+        *pos += table_span - (*pos & (table_span - 1));
+        return 0;
+    }
+    uint64_t place = qcow2_l2_entry_offset(q, l1_entry, *pos);
+    ret = blk_meta_co_get(q->meta, place, &block);
+    if (ret < 0) {
+        return ret;
+    }
+    for (uint64_t at = place - block->offset; at < MIN(q->cluster_size, 4096); at += q->l2_entry_bytes) {
+        fn(q, *pos, qcow2_get64(block->data + at), !(l1_entry & QCOW2_COPIED), opaque);
+        *pos += q->cluster_size;
+    }
+    blk_meta_put(q->meta, block);
+    return 0;
+}
+
+int qcow2_co_walk(BlkNode *node, uint64_t *pos, Qcow2WalkFn *fn, void *opaque)
+{
+    Qcow2 *q = node->opaque;
+
+    blk_co_mutex_lock(&q->l2_lock);
+    int ret = co_walk_locked(node, pos, fn, opaque);
+    blk_co_mutex_unlock(&q->l2_lock);
+    return ret;
+}

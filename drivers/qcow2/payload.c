@@ -27,6 +27,7 @@ void qcow2_payload_open(Qcow2 *q)
     q->holes = qcow2_holes_new(2 * q->cluster_size);
     q->known = g_hash_table_new(g_direct_hash, g_direct_equal);
     q->packed = g_hash_table_new_full(g_direct_hash, g_direct_equal, NULL, g_free);
+    q->surveyed = false;
 }
 
 void qcow2_payload_close(Qcow2 *q)
@@ -149,7 +150,7 @@ static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
-static void bump_retire(Qcow2 *q)
+void qcow2_payload_retire_bump(Qcow2 *q)
 {
     uint64_t bump = q->bump, bytes = q->bump_end - q->bump;
 
@@ -178,7 +179,7 @@ static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_
     Qcow2 *q = node->opaque;
     uint64_t start = cluster << q->cluster_bits;
     if (q->bump_end != start || q->bump == q->bump_end) {
-        bump_retire(q);
+        qcow2_payload_retire_bump(q);
         q->bump = start;
     }
     q->bump_end = start + q->cluster_size;
@@ -192,7 +193,9 @@ static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_
         return ret;
     }
     known_set(q, cluster, true);
-    q->free_hint = cluster + 1;
+    if (!q->append_from) {
+        q->free_hint = cluster + 1;
+    }
     return 0;
 }
 
@@ -217,20 +220,27 @@ static uint64_t packed_end(const Qcow2 *q)
 }
 
 /* The lowest place with room. -ERANGE: a place that cannot be used is gone. */
-static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t *offset)
+static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
     bool bump = q->bump_end - q->bump >= bytes;
     uint64_t cluster = 0;
     gint64 run = bump ? 0 : qcow2_co_find_run(node, 1, &cluster);
-    uint64_t other = bump ? q->bump : run > 0 ? cluster << q->cluster_bits : UINT64_MAX;
+    uint64_t start = cluster << q->cluster_bits;
+    uint64_t other = bump ? q->bump : run <= 0 ? UINT64_MAX : q->bump_end == start ? q->bump : start;
     int ret;
 
-    if (qcow2_holes_find_lowest(q->holes, bytes, offset) && *offset < other) {
-        return co_hole_take(node, *offset, bytes);
+    if (!q->append_from && qcow2_holes_find_lowest(q->holes, bytes, offset) && *offset < other) {
+        return *offset > below - bytes ? -ENOSPC : co_hole_take(node, *offset, bytes);
+    }
+    if (run < 0) {
+        return (int)run;
+    }
+    if (other > below - bytes) {
+        return -ENOSPC;
     }
     if (!bump) {
-        return run < 0 ? (int)run : co_bump_next(node, cluster, bytes, offset);
+        return co_bump_next(node, cluster, bytes, offset);
     }
     ret = co_bump_take(node, bytes, offset);
     if (ret == -ERANGE) {
@@ -239,19 +249,21 @@ static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t *offset)
     return ret;
 }
 
-int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset)
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
     int ret = qcow2_co_drain_limbo(node);
 
-    if (ret < 0) {
-        return ret;
+    if (ret < 0 || below < bytes) {
+        return ret < 0 ? ret : -ENOSPC;
     }
     do {
-        if (qcow2_holes_find_best(q->holes, bytes, packed_end(q), offset)) {
+        /* What moves down in the file goes as low as it can: only below the first free cluster the best hole counts. */
+        uint64_t end = below == UINT64_MAX ? packed_end(q) : MIN(below, q->free_hint << q->cluster_bits);
+        if (!q->append_from && qcow2_holes_find_best(q->holes, bytes, end, offset)) {
             ret = co_hole_take(node, *offset, bytes);
         } else {
-            ret = co_take_lowest(node, bytes, offset);
+            ret = co_take_lowest(node, bytes, below, offset);
         }
     } while (ret == -ERANGE);
     return ret;

@@ -145,7 +145,7 @@ void qcow2_co_punch(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
 
-    if (q->freed_bytes > MAX(PUNCH_MIN, blk_node_length(node->file->node) / 64)) {
+    if (!q->keep_freed && q->freed_bytes > MAX(PUNCH_MIN, blk_node_length(node->file->node) / 64)) {
         co_punch_all(node);
     }
 }

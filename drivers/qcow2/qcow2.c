@@ -315,6 +315,7 @@ const BlkDriver blk_driver_qcow2 = {
     .co_truncate = qcow2_co_truncate,
     .co_info = qcow2_co_info,
     .co_check = qcow2_co_check_image,
+    .co_compact = qcow2_co_compact,
     .co_amend = qcow2_co_amend,
     .co_change_backing = qcow2_co_change_backing,
     .check_create = qcow2_check_create,

@@ -16,6 +16,7 @@
  *   tree.c      all references of one L1 table
  *   snapshot.c  internal snapshots; snapshot_table.c: their table
  *   resize.c    change of length
+ *   compact.c   compaction in place; see compact.h
  *   amend.c     other version, refcount width, backing file, ...
  *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables
  *   bitmap*.c   dirty bitmaps: see bitmaps.h
@@ -76,6 +77,8 @@ typedef struct Qcow2 {
     uint64_t free_hint;             /* no host cluster below this index is free */
     uint64_t used_clusters;         /* those in use below index used_counted */
     uint64_t used_counted;
+    uint64_t append_from;           /* only host clusters from this index on are taken; 0: all */
+    bool keep_freed;                /* freed space is used again at once: it is not punched out */
     uint64_t bump, bump_end;        /* the unused rest of the last cluster that was taken for payloads; bytes */
     Qcow2Holes *holes;              /* in known clusters */
     GHashTable *known;              /* bitmap of host clusters all of whose payloads are known: see payload.c */
@@ -162,7 +165,23 @@ static inline uint64_t qcow2_l2_entry_offset(const Qcow2 *q, uint64_t l1_entry, 
     return (l1_entry & QCOW2_OFFSET_MASK) + index * q->l2_entry_bytes;
 }
 
+/* Sees the entry (its first word) of the cluster at @guest. @shared: its table has other users too. Does not yield. */
+typedef void Qcow2WalkFn(Qcow2 *q, uint64_t guest, uint64_t word, bool shared, void *opaque);
+
+/**
+ * qcow2_co_walk:
+ * @pos: (inout): guest offset of a cluster
+ *
+ * Calls @fn for the entries of one cached part of an L2 table, from *@pos on, and sets *@pos behind them. Takes l2_lock, so
+ * that the table is not replaced meanwhile.
+ */
+int qcow2_co_walk(BlkNode *node, uint64_t *pos, Qcow2WalkFn *fn, void *opaque);
+
 /* ---- write.c ---- */
+
+/* Gives guest @offset a new table, the lowest free cluster, in place of that of @l1_entry (0: none), which is clean: it is
+ * shared, or nothing was changed since the last commit. With l2_lock held. *l1_entry: (out): the new one. */
+int qcow2_co_new_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry);
 
 int qcow2_co_reserve(BlkNode *node, BlkReservation *res);
 void qcow2_publish(BlkNode *node, BlkReservation *res);
@@ -222,9 +241,18 @@ void qcow2_commit_done(bool ok, void *opaque);
 void qcow2_payload_open(Qcow2 *q);
 void qcow2_payload_close(Qcow2 *q);
 
-/* Takes @bytes (a multiple of 512, less than a cluster) of host space for a payload; counts a reference to each cluster
- * that it touches. */
-int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t *offset);
+/**
+ * qcow2_co_alloc_payload:
+ * @bytes: a multiple of 512, less than a cluster
+ * @below: the payload must end at or before it; UINT64_MAX: anywhere
+ *
+ * Takes host space for a payload; counts a reference to each cluster that it touches. Returns: 0; -ENOSPC if there is none
+ * below; others as qcow2_co_alloc_clusters().
+ */
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset);
+
+/* Makes a hole of what is left of the cluster that was taken last, so that the next payload looks for the best place. */
+void qcow2_payload_retire_bump(Qcow2 *q);
 
 bool qcow2_payload_is_known(const Qcow2 *q, uint64_t cluster);
 
@@ -264,6 +292,8 @@ void qcow2_survey_start(BlkNode *node);
 /* Ends it: to be called, without locks, before anything but reserve and publish changes the active tables or forgets
  * parts of them, and before anybody else comes to refer to their payloads. May yield. */
 void qcow2_co_survey_stop(BlkNode *node);
+/* Waits until it has ended. Nothing may be dropped meanwhile. May yield. */
+void qcow2_co_survey_wait(BlkNode *node);
 /* A payload is not mapped at @guest_offset any more. Does not yield. */
 void qcow2_survey_dropped(Qcow2 *q, uint64_t guest_offset, uint64_t offset, uint64_t bytes);
 /* What was dropped before was given back. Does not yield. */
@@ -490,5 +520,9 @@ int qcow2_co_change_refcount_width(BlkNode *node, unsigned order, Qcow2Progress 
 int qcow2_co_check_downgrade(BlkNode *node, uint64_t size, GError **error);
 /* Makes it one. It must be possible. */
 int qcow2_co_downgrade(BlkNode *node, Qcow2Progress *progress, GError **error);
+
+/* ---- compact.c ---- */
+
+int qcow2_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **error);
 
 #endif

@@ -92,7 +92,7 @@ static void count_payload(Qcow2 *q, uint64_t offset, uint64_t bytes, bool more)
     }
 }
 
-static void count_entry(Qcow2 *q, uint64_t entry)
+static void count_entry(Qcow2 *q, uint64_t guest, uint64_t entry, bool shared, void *unused)
 {
     Qcow2Survey *s = q->survey;
     uint64_t offset, bytes;
@@ -122,37 +122,6 @@ void qcow2_survey_cluster_freed(Qcow2 *q, uint64_t cluster)
     }
 }
 
-/* Counts the entries of one cached part of the L2 table for guest @offset; sets "pos" behind it. */
-static int co_count_slice(BlkNode *node)
-{
-    Qcow2 *q = node->opaque;
-    Qcow2Survey *s = q->survey;
-    uint64_t table_span = UINT64_C(1) << (q->cluster_bits + q->l2_bits), l1_entry;
-    BlkMetaBlock *block;
-    int ret = qcow2_co_l1_entry(node, s->pos, &l1_entry);
-
-    if (ret < 0) {
-        return ret;
-    }
-    if ((l1_entry & QCOW2_OFFSET_MASK) == 0) {
-        s->pos += table_span - (s->pos & (table_span - 1));
-        return 0;
-    }
-    uint64_t place = qcow2_l2_entry_offset(q, l1_entry, s->pos);
-    ret = blk_meta_co_get(q->meta, place, &block);
-    if (ret < 0) {
-        return ret;
-    }
-    uint64_t count = MIN(q->cluster_size, 4096) / q->l2_entry_bytes;
-    for (uint64_t i = 0; i < count; i++) {
-        count_entry(q, qcow2_get64(block->data + i * q->l2_entry_bytes));
-    }
-    blk_meta_put(q->meta, block);
-    s->pos += count << q->cluster_bits;
-    return 0;
-}
-
-/* l2_lock is held for one part at a time, so that its table is not replaced meanwhile. */
 static int co_count_all(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
@@ -160,9 +129,7 @@ static int co_count_all(BlkNode *node)
     int ret = 0;
 
     while (ret == 0 && !s->stop && s->pos < node->length) {
-        blk_co_mutex_lock(&q->l2_lock);
-        ret = co_count_slice(node);
-        blk_co_mutex_unlock(&q->l2_lock);
+        ret = qcow2_co_walk(node, &s->pos, count_entry, NULL);
         blk_co_reschedule();
     }
     return ret;
@@ -313,6 +280,15 @@ void qcow2_co_survey_stop(BlkNode *node)
     while (q->survey) {
         q->survey->stop = true;
         blk_co_queue_wake_all(&q->survey->committed);
+        blk_co_queue_wait(&q->survey->ended);
+    }
+}
+
+void qcow2_co_survey_wait(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    while (q->survey) {
         blk_co_queue_wait(&q->survey->ended);
     }
 }

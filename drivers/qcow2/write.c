@@ -15,8 +15,8 @@
 
 /* ---- L2 tables ---- */
 
-/* Fills the new table at @offset from the one at @old (0: with zeroes), past the cache: the old one is shared, so nobody
- * changes it. What the cache may still have of an earlier table there is forgotten. */
+/* Fills the new table at @offset from the one at @old (0: with zeroes), past the cache: nobody changes the old one, which
+ * is clean. What the cache may still have of an earlier table there is forgotten. */
 static int co_fill_table(BlkNode *node, uint64_t offset, uint64_t old)
 {
     Qcow2 *q = node->opaque;
@@ -43,8 +43,7 @@ static int co_fill_table(BlkNode *node, uint64_t offset, uint64_t old)
     return ret;
 }
 
-/* Gives guest @offset a table of its own in place of that of @l1_entry. */
-static int co_new_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
+int qcow2_co_new_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
 {
     Qcow2 *q = node->opaque;
     uint64_t old = *l1_entry & QCOW2_OFFSET_MASK, cluster;
@@ -93,7 +92,7 @@ static int co_own_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
     blk_co_mutex_lock(&q->l2_lock);
     ret = qcow2_co_l1_entry(node, offset, l1_entry);
     if (ret == 0 && !(*l1_entry & QCOW2_COPIED)) {
-        ret = co_new_table(node, offset, l1_entry);
+        ret = qcow2_co_new_table(node, offset, l1_entry);
     }
     blk_co_mutex_unlock(&q->l2_lock);
     return ret;
@@ -208,7 +207,7 @@ static int co_reserve_payload(BlkNode *node, BlkReservation *res)
     blk_co_event(node->file->node, BLK_EVENT_cluster_alloc_bytes);
     res->bytes = q->cluster_size;
     res->host_bytes = (res->payload_bytes + 511) & ~UINT64_C(511);
-    return qcow2_co_alloc_payload(node, res->host_bytes, &res->host_offset);
+    return qcow2_co_alloc_payload(node, res->host_bytes, UINT64_MAX, &res->host_offset);
 }
 
 /* With the L2 entries at hand: checks what is to be dropped, takes host space. */

@@ -428,6 +428,21 @@ typedef struct BlkCheckResult {
 /* Returns: 0 when the check ran to its end, whatever it found; -ENOTSUP if the format has no check. */
 int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
 
+typedef struct BlkCompactOptions {
+    bool no_compress;           /* only move what there is */
+    void (*progress)(double fraction, void *opaque);      /* (nullable) */
+    void *opaque;
+} BlkCompactOptions;
+/**
+ * blk_co_compact:
+ *
+ * Makes the image about as small as a compressed copy of its content would be, in place: compresses what is not, moves all
+ * down in the file, cuts off the rest. What other nodes and users send meanwhile waits. A crash or a failure leaves an image
+ * with the same content; the next call goes on from there.
+ * Context: coroutine; may yield. Returns: 0; -ENOTSUP if the format cannot; -EROFS; -EIO if the image is damaged.
+ */
+int blk_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **error);
+
 typedef struct BlkAmendOptions {
     JsonObject *options;                    /* keys of the format's table: "compat", "size", ... */
     void (*progress)(double fraction, void *opaque);      /* (nullable) */

@@ -335,6 +335,8 @@ struct BlkDriver {
     int (*co_truncate)(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
     int (*co_info)(BlkNode *node, BlkInfo *info, GError **error);
     int (*co_check)(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
+    /* Context: the node is drained. */
+    int (*co_compact)(BlkNode *node, const BlkCompactOptions *options, GError **error);
     /* Changes what @options has: keys of amend_options. The node is drained; core follows a change of length. */
     int (*co_amend)(BlkNode *node, const BlkOptions *options, const BlkAmendOptions *amend, GError **error);
     /* The image names another backing file, or none (NULL); the graph stays as it is. */

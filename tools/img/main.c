@@ -18,6 +18,8 @@ const ImgCommand img_commands[] = {
       "changes a dirty bitmap of an image", img_bitmap },
     { "check", "[--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [--data] [-T src_cache] [-U] filename",
       "looks for errors in an image's metadata and repairs them", img_check },
+    { "compact", "[--image-opts] [-p] [-q] [-f fmt] [-T src_cache] [--no-compress] filename",
+      "makes an image as small as a compressed copy would be, in place", img_compact },
     { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
       "tells whether two images have the same content", img_compare },
     { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] "
