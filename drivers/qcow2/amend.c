@@ -81,9 +81,7 @@ int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format,
     old_file = q->header.backing_file;
     old_format = q->header.backing_format;
     ret = qcow2_co_switch_header(node, &header, error);
-    if (ret < 0) {
-        g_free(old_file);
-        g_free(old_format);
+    if (ret < 0) {      /* q->header has the old ones still */
         old_file = header.backing_file;
         old_format = header.backing_format;
     }
