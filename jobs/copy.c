@@ -364,6 +364,10 @@ int blk_co_copy(BlkCopy *copy, GError **error)
     BlkCoGroup group = BLK_CO_GROUP_INIT(copy->workers);
     int ret;
 
+    if (copy->compressed && !(copy->target->caps & BLK_CAP_COMPRESSED_WRITE)) {
+        return blk_error(error, -ENOTSUP, "Compression not supported for this file format: '%s' of '%s' has no compressed "
+                         "clusters", blk_node_driver_name(copy->target), blk_node_filename(copy->target));
+    }
     set_sizes(&pipeline);
     for (unsigned i = 0; i < copy->workers; i++) {
         if (blk_co_group_run(&group, co_work, &pipeline) < 0) {

@@ -28,7 +28,7 @@ typedef struct BlkCopy {
  *
  * Copies everything and flushes the target. After an error the target holds part of it; nothing is in flight any more.
  * Context: coroutine of the nodes' context; may yield.
- * Returns: 0; -ECANCELED; others from the source and the target, with the place in @error.
+ * Returns: 0; -ECANCELED; -ENOTSUP if the target cannot hold compressed clusters; others from the source and the target, with the place in @error.
  */
 int blk_co_copy(BlkCopy *copy, GError **error);
 

@@ -354,9 +354,6 @@ static int open_target(Convert *convert, GError **error)
         convert->source.base = blk_node_backing(g_ptr_array_index(convert->nodes, 0));
         convert->source.base_end = blk_node_length(backing);
     }
-    if (args->compressed && !(node->caps & BLK_CAP_COMPRESSED_WRITE)) {
-        return blk_error(error, -ENOTSUP, "Compression not supported for this file format");
-    }
     if (blk_node_length(node) < convert->source.source.length) {
         return blk_error(error, -EFBIG, "output file is smaller than input file");
     }

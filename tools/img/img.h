@@ -30,6 +30,7 @@ int img_dd(BlkContext *ctx, int argc, char **argv);
 int img_info(BlkContext *ctx, int argc, char **argv);
 int img_map(BlkContext *ctx, int argc, char **argv);
 int img_measure(BlkContext *ctx, int argc, char **argv);
+int img_rebase(BlkContext *ctx, int argc, char **argv);
 int img_resize(BlkContext *ctx, int argc, char **argv);
 int img_snapshot(BlkContext *ctx, int argc, char **argv);
 

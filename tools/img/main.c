@@ -37,6 +37,8 @@ const ImgCommand img_commands[] = {
       "shows where the content of an image lies", img_map },
     { "measure", "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--image-opts] [-f fmt] [-l snapshot_param] [-U] filename]",
       "tells how long the file of a new image will be", img_measure },
+    { "rebase", "[--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] [-c] -b backing_file [-F backing_fmt] "
+      "filename", "lets an image stand on another backing file", img_rebase },
     { "resize", "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size",
       "changes the length of an image", img_resize },
     { "snapshot", "[--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename",
