@@ -190,3 +190,22 @@ int blk_co_change_backing(BlkNode *node, const char *filename, const char *forma
     }
     return ret;
 }
+
+int blk_co_make_empty(BlkNode *node, GError **error)
+{
+    int ret;
+
+    if (!node->driver->co_make_empty && blk_node_filtered(node)) {
+        return blk_co_make_empty(blk_node_filtered(node), error);
+    }
+    if (!node->driver->co_make_empty) {
+        return blk_error(error, -ENOTSUP, "Format driver '%s' cannot empty an image", node->driver->name);
+    }
+    ret = check_may_change(node, error);
+    if (ret == 0) {
+        blk_co_drain_begin(node);
+        ret = node->driver->co_make_empty(node, error);
+        blk_drain_end(node);
+    }
+    return ret;
+}

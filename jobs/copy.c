@@ -220,25 +220,31 @@ static int co_write_zeroes(Pipeline *p, uint64_t offset, uint64_t bytes)
     return p->copy->target_is_zero ? 0 : blk_co_pwrite_zeroes(p->copy->target, offset, bytes, flags);
 }
 
+/* The first @bytes of a cluster that goes on in the target: with what is there, it is compressed as a whole. */
+static int co_write_head_compressed(Pipeline *p, uint64_t offset, uint64_t bytes, const uint8_t *buf, unsigned flags)
+{
+    BlkNode *target = p->copy->target;
+    uint64_t whole = MIN(p->unit, blk_node_length(target) - offset);
+    uint8_t *cluster = blk_buffer_try_alloc(target, whole);
+    int ret = cluster ? blk_co_pread(target, offset, whole, cluster, 0) : -ENOMEM;
+
+    if (ret == 0) {
+        memcpy(cluster, buf, bytes);
+        ret = blk_co_pwrite(target, offset, whole, cluster, flags);
+    }
+    blk_buffer_free(cluster);
+    return ret;
+}
+
 static int co_write_data(Pipeline *p, uint64_t offset, uint64_t bytes, const uint8_t *buf)
 {
     BlkNode *target = p->copy->target;
-    unsigned flags = p->copy->fua ? BLK_REQ_FUA : 0;
-    /* Part of a cluster, where a longer target goes on, is no compressed write. */
+    unsigned flags = (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->compressed ? BLK_REQ_COMPRESSED : 0);
     uint64_t end = offset + bytes;
-    uint64_t odd = end == blk_node_length(target) ? 0 : end % p->unit;
-    int ret = 0;
+    uint64_t odd = !p->copy->compressed || end == blk_node_length(target) ? 0 : end % p->unit;
+    int ret = bytes > odd ? blk_co_pwrite(target, offset, bytes - odd, buf, flags) : 0;
 
-    if (!p->copy->compressed) {
-        return blk_co_pwrite(target, offset, bytes, buf, flags);
-    }
-    if (bytes > odd) {
-        ret = blk_co_pwrite(target, offset, bytes - odd, buf, flags | BLK_REQ_COMPRESSED);
-    }
-    if (ret == 0 && odd > 0) {
-        ret = blk_co_pwrite(target, end - odd, odd, buf + bytes - odd, flags);
-    }
-    return ret;
+    return ret < 0 || odd == 0 ? ret : co_write_head_compressed(p, end - odd, odd, buf + bytes - odd, flags);
 }
 
 static RunKind kind_of(const Pipeline *p, const uint8_t *buf, const uint8_t *other, uint64_t bytes)
@@ -358,15 +364,23 @@ static void set_sizes(Pipeline *p)
     p->chunk = MAX(CHUNK_BYTES - CHUNK_BYTES % p->block, p->block);
 }
 
+int blk_copy_check_target(const BlkNode *target, bool compressed, GError **error)
+{
+    if (compressed && !(target->caps & BLK_CAP_COMPRESSED_WRITE)) {
+        return blk_error(error, -ENOTSUP, "Compression not supported for this file format: '%s' of '%s' has no compressed "
+                         "clusters", blk_node_driver_name(target), blk_node_filename(target));
+    }
+    return 0;
+}
+
 int blk_co_copy(BlkCopy *copy, GError **error)
 {
     Pipeline pipeline = { .copy = copy, .start_us = g_get_monotonic_time(), .error = error };
     BlkCoGroup group = BLK_CO_GROUP_INIT(copy->workers);
-    int ret;
+    int ret = blk_copy_check_target(copy->target, copy->compressed, error);
 
-    if (copy->compressed && !(copy->target->caps & BLK_CAP_COMPRESSED_WRITE)) {
-        return blk_error(error, -ENOTSUP, "Compression not supported for this file format: '%s' of '%s' has no compressed "
-                         "clusters", blk_node_driver_name(copy->target), blk_node_filename(copy->target));
+    if (ret < 0) {
+        return ret;
     }
     set_sizes(&pipeline);
     for (unsigned i = 0; i < copy->workers; i++) {

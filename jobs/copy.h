@@ -32,4 +32,7 @@ typedef struct BlkCopy {
  */
 int blk_co_copy(BlkCopy *copy, GError **error);
 
+/* Can the copy be stored there so? -ENOTSUP with the reason, which blk_co_copy() finds too, but not before other work. */
+int blk_copy_check_target(const BlkNode *target, bool compressed, GError **error);
+
 #endif

@@ -318,6 +318,7 @@ const BlkDriver blk_driver_qcow2 = {
     .co_compact = qcow2_co_compact,
     .co_amend = qcow2_co_amend,
     .co_change_backing = qcow2_co_change_backing,
+    .co_make_empty = qcow2_co_make_empty,
     .check_create = qcow2_check_create,
     .co_measure = qcow2_co_measure,
     .co_create = qcow2_co_create,

@@ -480,6 +480,7 @@ extern const BlkSnapshotOps qcow2_snapshot_ops;
 /* ---- resize.c ---- */
 
 int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
+int qcow2_co_make_empty(BlkNode *node, GError **error);
 
 /* ---- amend.c, refcount_width.c, downgrade.c: nothing else uses the node meanwhile ---- */
 

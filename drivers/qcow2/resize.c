@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * resize.c - change of a qcow2 image's length.
+ * resize.c - change of a qcow2 image's length; an image that holds nothing any more.
  *
  * Growing: what an interrupted shrinking left behind the end is dropped; a larger L1 table if needed (a copy in new clusters,
  * to which the header switches when it is stable); then what must read as zeroes; then the length in the header.
@@ -185,7 +185,7 @@ static int co_preallocate(BlkNode *node, uint64_t start, uint64_t end, BlkPreall
 
 /* ---- what is behind the end ---- */
 
-/* Makes all clusters behind @length, which is that of the node, unallocated. */
+/* Makes all clusters from @length on unallocated: behind the end nothing is read, and else the backing is meant to be. */
 static int co_drop_mappings(BlkNode *node, uint64_t length)
 {
     Qcow2 *q = node->opaque;
@@ -203,7 +203,7 @@ static int co_drop_mappings(BlkNode *node, uint64_t length)
         }
         uint64_t start = pos & ~(q->cluster_size - 1);
         BlkReservation res = {
-            .offset = start, .bytes = round_up(q, pos + map.bytes) - start, .kind = BLK_MAP_UNALLOCATED,
+            .offset = start, .bytes = round_up(q, pos + map.bytes) - start, .kind = BLK_MAP_UNALLOCATED, .bare = true,
         };
         ret = qcow2_co_reserve(node, &res);
         if (ret < 0) {
@@ -349,4 +349,20 @@ int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GErr
                                "could not be given back" : "could not change the length of the image");
     }
     return co_resize_data_file(node, length, error);
+}
+
+int qcow2_co_make_empty(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    int ret = !q->tables ? -EROFS : q->failed ? q->failed : co_drop_mappings(node, 0);
+
+    if (ret == 0) {
+        blk_co_mutex_lock(&q->l2_lock);
+        ret = co_drop_tables_locked(node, 0);
+        blk_co_mutex_unlock(&q->l2_lock);
+    }
+    if (ret == 0) {
+        ret = qcow2_co_settle(node);
+    }
+    return ret < 0 ? blk_error_errno(error, ret, "could not drop what the image holds") : 0;
 }

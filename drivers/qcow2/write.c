@@ -259,8 +259,8 @@ static int choose_kind(const BlkNode *node, BlkReservation *res)
     if (res->kind == BLK_MAP_DATA || res->kind == BLK_MAP_COMPRESSED) {
         return 0;
     }
-    if (res->kind == BLK_MAP_UNALLOCATED && res->offset >= node->length) {
-        return 0;                       /* nothing is read there */
+    if (res->kind == BLK_MAP_UNALLOCATED && res->bare) {
+        return 0;
     }
     if (q->header.version < 3) {
         res->kind = BLK_MAP_UNALLOCATED;
@@ -339,7 +339,7 @@ static Qcow2Entry new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t 
             entry.word = old.word;
         }
         break;
-    case BLK_MAP_UNALLOCATED:       /* version 2, and behind the end */
+    case BLK_MAP_UNALLOCATED:       /* version 2, and bare */
         break;
     }
     return entry;

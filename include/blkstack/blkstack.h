@@ -467,6 +467,14 @@ int blk_co_amend(BlkNode *node, const BlkAmendOptions *options, GError **error);
  */
 int blk_co_change_backing(BlkNode *node, const char *filename, const char *format, GError **error);
 
+/**
+ * blk_co_make_empty:
+ *
+ * Drops all that the image holds itself, so that it reads like its backing, or as zeroes without one. Internal snapshots
+ * stay. An error, or a crash, leaves part of it. Permission, context and errors as of blk_co_amend().
+ */
+int blk_co_make_empty(BlkNode *node, GError **error);
+
 /* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). */
 int blk_co_create(BlkContext *ctx, const char *filename, const char *format, JsonObject *format_options, GError **error);
 

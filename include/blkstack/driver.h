@@ -223,6 +223,7 @@ typedef struct BlkReservation {
     BlkMapKind kind;                /* what the range is to become */
     uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload */
     bool unmap;                     /* in: ZERO: do not keep host space */
+    bool bare;                      /* in: UNALLOCATED: the backing may show through */
     BlkHostZero zero_host;          /* out: ZERO: what the engine does at host_offset, before it publishes */
     bool preallocate;               /* in: DATA: of zeroes: may stay what it is if it has host space and reads as zeroes */
     BlkChild *child;                /* out: where to write; of role DATA: nothing behind the end of the node */
@@ -341,6 +342,8 @@ struct BlkDriver {
     int (*co_amend)(BlkNode *node, const BlkOptions *options, const BlkAmendOptions *amend, GError **error);
     /* The image names another backing file, or none (NULL); the graph stays as it is. */
     int (*co_change_backing)(BlkNode *node, const char *filename, const char *format, GError **error);
+    /* Drops all that the image holds itself. The node is drained. */
+    int (*co_make_empty)(BlkNode *node, GError **error);
     /* (nullable): refuses creation options that contradict each other, before any file is touched. Does not yield. */
     int (*check_create)(const BlkOptions *options, GError **error);
     /* Formats: @options are those of creation, size included. required, fully_allocated. */

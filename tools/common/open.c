@@ -66,10 +66,17 @@ static void add_bool(JsonObject *tree, const char *key, bool wanted)
     }
 }
 
-static void add_member(JsonObject *object, const char *key, JsonNode *value, gpointer opaque)
+static void replace_member(JsonObject *object, const char *key, JsonNode *value, gpointer opaque)
 {
     JsonObject *tree = opaque;
+    g_autofree char *dotted = g_strconcat(key, ".", NULL);
+    g_autoptr(GList) names = json_object_get_members(tree);
 
+    for (GList *l = names; l; l = l->next) {
+        if (g_str_has_prefix(l->data, dotted)) {
+            json_object_remove_member(tree, l->data);
+        }
+    }
     json_object_set_member(tree, key, json_node_copy(value));
 }
 
@@ -100,7 +107,7 @@ JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **er
         return NULL;
     }
     if (open->options) {
-        json_object_foreach_member(open->options, add_member, tree);
+        json_object_foreach_member(open->options, replace_member, tree);
     }
     add_bool(tree, "read-only", !open->writable);
     add_bool(tree, "force-share", open->force_share);

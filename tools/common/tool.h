@@ -67,7 +67,7 @@ typedef struct ToolOpen {
     bool metadata_only;     /* no backing and no data files: for information about one image */
     bool unmap;             /* discard=unmap */
     ToolCache cache;
-    JsonObject *options;    /* (nullable): further members for the tree; they must not be in it already */
+    JsonObject *options;    /* (nullable): further members for the tree; they replace those that are in it already */
 } ToolOpen;
 
 /**

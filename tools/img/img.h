@@ -22,6 +22,7 @@ int img_amend(BlkContext *ctx, int argc, char **argv);
 int img_bench(BlkContext *ctx, int argc, char **argv);
 int img_bitmap(BlkContext *ctx, int argc, char **argv);
 int img_check(BlkContext *ctx, int argc, char **argv);
+int img_commit(BlkContext *ctx, int argc, char **argv);
 int img_compact(BlkContext *ctx, int argc, char **argv);
 int img_compare(BlkContext *ctx, int argc, char **argv);
 int img_convert(BlkContext *ctx, int argc, char **argv);

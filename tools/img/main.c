@@ -18,6 +18,8 @@ const ImgCommand img_commands[] = {
       "changes a dirty bitmap of an image", img_bitmap },
     { "check", "[--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [--data] [-T src_cache] [-U] filename",
       "looks for errors in an image's metadata and repairs them", img_check },
+    { "commit", "[--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-c] [-d] [-p] filename",
+      "writes what an image holds into its backing file", img_commit },
     { "compact", "[--image-opts] [-p] [-q] [-f fmt] [-T src_cache] [--no-compress] filename",
       "makes an image as small as a compressed copy would be, in place", img_compact },
     { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
