@@ -87,7 +87,6 @@ HEADER = {
         'backing-name-with-nul': lambda i: backing(i, b'ab\0cd'),
         'feature-named': feature_name,
         'feature-unnamed': lambda i: i.put(72, 1 << 44),
-        'encrypted': lambda i: i.put(32, 1, 4),
         'encryption-unknown': lambda i: i.put(32, 77, 4),
     },
     'compression-type': {

@@ -308,7 +308,9 @@ static int co_step(Qcow2Check *check, Qcow2CheckStep step)
 static int co_repair_mappings(Qcow2Check *check)
 {
     const Qcow2Findings before = check->found;
-    const bool move = before.overlaps > 0 || check->overflow;
+    /* Encrypted data says something else in another place. */
+    const bool encrypted = check->header.crypt_method != QCOW2_CRYPT_NONE;
+    const bool move = (before.overlaps > 0 || check->overflow) && !encrypted;
     int ret = 0;
 
     if (before.entries > 0) {
@@ -431,7 +433,7 @@ static int prepare(Qcow2Check *check, GError **error)
     check->per_block = check->cluster_size * 8 >> check->header.refcount_order;
     check->tables = g_array_new(FALSE, FALSE, sizeof(Qcow2CheckTable));
     check->result->total_clusters = qcow2_check_clusters_for(check, check->header.size);
-    if (check->options->data) {
+    if (check->options->data && check->header.crypt_method == QCOW2_CRYPT_NONE) {
         check->codec = blk_codec_new(type, -1, error);
         return check->codec == NULL ? -ENOMEM : 0;
     }

@@ -289,6 +289,28 @@ static int read_reftable(Qcow2Check *check)
     return mark_twins(check);
 }
 
+/* ---- encryption ---- */
+
+/* The keys of an image with LUKS encryption: header extension: offset 8, bytes 8. */
+static void place_keys(Qcow2Check *check)
+{
+    for (guint i = 0; i < check->header.extensions->len; i++) {
+        const Qcow2Extension *extension = &g_array_index(check->header.extensions, Qcow2Extension, i);
+        uint64_t offset, bytes;
+
+        if (extension->type != QCOW2_EXT_ENCRYPTION || extension->bytes < 16) {
+            continue;
+        }
+        offset = qcow2_get64(extension->data);
+        bytes = qcow2_get64(extension->data + 8);
+        if (bytes == 0 || (offset & (check->cluster_size - 1)) != 0 || !qcow2_check_inside(check, offset, bytes) ||
+            qcow2_check_add_region(check, offset, bytes, "the encryption header") == NULL) {
+            qcow2_check_found(check, &check->found.structure, "ERROR the encryption header at %#" PRIx64 " cannot be "
+                              "there", offset);
+        }
+    }
+}
+
 /* ---- all of it ---- */
 
 void qcow2_check_free_structure(Qcow2Check *check)
@@ -317,6 +339,9 @@ int qcow2_check_co_read_structure(Qcow2Check *check)
     qcow2_check_add_region(check, 0, check->cluster_size, "the header");
     if (active->entries > 0) {
         qcow2_check_add_region(check, active->offset, active->entries * 8, "the L1 table");
+    }
+    if (h->crypt_method == QCOW2_CRYPT_LUKS) {
+        place_keys(check);
     }
     ret = qcow2_check_co_read_snapshots(check);
     for (guint i = 1; ret == 0 && i < check->l1s->len; i++) {

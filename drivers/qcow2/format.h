@@ -73,6 +73,8 @@ typedef enum Qcow2FeatureKind {
     QCOW2_FEATURE_INCOMPATIBLE, QCOW2_FEATURE_COMPATIBLE, QCOW2_FEATURE_AUTOCLEAR,
 } Qcow2FeatureKind;
 
+typedef enum Qcow2Crypt { QCOW2_CRYPT_NONE, QCOW2_CRYPT_AES, QCOW2_CRYPT_LUKS } Qcow2Crypt;
+
 typedef enum Qcow2Compression { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZSTD = 1 } Qcow2Compression;
 
 /* Types of header extensions. */
@@ -234,7 +236,7 @@ typedef struct Qcow2Header {
     uint32_t version;                   /* 2 or 3 */
     uint32_t cluster_bits;
     uint64_t size;                      /* of the virtual disk, bytes: 0..BLK_MAX_LENGTH */
-    uint32_t crypt_method;              /* 0: others are refused */
+    uint32_t crypt_method;              /* Qcow2Crypt: see qcow2_header_check_readable() */
     uint32_t l1_size;                   /* entries */
     uint64_t l1_table_offset;           /* 0 only if l1_size is 0 */
     uint64_t refcount_table_offset;
@@ -302,6 +304,9 @@ int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error);
 
 /* Also of a zeroed header. */
 void qcow2_header_clear(Qcow2Header *header);
+
+/* Can the guest's data be read? -ENOTSUP: it is encrypted. */
+int qcow2_header_check_readable(const Qcow2Header *header, GError **error);
 
 /* May the image be opened for writing? -EACCES: it is marked corrupt. */
 int qcow2_header_check_writable(const Qcow2Header *header, GError **error);

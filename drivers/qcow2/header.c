@@ -291,14 +291,20 @@ static int check_compression(const Qcow2Header *h, GError **error)
 
 static int check_encryption(const Qcow2Header *h, GError **error)
 {
-    if (h->crypt_method == 0) {
-        return 0;
-    }
-    if (h->crypt_method > 2) {
+    if (h->crypt_method > QCOW2_CRYPT_LUKS) {
         return blk_error(error, -EINVAL, "Unsupported encryption method: %" PRIu32, h->crypt_method);
     }
-    return blk_error(error, -ENOTSUP, "Image is encrypted (%s): encryption is not supported",
-                     h->crypt_method == 1 ? "AES" : "LUKS");
+    return 0;
+}
+
+int qcow2_header_check_readable(const Qcow2Header *h, GError **error)
+{
+    if (h->crypt_method == QCOW2_CRYPT_NONE) {
+        return 0;
+    }
+    return blk_error(error, -ENOTSUP, "Image is encrypted (%s), and encryption is not supported: convert it to an image "
+                     "without encryption, with a program that can be given its key",
+                     h->crypt_method == QCOW2_CRYPT_AES ? "AES" : "LUKS");
 }
 
 /* @cluster: the whole first cluster, zeroes behind the end of the file. */

@@ -52,6 +52,12 @@ static JsonObject *describe_format(const Qcow2Header *h, const GPtrArray *bitmap
         }
         json_object_set_boolean_member(data, "data-file-raw", (h->autoclear & QCOW2_AUTOCLEAR_RAW_DATA) != 0);
     }
+    if (h->crypt_method != QCOW2_CRYPT_NONE) {
+        JsonObject *encrypt = json_object_new();
+
+        json_object_set_string_member(encrypt, "format", h->crypt_method == QCOW2_CRYPT_LUKS ? "luks" : "aes");
+        json_object_set_object_member(data, "encrypt", encrypt);
+    }
     if (h->version >= 3) {
         json_object_set_boolean_member(data, "corrupt", (h->incompatible & QCOW2_INCOMPAT_CORRUPT) != 0);
         json_object_set_boolean_member(data, "extended-l2", (h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) != 0);
@@ -76,6 +82,7 @@ int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error)
         info->cluster_size = (uint32_t)qcow2_cluster_size(&header);
         info->vm_state_offset = qcow2_l1_entries_for(&header, header.size)
                                 << (header.cluster_bits + qcow2_l2_bits(&header));
+        info->encrypted = header.crypt_method != QCOW2_CRYPT_NONE;
         info->corrupt = header.incompatible & QCOW2_INCOMPAT_CORRUPT;
         info->dirty = header.incompatible & QCOW2_INCOMPAT_DIRTY;
         info->backing_filename = g_strdup(header.backing_file);

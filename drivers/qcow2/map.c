@@ -103,7 +103,8 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     Qcow2 *q = node->opaque;
     uint64_t table_span = UINT64_C(1) << (q->cluster_bits + q->l2_bits), l1_entry;
     BlkMetaBlock *block;
-    int ret = q->data ? qcow2_co_l1_entry(node, offset, &l1_entry) : -ENOTSUP;
+    bool readable = q->data && q->header.crypt_method == QCOW2_CRYPT_NONE;
+    int ret = readable ? qcow2_co_l1_entry(node, offset, &l1_entry) : -ENOTSUP;
 
     if (ret == -EIO && l1_entry != 0) {
         return qcow2_read_corrupt(node, "the L1 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be", l1_entry,

@@ -165,7 +165,10 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     }
     int ret = qcow2_co_read_header(node->file->node, &q->header, error);
     if (ret == 0 && !blk_node_open_flags(node)->no_backing) {
-        ret = qcow2_header_check_refcounts(&q->header, blk_node_length(node->file->node), error);
+        ret = qcow2_header_check_readable(&q->header, error);
+        if (ret == 0) {
+            ret = qcow2_header_check_refcounts(&q->header, blk_node_length(node->file->node), error);
+        }
     }
     if (ret == 0 && guest_may_write(node)) {
         ret = qcow2_co_open_for_writing(node, error);
