@@ -179,8 +179,25 @@ static void co_resize(CrashRound *round)
     g_array_append_val(round->flushes, flush);
 }
 
+/* Changes no content; what was written before is stable when it is through. */
+static void co_compact(CrashRound *round)
+{
+    BlkCompactOptions options = { .no_compress = g_rand_boolean(round->rand) };
+    g_autoptr(GError) error = NULL;
+    Span flush = { .begin = ++round->now };
+
+    if (blk_co_compact(blk_child_node(round->image), &options, &error) < 0) {
+        crash_fail(round, "the workload's compaction failed: %s", error->message);
+    }
+    flush.end = ++round->now;
+    g_array_append_val(round->flushes, flush);
+}
+
 static void co_control(CrashRound *round)
 {
+    if (g_rand_int(round->rand) % 3 == 0) {
+        co_compact(round);
+    }
     if (g_rand_boolean(round->rand)) {
         co_resize(round);
     }
