@@ -174,9 +174,9 @@ int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
 
 /* ---- dropped space ---- */
 
-void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload)
+void qcow2_drop_for(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload, Qcow2DropReason reason)
 {
-    Qcow2Drop drop = { .offset = offset, .bytes = bytes, .payload = payload };
+    Qcow2Drop drop = { .offset = offset, .bytes = bytes, .payload = payload, .reason = reason };
 
     g_array_append_val(q->drops, drop);
     q->dropped_bytes += bytes;
@@ -222,7 +222,14 @@ static void cluster_is_free(Qcow2 *q, uint64_t cluster)
     q->free_hint = MIN(q->free_hint, cluster);
 }
 
-int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload)
+static void note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, Qcow2DropReason reason)
+{
+    if (q->pass_discard[reason]) {
+        qcow2_note_freed(q, offset, bytes);
+    }
+}
+
+int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload, Qcow2DropReason reason)
 {
     Qcow2 *q = node->opaque;
     uint64_t end = offset + length;
@@ -236,10 +243,10 @@ int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool pay
         }
         if (value == 0) {
             cluster_is_free(q, cluster);
-            qcow2_note_freed(q, cluster << q->cluster_bits, q->cluster_size);
+            note_freed(q, cluster << q->cluster_bits, q->cluster_size, reason);
         } else if (payload && qcow2_payload_is_known(q, cluster)) {
             qcow2_payload_freed(q, pos, bytes);
-            qcow2_note_freed(q, pos, bytes);
+            note_freed(q, pos, bytes, reason);
         }
         pos += bytes;
     }
@@ -257,7 +264,7 @@ int qcow2_co_drain_limbo(BlkNode *node)
         }
         while (batch->next < batch->drops->len) {
             const Qcow2Drop *drop = &g_array_index(batch->drops, Qcow2Drop, batch->next);
-            int ret = qcow2_co_give_back(node, drop->offset, drop->bytes, drop->payload);
+            int ret = qcow2_co_give_back(node, drop->offset, drop->bytes, drop->payload, drop->reason);
             if (ret < 0) {
                 return ret;
             }

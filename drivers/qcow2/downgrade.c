@@ -230,6 +230,6 @@ int qcow2_co_downgrade(BlkNode *node, Qcow2Progress *progress, GError **error)
     header.incompatible = header.compatible = header.autoclear = 0;
     header.unknown_bytes = 0;
     header.header_length = QCOW2_HEADER_V2_BYTES;
-    q->lazy = false;
+    q->lazy = q->discard_no_unref = false;
     return qcow2_co_switch_header(node, &header, error);
 }

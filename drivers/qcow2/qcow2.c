@@ -38,6 +38,10 @@ static const BlkOption qcow2_options[] = {
     { "overlap-check.inactive-l1", BLK_OPTION_BOOL, "overlaps with the L1 tables of snapshots" },
     { "overlap-check.inactive-l2", BLK_OPTION_BOOL, "overlaps with L2 tables that only snapshots use" },
     { "overlap-check.bitmap-directory", BLK_OPTION_BOOL, "overlaps with tables of bitmaps" },
+    { "discard-no-unref", BLK_OPTION_BOOL, "clusters that are discarded keep their place in the file", "off" },
+    { "pass-discard-request", BLK_OPTION_BOOL, "punch space that discards and zeroes free out of the file", "on" },
+    { "pass-discard-snapshot", BLK_OPTION_BOOL, "the same of space that deleted snapshots free", "on" },
+    { "pass-discard-other", BLK_OPTION_BOOL, "the same of space that is free for other reasons, such as rewriting", "on" },
     { 0 },
 };
 
@@ -122,6 +126,18 @@ static int qcow2_open_lazy(Qcow2 *q, const BlkOptions *options, GError **error)
     return 0;
 }
 
+static int qcow2_open_discard(Qcow2 *q, const BlkOptions *options, GError **error)
+{
+    q->discard_no_unref = blk_options_bool(options, "discard-no-unref");
+    q->pass_discard[QCOW2_DROP_REQUEST] = blk_options_bool(options, "pass-discard-request");
+    q->pass_discard[QCOW2_DROP_SNAPSHOT] = blk_options_bool(options, "pass-discard-snapshot");
+    q->pass_discard[QCOW2_DROP_OTHER] = blk_options_bool(options, "pass-discard-other");
+    if (q->discard_no_unref && q->header.version < 3) {
+        return blk_error(error, -EINVAL, "discard-no-unref=on needs an image of compat 1.1: version 2 has no zero clusters");
+    }
+    return 0;
+}
+
 /* What comes before an image's tables are used for writing. */
 static int qcow2_co_open_for_writing(BlkNode *node, GError **error)
 {
@@ -178,6 +194,9 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     }
     if (ret == 0) {
         ret = qcow2_overlap_options(q, options, error);
+    }
+    if (ret == 0) {
+        ret = qcow2_open_discard(q, options, error);
     }
     if (ret < 0) {
         return ret;

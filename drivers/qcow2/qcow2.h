@@ -36,10 +36,16 @@
 typedef struct Qcow2Holes Qcow2Holes;
 typedef struct Qcow2Survey Qcow2Survey;
 
+/* Why host space was given up: an index in Qcow2.pass_discard. */
+typedef enum Qcow2DropReason {
+    QCOW2_DROP_OTHER, QCOW2_DROP_REQUEST, QCOW2_DROP_SNAPSHOT, QCOW2_DROP_REASONS,
+} Qcow2DropReason;
+
 /* Host space that lost one reference: each cluster that it touches. */
 typedef struct Qcow2Drop {
     uint64_t offset, bytes;
     bool payload;                   /* else whole clusters */
+    Qcow2DropReason reason;
 } Qcow2Drop;
 
 /* An L1 table and what it refers to: the active one, or a snapshot's. */
@@ -101,6 +107,8 @@ typedef struct Qcow2 {
     GPtrArray *removed_bitmaps;     /* of Qcow2BitmapEntry: in the file until the next store */
     GHashTable *bitmap_data;        /* set of host clusters (index) from which bits were loaded */
     GError *bitmaps_error;          /* (nullable): why there are no bitmaps in an image that should have some */
+    bool discard_no_unref;          /* what is discarded keeps its host space */
+    bool pass_discard[QCOW2_DROP_REASONS];      /* free space goes back to the file system, by why it is free */
     int failed;                     /* negative errno: the file is in an unknown state, no more changes */
     uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
     GArray *freed;                  /* extents that were given back since the last punch */
@@ -222,11 +230,16 @@ gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first);
 
 /* One reference to the host space is gone in memory. It is given back when no mapping on disk and no reader can refer to
  * it. Does not yield; needs no lock. */
-void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload);
+void qcow2_drop_for(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload, Qcow2DropReason reason);
+
+static inline void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload)
+{
+    qcow2_drop_for(q, offset, bytes, payload, QCOW2_DROP_OTHER);
+}
 
 /* Takes one reference to each cluster of host space away at once: for what nothing in the file and no reader refers to any
  * more. -EIO: there was none. */
-int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload);
+int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload, Qcow2DropReason reason);
 
 /* Gives back what can be given back. */
 int qcow2_co_drain_limbo(BlkNode *node);

@@ -145,7 +145,8 @@ static int co_visit_lower(BlkNode *node, Visitor *v, uint64_t *entry, bool is_ta
     uint64_t first, count;
     int ret = entry_clusters(q, *entry, &first, &count);
 
-    return ret < 0 ? ret : qcow2_co_give_back(node, first << q->cluster_bits, count << q->cluster_bits, false);
+    return ret < 0 ? ret : qcow2_co_give_back(node, first << q->cluster_bits, count << q->cluster_bits, false,
+                                              QCOW2_DROP_SNAPSHOT);
 }
 
 static int co_visit_flag(BlkNode *node, Visitor *v, uint64_t *entry, bool is_table)

@@ -165,38 +165,66 @@ static uint32_t reservation_covers(const Qcow2 *q, const BlkReservation *res, ui
     return (uint32_t)((UINT64_C(1) << to) - (UINT64_C(1) << from));
 }
 
+/* Of the reservation's clusters, how many have own space in one run, or have none (*own tells which). */
+static uint64_t reservation_run(const Qcow2 *q, const BlkReservation *res, bool *own)
+{
+    uint64_t count = reservation_clusters(q, res), n = 1, first = reservation_entry(q, res, 0).word;
+
+    *own = qcow2_entry_has_own_space(q, first);
+    while (n < count && (*own ? reservation_entry(q, res, n).word == first + (n << q->cluster_bits)
+                              : !qcow2_entry_has_own_space(q, reservation_entry(q, res, n).word))) {
+        n++;
+    }
+    return n;
+}
+
+/* Reduces the reservation to its first @clusters, which lie at @host_offset. */
+static void reservation_set_place(const Qcow2 *q, BlkReservation *res, uint64_t clusters, uint64_t host_offset)
+{
+    uint64_t head = reservation_head(q, res);
+
+    res->host_offset = host_offset + head;
+    res->bytes = MIN(res->bytes, (clusters << q->cluster_bits) - head);
+    res->host_bytes = res->bytes;
+}
+
 /* Finds host space for plain clusters: what the entries have already, or new. Sets res->bytes to what it is for. */
 static int co_reserve_clusters(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
-    uint64_t count = reservation_clusters(q, res), n = 0, head = reservation_head(q, res), cluster;
-    uint64_t first = reservation_entry(q, res, 0).word;
+    uint64_t n, cluster;
+    bool own;
 
     if (q->has_data_file) {
         res->host_offset = res->offset;
         res->priv[1] = true;            /* nothing to give back */
         return 0;
     }
-    if (qcow2_entry_has_own_space(q, first)) {
-        do {
-            n++;
-        } while (n < count && reservation_entry(q, res, n).word == first + (n << q->cluster_bits));
-        res->host_offset = (first & QCOW2_OFFSET_MASK) + head;
+    n = reservation_run(q, res, &own);
+    if (own) {
+        reservation_set_place(q, res, n, reservation_entry(q, res, 0).word & QCOW2_OFFSET_MASK);
         res->priv[1] = true;            /* reuse */
     } else {
-        while (n < count && !qcow2_entry_has_own_space(q, reservation_entry(q, res, n).word)) {
-            n++;
-        }
         blk_co_event(node->file->node, BLK_EVENT_cluster_alloc);
         gint64 got = qcow2_co_alloc_clusters(node, n, &cluster);
         if (got < 0) {
             return (int)got;
         }
-        n = (uint64_t)got;
-        res->host_offset = (cluster << q->cluster_bits) + head;
+        reservation_set_place(q, res, (uint64_t)got, cluster << q->cluster_bits);
     }
-    res->host_bytes = res->bytes = MIN(res->bytes, (n << q->cluster_bits) - head);
     return 0;
+}
+
+/* Space that is to be kept though it is read as zeroes: what is in it may go. */
+static void reserve_kept(const Qcow2 *q, BlkReservation *res)
+{
+    bool own;
+    uint64_t n = reservation_run(q, res, &own);
+
+    reservation_set_place(q, res, n, reservation_entry(q, res, 0).word & QCOW2_OFFSET_MASK);
+    if (own && q->pass_discard[QCOW2_DROP_REQUEST]) {
+        res->zero_host = BLK_HOST_ZERO_IF_CHEAP;
+    }
 }
 
 static int co_reserve_payload(BlkNode *node, BlkReservation *res)
@@ -234,6 +262,8 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
         if (q->has_data_file) {
             res->host_offset = res->offset;
             res->zero_host = q->data_file_raw ? BLK_HOST_ZERO : res->unmap ? BLK_HOST_ZERO_IF_CHEAP : BLK_HOST_KEEP;
+        } else if (res->kind == BLK_MAP_ZERO && res->unmap && q->discard_no_unref) {
+            reserve_kept(q, res);
         }
         return 0;
     }
@@ -335,7 +365,7 @@ static Qcow2Entry new_entry(const Qcow2 *q, const BlkReservation *res, uint64_t 
     case BLK_MAP_ZERO:
         entry.data = old.data & ~covers;
         entry.zero = old.zero | covers;
-        if (entry.data != 0 || (!res->unmap && qcow2_entry_has_own_space(q, old.word))) {
+        if (entry.data != 0 || ((!res->unmap || q->discard_no_unref) && qcow2_entry_has_own_space(q, old.word))) {
             entry.word = old.word;
         }
         break;
@@ -349,6 +379,8 @@ void qcow2_publish(BlkNode *node, BlkReservation *res)
 {
     Qcow2 *q = node->opaque;
     BlkMetaBlock *block = res->slice;
+    bool gives_up = res->kind == BLK_MAP_ZERO || res->kind == BLK_MAP_UNALLOCATED;
+    Qcow2DropReason reason = gives_up ? QCOW2_DROP_REQUEST : QCOW2_DROP_OTHER;
 
     for (uint64_t i = 0; i < reservation_clusters(q, res); i++) {
         Qcow2Entry old = reservation_entry(q, res, i), entry = new_entry(q, res, i, old);
@@ -358,7 +390,7 @@ void qcow2_publish(BlkNode *node, BlkReservation *res)
         bool kept = !((old.word | entry.word) & QCOW2_COMPRESSED) &&
                     (entry.word & QCOW2_OFFSET_MASK) == (old.word & QCOW2_OFFSET_MASK);
         if (bytes > 0 && !kept) {
-            qcow2_drop(q, offset, bytes, (old.word & QCOW2_COMPRESSED) != 0);
+            qcow2_drop_for(q, offset, bytes, (old.word & QCOW2_COMPRESSED) != 0, reason);
         }
         if (old.word & QCOW2_COMPRESSED) {
             qcow2_survey_dropped(q, res->offset - reservation_head(q, res) + (i << q->cluster_bits), offset, bytes);
