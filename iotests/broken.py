@@ -93,9 +93,17 @@ class Image:
             return None
         return self.bytes_at(offset, self.cluster)
 
+    def tangled(self, tables):
+        """L2 tables that refer to tables themselves, so that repairs change them: data there is no promise."""
+        l2s = {(e & OFFSET) // self.cluster for e in self.entries(self.l1, self.l1_size) if e & OFFSET}
+        return {l2 for l2 in l2s if self.order == 0 or any(
+            not e & COMPRESSED and (e & OFFSET) // self.cluster in tables | l2s
+            for e in self.entries(l2 * self.cluster, self.cluster // 8) if e & OFFSET)}
+
     def guest(self):
         per_table = self.cluster // 8
         tables = self.tables()
+        hidden = tables | self.tangled(tables)
         clusters = (self.size + self.cluster - 1) // self.cluster
         for index, entry in enumerate(self.entries(self.l1, self.l1_size)):
             table = entry & OFFSET
@@ -105,7 +113,7 @@ class Image:
                 yield from [None] * count
                 continue
             for word in self.entries(table, count) if table else [0] * count:
-                yield self.read_entry(word, tables)
+                yield self.read_entry(word, hidden)
 
 
 class Breaker:
