@@ -93,12 +93,23 @@ int blk_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **err
     return blk_error(error, -ENOTSUP, "images of format '%s' cannot be compacted", node->driver->name);
 }
 
+/* Parses creation options; "size" is @length unless that is UINT64_MAX. */
+static BlkOptions *parse_new_image(const BlkDriver *driver, JsonObject *format_options, uint64_t length, GError **error)
+{
+    const BlkOption *const tables[] = { driver->create_options, NULL };
+    g_autofree char *what = g_strdup_printf("format '%s'", driver->name);
+    g_autoptr(JsonObject) given = blk_options_normalise(tables, format_options, error);
+
+    if (given && length != UINT64_MAX) {
+        json_object_set_int_member(given, "size", (gint64)length);
+    }
+    return given ? blk_options_parse(tables, given, what, error) : NULL;
+}
+
 int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_options, BlkNode *source, BlkMeasure *measure,
                    GError **error)
 {
     const BlkDriver *driver = blk_driver_find(ctx, format);
-    g_autofree char *what = g_strdup_printf("format '%s'", format);
-    g_autoptr(JsonObject) given = NULL;
     g_autoptr(BlkOptions) options = NULL;
 
     *measure = (BlkMeasure) { .required = 0 };
@@ -108,13 +119,21 @@ int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_optio
     if (!driver->co_measure) {
         return blk_error(error, -ENOTSUP, "Block driver '%s' does not support size measurement", driver->name);
     }
-    given = blk_options_normalise((const BlkOption *const[]) { driver->create_options, NULL }, format_options, error);
-    if (given && source) {
-        json_object_set_int_member(given, "size", (gint64)source->length);
-    }
-    options = given ? blk_options_parse((const BlkOption *const[]) { driver->create_options, NULL }, given, what, error)
-                    : NULL;
+    options = parse_new_image(driver, format_options, source ? source->length : UINT64_MAX, error);
     return options ? driver->co_measure(options, source, measure, error) : -EINVAL;
+}
+
+int blk_co_stream(BlkContext *ctx, const char *format, JsonObject *format_options, BlkSource *source, const BlkStream *out,
+                  GError **error)
+{
+    const BlkDriver *driver = blk_driver_find(ctx, format);
+    g_autoptr(BlkOptions) options = NULL;
+
+    if (!driver || !driver->co_stream) {
+        return blk_error(error, -ENOTSUP, "Images of the format '%s' cannot be written to a pipe", format);
+    }
+    options = parse_new_image(driver, format_options, source->length, error);
+    return options ? driver->co_stream(source, options, out, error) : -EINVAL;
 }
 
 /* ---- changes ---- */

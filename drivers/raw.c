@@ -10,8 +10,9 @@
 #include <blkstack/driver.h>
 
 #include <inttypes.h>
+#include <string.h>
 
-enum { SECTOR = 512 };
+enum { SECTOR = 512, STREAM_BYTES = 1 << 20 };
 
 typedef struct RawState {
     uint64_t offset;
@@ -153,6 +154,35 @@ static int raw_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure
     return 0;
 }
 
+static int raw_co_stream(BlkSource *source, const BlkOptions *options, const BlkStream *out, GError **error)
+{
+    uint64_t bytes;
+    int ret = 0;
+    uint8_t *buf = blk_buffer_try_alloc(NULL, STREAM_BYTES);
+
+    if (!buf) {
+        return blk_error(error, -ENOMEM, "no memory for a buffer of %d bytes", STREAM_BYTES);
+    }
+    for (uint64_t pos = 0; ret == 0 && pos < source->length; pos += bytes) {
+        BlkExtent extent;
+
+        bytes = MIN(STREAM_BYTES, source->length - pos);
+        ret = source->co_extent(source, pos, bytes, &extent, error);
+        bytes = ret == 0 ? MIN(bytes, extent.bytes) : bytes;
+        if (ret == 0 && extent.kind == BLK_EXTENT_DATA) {
+            ret = source->co_read(source, pos, bytes, buf, error);
+        } else {
+            memset(buf, 0, bytes);
+        }
+        ret = ret == 0 ? out->co_write(buf, bytes, out->opaque, error) : ret;
+        if (out->progress) {
+            out->progress((double)(pos + bytes) / source->length, out->progress_opaque);
+        }
+    }
+    blk_buffer_free(buf);
+    return ret;
+}
+
 static int raw_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error)
 {
     return blk_co_truncate(file, blk_options_uint(options, "size"),
@@ -178,5 +208,6 @@ const BlkDriver blk_driver_raw = {
     .co_truncate = raw_co_truncate,
     .co_info = raw_co_info,
     .co_measure = raw_co_measure,
+    .co_stream = raw_co_stream,
     .co_create = raw_co_create,
 };

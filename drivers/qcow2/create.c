@@ -372,7 +372,7 @@ static int create_image(BlkNode *file, Qcow2Header *h, BlkPrealloc prealloc, GEr
 }
 
 /* What the options ask for. The caller clears @header, also after an error. */
-static int parse_options(const BlkOptions *options, Qcow2Header *header, GError **error)
+int qcow2_parse_create_options(const BlkOptions *options, Qcow2Header *header, GError **error)
 {
     int ret = refuse_unsupported(options, error);
 
@@ -391,7 +391,7 @@ static int parse_options(const BlkOptions *options, Qcow2Header *header, GError 
 int qcow2_check_create(const BlkOptions *options, GError **error)
 {
     Qcow2Header header = { 0 };
-    int ret = parse_options(options, &header, error);
+    int ret = qcow2_parse_create_options(options, &header, error);
 
     qcow2_header_clear(&header);
     return ret;
@@ -432,7 +432,7 @@ int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *mea
     Qcow2Header header = { 0 };
     Layout layout;
     uint64_t data = 0, all;
-    int ret = parse_options(options, &header, error);
+    int ret = qcow2_parse_create_options(options, &header, error);
 
     if (ret == 0) {
         ret = plan_layout(&header, BLK_PREALLOC_METADATA, &layout, error);
@@ -458,7 +458,7 @@ int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *mea
 int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error)
 {
     Qcow2Header header = { 0 };
-    int ret = parse_options(options, &header, error);
+    int ret = qcow2_parse_create_options(options, &header, error);
 
     if (ret == 0 && header.data_file != NULL) {
         ret = co_create_data_file(ctx, file, &header, blk_options_string(options, "preallocation"), error);

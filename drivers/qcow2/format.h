@@ -314,6 +314,9 @@ int qcow2_header_check_writable(const Qcow2Header *header, GError **error);
 /* Has the first cluster room for all that @header says? -EINVAL, -ENOSPC. */
 int qcow2_header_check_fits(const Qcow2Header *header, GError **error);
 
+/* Makes the first cluster of an image, of @size bytes; *bytes: how much of it says something, in whole sectors. */
+int qcow2_header_build(const Qcow2Header *header, uint8_t *buf, uint64_t size, uint64_t *bytes, GError **error);
+
 /**
  * qcow2_co_update_header:
  *
@@ -403,8 +406,12 @@ uint64_t *qcow2_bitmap_co_read_table(BlkNode *file_node, const Qcow2Header *head
 /* ---- create.c, info.c, check.c: ops of the driver table ---- */
 
 extern const BlkOption qcow2_create_options[];
+/* What the options ask for. The caller clears @header, also after an error. */
+int qcow2_parse_create_options(const BlkOptions *options, Qcow2Header *header, GError **error);
 int qcow2_check_create(const BlkOptions *options, GError **error);
 int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error);
+/* stream.c */
+int qcow2_co_stream(BlkSource *source, const BlkOptions *options, const BlkStream *out, GError **error);
 int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
 
 /* From the file: what is only in caches must have been written. */

@@ -647,7 +647,7 @@ static int co_replace(BlkNode *file, const Qcow2Header *h, const uint8_t *old, c
 }
 
 /* The header as it is to be; *bytes: how much of the cluster it uses, whole sectors. */
-static int build_header(const Qcow2Header *h, uint8_t *buf, uint64_t size, uint64_t *bytes, GError **error)
+int qcow2_header_build(const Qcow2Header *h, uint8_t *buf, uint64_t size, uint64_t *bytes, GError **error)
 {
     Writer w = { .buf = buf, .size = size };
     bool feature_names = h->version >= 3 && size >= FEATURE_TABLE_MIN_CLUSTER;
@@ -673,7 +673,7 @@ int qcow2_header_check_fits(const Qcow2Header *header, GError **error)
     uint64_t size = qcow2_cluster_size(header), bytes;
     g_autofree uint8_t *buf = g_try_malloc(size);
 
-    return buf != NULL ? build_header(header, buf, size, &bytes, error)
+    return buf != NULL ? qcow2_header_build(header, buf, size, &bytes, error)
                        : blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
 }
 
@@ -687,7 +687,7 @@ int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError
     if (old == NULL || new == NULL) {
         return blk_error(error, -ENOMEM, "No memory for the first cluster of the image");
     }
-    ret = build_header(header, new, size, &bytes, error);
+    ret = qcow2_header_build(header, new, size, &bytes, error);
     if (ret < 0) {
         return ret;
     }

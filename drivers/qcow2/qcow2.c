@@ -343,5 +343,6 @@ const BlkDriver blk_driver_qcow2 = {
     .co_make_empty = qcow2_co_make_empty,
     .check_create = qcow2_check_create,
     .co_measure = qcow2_co_measure,
+    .co_stream = qcow2_co_stream,
     .co_create = qcow2_co_create,
 };

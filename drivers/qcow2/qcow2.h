@@ -16,6 +16,7 @@
  *   tree.c      all references of one L1 table
  *   snapshot.c  internal snapshots; snapshot_table.c: their table
  *   resize.c    change of length
+ *   stream.c    a whole image from the first byte to the last, for pipes
  *   compact.c   compaction in place; see compact.h
  *   amend.c     other version, refcount width, backing file, ...
  *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables

@@ -184,6 +184,26 @@ typedef struct BlkSource {
     int (*co_read)(struct BlkSource *source, uint64_t offset, uint64_t bytes, void *buf, GError **error);
 } BlkSource;
 
+/* Where a whole image is written to, strictly in order. */
+typedef struct BlkStream {
+    int (*co_write)(const void *buf, uint64_t bytes, void *opaque, GError **error);
+    void *opaque;
+    bool compressed;
+    bool sparse;            /* clusters of zeroes are not stored */
+    void (*progress)(double fraction, void *opaque);    /* (nullable) */
+    void *progress_opaque;
+} BlkStream;
+
+/**
+ * blk_co_stream:
+ * @format_options: as for blk_co_create(); "size" is the length of @source
+ *
+ * Writes a new image that holds what @source does, which is read twice. If the source changes meanwhile: -EAGAIN, and what
+ * was written is no image. Context: coroutine; may yield. Returns: 0; -ENOTSUP; others of the options, @source and @out.
+ */
+int blk_co_stream(BlkContext *ctx, const char *format, JsonObject *format_options, BlkSource *source, const BlkStream *out,
+                  GError **error);
+
 /* ---- formats: where things lie ---- */
 
 typedef struct BlkCodec BlkCodec;     /* see core/codec.h */
@@ -348,6 +368,8 @@ struct BlkDriver {
     int (*check_create)(const BlkOptions *options, GError **error);
     /* Formats: @options are those of creation, size included. required, fully_allocated. */
     int (*co_measure)(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error);
+    /* Formats: writes a whole image, of what @source holds, from the first byte to the last. */
+    int (*co_stream)(BlkSource *source, const BlkOptions *options, const BlkStream *out, GError **error);
     /* Formats: writes an empty image into @file. Protocols: makes a file of @length bytes. */
     int (*co_create)(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
     int (*co_create_file)(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,

@@ -3,6 +3,7 @@
  * convert.c - blkstack-img convert: arguments, opening the sources and making the target. The copying is jobs/copy.c.
  */
 #include "img/convert_bitmaps.h"
+#include "img/convert_stream.h"
 
 #include "jobs/copy.h"
 #include "jobs/source.h"
@@ -21,6 +22,7 @@ typedef struct ConvertArgs {
     const char *backing, *backing_format;
     bool compressed, skip_create, target_is_zero, out_of_order, offload, has_sparse, help, salvage;
     bool bitmaps, skip_broken_bitmaps;
+    bool to_stdout;                     /* the target is "-" */
     uint64_t sparse, rate, workers;
     ImgSnapshotParam snapshot;          /* -l: of the only source */
     JsonObject *options;                /* -o */
@@ -165,6 +167,9 @@ static bool combination_valid(ConvertArgs *args)
     if (args->target.image_opts && args->format) {
         return fail(args, "--image-opts and --format are mutually exclusive");
     }
+    if (args->to_stdout && (args->skip_create || args->bitmaps || args->common.progress)) {
+        return fail(args, "-n, --bitmaps and -p cannot be used when the image is written to standard output");
+    }
     if (args->target_is_zero && !args->skip_create) {
         return fail(args, "--target-is-zero requires use of -n flag");
     }
@@ -216,6 +221,7 @@ static bool parse_args(ConvertArgs *args, int argc, char **argv)
     }
     args->sources = argv + optind;
     args->target.name = argv[argc - 1];
+    args->to_stdout = strcmp(args->target.name, "-") == 0;
     if (!tool_parse_cache(args->target_cache, &args->target.cache)) {
         tool_error("Invalid cache option: %s", args->target_cache);
         args->common.status = 1;
@@ -329,6 +335,10 @@ static int create_target(Convert *convert, GError **error)
         return blk_error(error, -EINVAL, "Having a backing file for the target makes no sense when concatenating "
                          "multiple input images");
     }
+    if (args->to_stdout) {
+        return convert_co_stream(convert->ctx, args->format, args->options, &convert->source.source, args->compressed,
+                                 args->sparse > 0, error);
+    }
     if (blk_co_create(convert->ctx, args->target.name, args->format, args->options, error) < 0) {
         g_prefix_error(error, "%s: error while converting %s: ", args->target.name, args->format);
         return -EINVAL;
@@ -376,9 +386,10 @@ static int run(Convert *convert, GError **error)
     if (ret == 0 && !convert->args->skip_create) {
         ret = create_target(convert, error);
     }
-    if (ret == 0) {
-        ret = open_target(convert, error);
+    if (ret < 0 || convert->args->to_stdout) {
+        return ret;
     }
+    ret = open_target(convert, error);
     if (ret == 0) {
         ret = blk_co_copy(&convert->copy, error);
     }
