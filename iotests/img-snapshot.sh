@@ -98,6 +98,8 @@ twin_fails "concatenating" convert -O raw -l first a.qcow2 a.qcow2 out.raw
 twin_fails "snapshot not found" measure -O raw -l nosuch a.qcow2
 twin_fails "filename argument" measure -O raw -l x --size 1M
 twin_fails "force-share|read-only" snapshot -U -c x a.qcow2
+qimg snapshot -c x a.qcow2
+twin_copy a.qcow2
 twin_ok snapshot -U -l a.qcow2
 twin_ok snapshot -l --image-opts driver=qcow2,file.filename=a.qcow2
 for directory in ours peer; do
@@ -126,6 +128,13 @@ twin_ok snapshot -c y a.qcow2
 twin_fails "2-bit reference counts" snapshot -c z a.qcow2
 twin_fails "2-bit reference counts" snapshot -a x a.qcow2
 listed "after refused operations"
+
+label="external data file"
+for directory in ours peer; do
+    (cd $directory && qimg create -q -f qcow2 -o data_file=d.raw d.qcow2 1M)
+done
+twin_ok snapshot -l d.qcow2
+twin_fails "external data file" snapshot -c x d.qcow2
 
 label="dirty bitmaps"
 qimg create -q -f qcow2 a.qcow2 1M

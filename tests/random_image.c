@@ -139,7 +139,8 @@ static BlkChild *co_open_and_attach(Sequence *seq, JsonObject *tree)
     BlkChild *user = NULL;
 
     if (node) {
-        user = blk_co_attach(node, "random test", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error);
+        unsigned changes = blk_node_read_only(node) ? 0 : BLK_PERM_WRITE | BLK_PERM_RESIZE;
+        user = blk_co_attach(node, "random test", BLK_PERM_READ | changes, BLK_PERM_ALL, &error);
     }
     blk_co_unref(node);
     if (!user) {
@@ -319,6 +320,17 @@ static int co_compact(Sequence *seq)
     return ret < 0 && ret != -ENOTSUP ? sequence_fail(seq, "compact: %s", error->message) : 0;
 }
 
+static int co_check_snapshots(Sequence *seq)
+{
+    g_autoptr(JsonObject) tree = image_tree(seq, "qcow2", seq->image, false);
+
+    json_object_set_boolean_member(tree, "read-only", true);
+    BlkChild *user = co_open_and_attach(seq, tree);
+    int ret = user ? snapshot_co_check(seq, blk_child_node(user)) : -EIO;
+    blk_co_detach(user);
+    return ret;
+}
+
 static int co_run_operations(Sequence *seq)
 {
     int ret = co_reopen(seq, rng_percent(&seq->rng, 80));
@@ -354,7 +366,7 @@ static int co_sequence(void *opaque)
     ret = ret < 0 ? ret : co_check(seq);
     blk_co_detach(seq->user);
     seq->user = NULL;
-    return ret;
+    return ret < 0 ? ret : co_check_snapshots(seq);
 }
 
 static void remove_files(const char *dir)
@@ -393,6 +405,7 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
                operations, dir);
     }
     g_free(seq.failure);
+    g_clear_pointer(&seq.snapshots, g_ptr_array_unref);
     g_free(seq.model);
     g_free(seq.backing);
     g_free(seq.must);

@@ -51,6 +51,8 @@ typedef struct Sequence {
     uint8_t *model;             /* config.size bytes */
     uint8_t *backing;           /* (nullable): config.size bytes: what the backing file shows below the image */
     uint8_t *must, *may;        /* (nullable): granules that must be, and that may be dirty */
+    GPtrArray *snapshots;       /* (nullable): what random_snapshot.c keeps */
+    unsigned snapshots_made;
     BlkChild *user;             /* NULL: closed */
     bool filtered;
     GString *log;               /* one line per operation */
@@ -70,6 +72,9 @@ int bitmap_co_add(Sequence *seq);
 void bitmap_note(Sequence *seq, uint64_t offset, uint64_t bytes, bool certain);
 int bitmap_co_check(Sequence *seq);
 int bitmap_co_operation(Sequence *seq);     /* checks, clears, stores */
+/* random_snapshot.c: makes, applies or deletes one; are all what they were? */
+int snapshot_co_operation(Sequence *seq);
+int snapshot_co_check(Sequence *seq, BlkNode *node);
 /* Reads @bytes at @offset in pieces and compares them with the model. */
 int sequence_co_compare(Sequence *seq, uint64_t offset, uint64_t bytes);
 
