@@ -6,7 +6,7 @@
  * version 2; each step leaves a whole image, so an error or a crash between two of them leaves the first ones done. Nothing
  * else uses the node meanwhile (core drains it).
  *
- * Limitation: the backing file that is open stays the one that is read until the image is opened again.
+ * Limitation: the backing file and the data file that are open stay in use until the image is opened again.
  */
 #include "core/bitmap.h"
 #include "drivers/qcow2/qcow2.h"
@@ -99,6 +99,8 @@ typedef struct Amend {
     uint64_t size;
     bool changes_backing;
     const char *backing_file, *backing_format;
+    const char *data_file;
+    bool data_file_raw;
     Qcow2Progress progress;
 } Amend;
 
@@ -144,6 +146,26 @@ static int plan_width(Amend *a, GError **error)
     return 0;
 }
 
+static int plan_data_file(Amend *a, GError **error)
+{
+    const Qcow2Header *h = &a->q->header;
+    bool was_raw = h->autoclear & QCOW2_AUTOCLEAR_RAW_DATA;
+
+    a->data_file_raw = blk_options_has(a->options, "data_file_raw") ? blk_options_bool(a->options, "data_file_raw") : was_raw;
+    if (a->data_file_raw && !was_raw) {
+        return blk_error(error, -EINVAL, "data-file-raw cannot be set on existing images");
+    }
+    a->data_file = h->data_file;
+    if (!blk_options_has(a->options, "data_file")) {
+        return 0;
+    }
+    if (!(h->incompatible & QCOW2_INCOMPAT_DATA_FILE)) {
+        return blk_error(error, -EINVAL, "data-file can only be set for images that use an external data file");
+    }
+    a->data_file = not_empty(blk_options_string(a->options, "data_file"));
+    return 0;
+}
+
 static int plan_header(Amend *a, GError **error)
 {
     const Qcow2Header *h = &a->q->header;
@@ -158,13 +180,7 @@ static int plan_header(Amend *a, GError **error)
         return blk_error(error, -EINVAL, "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 "
                          "or greater)");
     }
-    if (blk_options_has(a->options, "data_file")) {
-        return blk_error(error, -EINVAL, "data-file can only be set for images that use an external data file");
-    }
-    if (blk_options_bool(a->options, "data_file_raw")) {
-        return blk_error(error, -EINVAL, "data-file-raw cannot be set on existing images");
-    }
-    return 0;
+    return plan_data_file(a, error);
 }
 
 static int plan_size(Amend *a, GError **error)
@@ -233,6 +249,34 @@ static int co_change_size(Amend *a, GError **error)
     return ret;
 }
 
+/* What the image says of its data file. */
+static int co_set_data_file(Amend *a, GError **error)
+{
+    Qcow2 *q = a->q;
+    Qcow2Header header = q->header;
+    bool renamed = g_strcmp0(a->data_file, header.data_file) != 0;
+    g_autofree char *old = NULL;
+
+    if (!a->data_file_raw) {
+        header.autoclear &= ~QCOW2_AUTOCLEAR_RAW_DATA;
+    }
+    if (!renamed && header.autoclear == q->header.autoclear) {
+        return 0;
+    }
+    if (renamed) {
+        old = header.data_file;
+        header.data_file = g_strdup(a->data_file);
+    }
+    int ret = qcow2_co_switch_header(a->node, &header, error);
+    if (ret < 0 && renamed) {
+        g_free(header.data_file);
+        g_steal_pointer(&old);          /* it is still the image's */
+    } else if (ret == 0) {
+        q->data_file_raw = a->data_file_raw;
+    }
+    return ret;
+}
+
 static int co_perform(Amend *a, GError **error)
 {
     Qcow2 *q = a->q;
@@ -249,6 +293,9 @@ static int co_perform(Amend *a, GError **error)
     }
     if (ret == 0 && a->changes_backing) {
         ret = qcow2_co_change_backing(a->node, a->backing_file, a->backing_format, error);
+    }
+    if (ret == 0) {
+        ret = co_set_data_file(a, error);
     }
     if (ret == 0 && a->size != a->node->length) {
         ret = co_change_size(a, error);
