@@ -317,11 +317,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error ? error->message : "--img is needed");
         return EXIT_FAILURE;
     }
+    g_autofree char *program = g_canonicalize_filename(img, NULL);      /* it runs in another directory */
     g_autofree char *dir = g_dir_make_tmp("blkstack-space-XXXXXX", NULL);
     g_autofree char *made = g_build_filename(dir, "image.qcow2", NULL);
     g_autofree uint32_t *versions = g_new0(uint32_t, (uint64_t)size << 8), *order = g_new0(uint32_t, (uint64_t)size << 8);
     Space s = {
-        .ctx = blk_context_new(NULL, &error), .dir = dir, .img = img, .codec = codec ? codec : "zstd",
+        .ctx = blk_context_new(NULL, &error), .dir = dir, .img = program, .codec = codec ? codec : "zstd",
         .image = image ? image : made, .reopen = reopen, .blocks = (uint64_t)size << 8, .ratio = steady ? 19 : 32,
         .versions = versions, .order = order, .random = (uint64_t)seed,
     };
