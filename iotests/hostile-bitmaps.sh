@@ -24,6 +24,9 @@ for group in bitmaps-all bitmaps-one; do
         ends 2 60 "$name: check" "$BLKSTACK_IMG" check -f qcow2 disk.qcow2
         survives "$name: info" "$BLKSTACK_IMG" info disk.qcow2
         ends 0 20 "$name: read" "$BLKSTACK_IO" -r -f qcow2 -c "read -P 3 0 512k" -c "read -P 2 4M 1M" disk.qcow2
+        if [ $group = bitmaps-all ] && [ "$name" != directory-is-table ] && [ "$name" != directory-is-l2 ]; then
+            like "$(cat cmd.out)" "dirty bitmaps cannot be used" "$name: read says so"
+        fi
         survives "$name: merge" "$BLKSTACK_IMG" bitmap --merge b0 -b disk.qcow2 base.qcow2 b1
         unchanged "$name"
         if [ "$name" = granularity-other ] || [ "$name" = table-size-2 ]; then

@@ -40,6 +40,7 @@ int qcow2_co_bitmaps_open(BlkNode *node, bool for_writing, GError **error)
 {
     Qcow2 *q = node->opaque;
     g_autoptr(GPtrArray) entries = NULL;
+    g_autoptr(GError) local = NULL;
     int ret;
 
     q->removed_bitmaps = g_ptr_array_new_with_free_func((GDestroyNotify)qcow2_bitmap_entry_free);
@@ -48,16 +49,19 @@ int qcow2_co_bitmaps_open(BlkNode *node, bool for_writing, GError **error)
         blk_node_message(node, "a program that does not know dirty bitmaps has changed the image: its bitmaps are "
                          "lost; 'check -r leaks' gives their space back");
     }
-    ret = qcow2_bitmaps_co_read_directory(node->file->node, &q->header, &entries, &q->bitmaps_error);
+    ret = qcow2_bitmaps_co_read_directory(node->file->node, &q->header, &entries, &local);
     if (ret == 0) {
         attach_all(node, entries);
         return 0;
     }
-    if (!for_writing) {
-        return 0;           /* the disk can be read without them */
+    if (!for_writing) {     /* the disk can be read without them */
+        if (!blk_node_open_flags(node)->no_backing) {
+            blk_node_message(node, "the dirty bitmaps cannot be used: %s", local->message);
+        }
+        return 0;
     }
     return blk_error(error, ret, "the image is corrupt: %s; open it read-only or repair it with 'check -r all'",
-                     q->bitmaps_error->message);
+                     local->message);
 }
 
 void qcow2_bitmaps_close(BlkNode *node)
@@ -75,7 +79,6 @@ void qcow2_bitmaps_close(BlkNode *node)
     }
     g_clear_pointer(&q->removed_bitmaps, g_ptr_array_unref);
     g_clear_pointer(&q->bitmap_data, g_hash_table_unref);
-    g_clear_error(&q->bitmaps_error);
 }
 
 void qcow2_co_bitmaps_finish(BlkNode *node)

@@ -107,7 +107,6 @@ typedef struct Qcow2 {
     BlkCoMutex bitmaps_lock;        /* taken first */
     GPtrArray *removed_bitmaps;     /* of Qcow2BitmapEntry: in the file until the next store */
     GHashTable *bitmap_data;        /* set of host clusters (index) from which bits were loaded */
-    GError *bitmaps_error;          /* (nullable): why there are no bitmaps in an image that should have some */
     bool discard_no_unref;          /* what is discarded keeps its host space */
     bool pass_discard[QCOW2_DROP_REASONS];      /* free space goes back to the file system, by why it is free */
     int failed;                     /* negative errno: the file is in an unknown state, no more changes */
