@@ -108,6 +108,25 @@ for raw in off on; do
     done
 done
 
+label=amend
+for raw in off on; do
+    for option in data_file=n.raw data_file= data_file_raw=off data_file_raw=on; do
+        for directory in ours peer; do
+            qimg create -q -f qcow2 -o "data_file=$PWD/$directory/a.raw,data_file_raw=$raw" $directory/a.qcow2 1M
+        done
+        twin amend -f qcow2 -o "$option" a.qcow2
+        is "$(cd ours && qimg info -f qcow2 a.qcow2 | grep 'file raw\|file: n')" \
+            "$(cd peer && qimg info -f qcow2 a.qcow2 | grep 'file raw\|file: n')" "raw=$raw: $option: info"
+    done
+done
+fails "a raw data file excludes a backing file" "same time" \
+    img amend -f qcow2 -o backing_file=base.qcow2,backing_fmt=qcow2 ours/a.qcow2
+twin_ok measure -O qcow2 -o data_file=x.raw,data_file_raw=on --size 10M
+
+label="internal snapshots"
+img create -q -f qcow2 -o data_file=data.raw disk.qcow2 1M
+fails "are refused" "external data file" img snapshot -c one disk.qcow2
+
 label="not compressed"
 new_image 4M -o data_file=data.raw
 both_plain "write -P 1 0 1M"

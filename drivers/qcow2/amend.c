@@ -73,6 +73,9 @@ int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format,
     int ret = !q->tables ? blk_error(error, -EROFS, "the image is not open for writing")
                          : check_backing_names(file, format, error);
 
+    if (ret == 0 && file && q->data_file_raw) {
+        ret = blk_error(error, -EINVAL, "Backing file and data_file_raw cannot be used at the same time");
+    }
     if (ret < 0) {
         return ret;
     }

@@ -435,6 +435,7 @@ int qcow2_co_measure(const BlkOptions *options, BlkNode *source, BlkMeasure *mea
     int ret = qcow2_parse_create_options(options, &header, error);
 
     if (ret == 0) {
+        header.incompatible &= ~QCOW2_INCOMPAT_DATA_FILE;       /* the two files together, as the peer counts */
         ret = plan_layout(&header, BLK_PREALLOC_METADATA, &layout, error);
     }
     if (ret == 0) {
