@@ -75,6 +75,7 @@ static void pick_config(CrashRound *round)
     c->refcount_bits = c->v2 ? 16 : widths[g_rand_int_range(round->rand, 0, G_N_ELEMENTS(widths))];
     c->zstd = !c->v2 && g_rand_boolean(round->rand);
     c->lazy = !c->v2 && g_rand_int_range(round->rand, 0, 4) == 0;
+    c->extended_l2 = !c->v2 && c->cluster_size >= 16384 && g_rand_boolean(round->rand);
     c->backing = g_rand_int_range(round->rand, 0, 3) == 0;
     c->bitmaps = !c->v2 && g_rand_boolean(round->rand);
     c->snapshots = c->refcount_bits > 1 && g_rand_boolean(round->rand);
@@ -119,6 +120,7 @@ static void co_make_image(CrashRound *round)
     json_object_set_string_member(options, "compat", c->v2 ? "0.10" : "1.1");
     json_object_set_string_member(options, "compression_type", c->zstd ? "zstd" : "zlib");
     json_object_set_boolean_member(options, "lazy_refcounts", c->lazy);
+    json_object_set_boolean_member(options, "extended_l2", c->extended_l2);
     if (blk_co_create(round->ctx, path, "qcow2", options, &error) < 0 ||
         !g_file_get_contents(path, &content, &bytes, &error)) {
         crash_fail(round, "%s", error->message);
