@@ -25,31 +25,6 @@ const BlkOption qcow2_amend_options[] = {
     { NULL },
 };
 
-/* ---- the header as a whole ---- */
-
-int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **error)
-{
-    Qcow2 *q = node->opaque;
-    int ret = qcow2_header_check_fits(header, error);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = qcow2_co_update_header(node->file->node, header, error);
-    if (ret == 0) {
-        ret = blk_co_flush(node->file->node);
-        if (ret < 0) {
-            blk_error_errno(error, ret, "could not write the header");
-        }
-    }
-    if (ret < 0) {
-        q->failed = ret;            /* nobody knows which of the two the file has */
-        return ret;
-    }
-    q->header = *header;
-    return 0;
-}
-
 static int check_backing_names(const char *file, const char *format, GError **error)
 {
     if (!file && format) {

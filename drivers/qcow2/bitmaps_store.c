@@ -262,31 +262,11 @@ static int co_prepare_switch(Store *store, Qcow2Header *header, GError **error)
     return qcow2_header_check_fits(header, error);
 }
 
-/* Lets the header refer to the new directory. */
-static int co_switch(BlkNode *node, const Qcow2Header *header, GError **error)
-{
-    Qcow2 *q = node->opaque;
-    int ret = qcow2_co_update_header(node->file->node, header, error);
-
-    if (ret == 0) {
-        ret = blk_co_flush(node->file->node);
-        if (ret < 0) {
-            blk_error_errno(error, ret, "could not flush the header");
-        }
-    }
-    if (ret < 0) {
-        q->failed = ret;            /* nobody knows which directory the header refers to */
-    }
-    return ret;
-}
-
 /* The new state is the file's. */
 static void adopt(Store *store, const Qcow2Header *header)
 {
     Qcow2 *q = store->node->opaque;
 
-    q->header.autoclear = header->autoclear;
-    q->header.bitmaps = header->bitmaps;
     qcow2_bitmaps_place_directory(store->entries, header->bitmaps.directory_offset);
     for (guint i = 0; i < store->bitmaps->len; i++) {
         BlkDirtyBitmap *bitmap = g_ptr_array_index(store->bitmaps, i);
@@ -310,9 +290,7 @@ static void give_up(Store *store)
             qcow2_bitmap_entry_free(g_ptr_array_index(store->entries, i));
         }
     }
-    if (!q->failed) {
-        drop_extents(q, store->taken);
-    }
+    drop_extents(q, store->taken);
 }
 
 static bool needs_store(BlkNode *node)
@@ -338,8 +316,8 @@ int qcow2_co_bitmaps_store(BlkNode *node, GError **error)
     if (!q->removed_bitmaps || !needs_store(node)) {
         return 0;
     }
-    if (!q->tables || q->failed) {
-        ret = q->failed ? q->failed : -EROFS;
+    ret = q->tables ? qcow2_co_recover(node) : -EROFS;
+    if (ret < 0) {
         return blk_error_errno(error, ret, "the image cannot be changed");
     }
     store.entries = g_ptr_array_new();
@@ -351,10 +329,7 @@ int qcow2_co_bitmaps_store(BlkNode *node, GError **error)
         ret = co_prepare_switch(&store, &header, error);
     }
     if (ret == 0) {
-        blk_co_mutex_lock(&q->marks_lock);
-        header.incompatible = q->header.incompatible;
-        ret = co_switch(node, &header, error);
-        blk_co_mutex_unlock(&q->marks_lock);
+        ret = qcow2_co_switch_header(node, &header, error);
     }
     if (ret == 0) {
         adopt(&store, &header);

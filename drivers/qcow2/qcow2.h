@@ -21,6 +21,7 @@
  *   amend.c     other version, refcount width, backing file, ...
  *   refcount_width.c, downgrade.c   the parts of amend that rewrite tables
  *   bitmap*.c   dirty bitmaps: see bitmaps.h
+ *   switch.c    changes of the header, and what if they fail
  *   marks.c     the marks of an image whose counts may be wrong, or that is corrupt
  *   overlap.c   which host clusters hold tables, so that nothing else is put there
  *
@@ -109,7 +110,7 @@ typedef struct Qcow2 {
     GHashTable *bitmap_data;        /* set of host clusters (index) from which bits were loaded */
     bool discard_no_unref;          /* what is discarded keeps its host space */
     bool pass_discard[QCOW2_DROP_REASONS];      /* free space goes back to the file system, by why it is free */
-    int failed;                     /* negative errno: the file is in an unknown state, no more changes */
+    int failed;                     /* negative errno: nobody knows what the header says: see qcow2_co_recover() */
     uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
     GArray *freed;                  /* extents that were given back since the last punch */
     uint64_t freed_bytes;           /* in it */
@@ -389,6 +390,37 @@ void qcow2_tables_remove(Qcow2 *q, uint64_t offset, uint64_t bytes);
 /* The cluster is an L2 table that became active. */
 void qcow2_tables_register_l2(Qcow2 *q, uint64_t offset);
 
+/* ---- switch.c ---- */
+
+/**
+ * qcow2_co_recover:
+ *
+ * After a write of the header that failed (q->failed): writes what q->header says, which is the state before that write,
+ * and waits until it is stable. To be called before anything is written that relies on what the header refers to. What
+ * the failed write would have made the header refer to may be dropped at once: no count is lowered before a commit.
+ * Returns: 0, also if nothing has failed; others from below.
+ */
+int qcow2_co_recover(BlkNode *node);
+
+/**
+ * qcow2_co_switch:
+ * @offset: in the file; @field: lies within one sector
+ *
+ * Lets the header refer to other tables: writes the field and waits until it is stable. The caller changes q->header
+ * before it yields. May yield.
+ * Returns: 0; negative errno: nothing has changed; if nobody can know that, q->failed is set until qcow2_co_recover().
+ */
+int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t bytes);
+
+/**
+ * qcow2_co_switch_header:
+ * @header: a changed copy of the image's own: what pointers it has in common with that stays where it is
+ *
+ * Writes it and makes it stable; then it is q->header. What it replaced in q->header is the caller's.
+ * Returns: 0; -EINVAL and -ENOSPC, where it does not fit; others as qcow2_co_switch().
+ */
+int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **error);
+
 /* ---- marks.c ---- */
 
 /**
@@ -442,18 +474,6 @@ int qcow2_co_table_write(BlkNode *node, const uint8_t *table, uint64_t bytes, Bl
 
 /* A table's first @bytes, as the cache has them, in a buffer for @new_bytes. *table is to be freed after a failure too. */
 int qcow2_co_table_read(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t new_bytes, uint8_t **table);
-
-enum { QCOW2_MAX_SWITCH_BYTES = 32 };
-
-/**
- * qcow2_co_switch:
- * @offset: in the file; @field: at most QCOW2_MAX_SWITCH_BYTES that lie within one sector
- *
- * Lets the header refer to other tables: writes the field and waits until it is stable. May yield.
- * Returns: 0; negative errno: the file says what it said before. If nobody can know that, q->failed is set: then the node
- * refuses all further changes.
- */
-int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t bytes);
 
 /* One reference to a table's run is gone; nobody may hold parts of it in the cache. @bytes may be 0. May yield. */
 void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes);
@@ -516,16 +536,6 @@ int qcow2_co_amend(BlkNode *node, const BlkOptions *options, const BlkAmendOptio
 
 /* @file, @format: (nullable): as the image is to say. What is open stays open. */
 int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format, GError **error);
-
-/**
- * qcow2_co_switch_header:
- * @header: a changed copy of the image's own: what pointers it has in common with that stays where it is
- *
- * Writes it and makes it stable; then it is q->header. What it replaced in q->header is the caller's.
- * Returns: 0; after -EINVAL and -ENOSPC, where it does not fit, nothing has changed; after other errors nobody knows which
- * of the two the file has, and the node refuses all further changes.
- */
-int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **error);
 
 /* Gives all counters 2^@order bits. Refused, before anything changes, if a count does not fit. */
 int qcow2_co_change_refcount_width(BlkNode *node, unsigned order, Qcow2Progress *progress, GError **error);

@@ -339,9 +339,8 @@ int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GErr
     if (ret < 0) {
         return ret;
     }
-    if (q->failed) {
-        ret = q->failed;
-    } else {
+    ret = qcow2_co_recover(node);
+    if (ret == 0) {
         ret = length >= node->length ? co_grow(node, length, prealloc) : co_shrink(node, length);
     }
     if (ret < 0) {

@@ -106,28 +106,3 @@ void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes)
         qcow2_drop(q, offset, round_up(q, bytes), false);
     }
 }
-
-static int co_write_stable(BlkNode *file, uint64_t offset, const void *field, size_t bytes)
-{
-    int ret = blk_co_pwrite(file, offset, bytes, field, 0);
-
-    return ret < 0 ? ret : blk_co_flush(file);
-}
-
-int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t bytes)
-{
-    Qcow2 *q = node->opaque;
-    BlkNode *file = node->file->node;
-    uint8_t old[QCOW2_MAX_SWITCH_BYTES];
-
-    g_assert(bytes <= sizeof(old));
-    int ret = q->failed ? q->failed : blk_co_pread(file, offset, bytes, old, 0);
-    if (ret < 0) {
-        return ret;
-    }
-    ret = co_write_stable(file, offset, field, bytes);
-    if (ret < 0 && co_write_stable(file, offset, old, bytes) < 0) {
-        q->failed = ret;        /* nobody knows what the file refers to: later changes could be lost */
-    }
-    return ret;
-}

@@ -308,8 +308,9 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
     Qcow2 *q = node->opaque;
     uint64_t l1_entry, slice = MIN(q->cluster_size, 4096);
     BlkMetaBlock *block;
-    int ret = !q->tables ? -EROFS : q->failed ? q->failed : q->corrupt ? -EIO : co_throttle(node);
+    int ret = !q->tables ? -EROFS : q->corrupt ? -EIO : qcow2_co_recover(node);
 
+    ret = ret < 0 ? ret : co_throttle(node);
     if (ret < 0) {
         return ret;
     }
@@ -415,11 +416,11 @@ void qcow2_cancel(BlkNode *node, BlkReservation *res)
 static int co_commit_from(BlkNode *node, BlkMetaRank lowest)
 {
     Qcow2 *q = node->opaque;
+    int ret = qcow2_co_recover(node);
 
-    if (q->failed) {
-        return q->failed;
+    if (ret == 0) {
+        ret = blk_meta_co_commit_from(q->meta, lowest);
     }
-    int ret = blk_meta_co_commit_from(q->meta, lowest);
     if (ret == 0 && q->tables) {
         /* A failure here leaves space unused until the next try; what was asked for is stable. */
         blk_co_mutex_lock(&q->alloc_lock);
@@ -438,7 +439,8 @@ int qcow2_co_commit(BlkNode *node)
     if (!q->lazy || !blk_meta_is_dirty(q->meta)) {
         return qcow2_co_commit_all(node);           /* nothing to leave out: no need for the mark */
     }
-    int ret = q->failed ? q->failed : qcow2_co_lazy_begin(node);
+    int ret = qcow2_co_recover(node);
+    ret = ret < 0 ? ret : qcow2_co_lazy_begin(node);
     return ret < 0 ? ret : co_commit_from(node, BLK_META_MAP);
 }
 
