@@ -46,9 +46,8 @@ static MemDiskNote *take_note(const CrashRound *round, const CrashEntry *entry)
 
     for (guint i = 0; i < notes->len; i++) {
         MemDiskNote *note = &g_array_index(notes, MemDiskNote, i);
-        bool cut = note->op == MEM_DISK_TRUNCATE && entry->discard;
-        if (!note->used && (note->op == MEM_DISK_WRITE || cut) && note->offset == entry->offset &&
-            note->bytes == entry->bytes) {
+        unsigned ops = entry->discard ? MEM_DISK_DISCARD | MEM_DISK_TRUNCATE : MEM_DISK_WRITE;
+        if (!note->used && (note->op & ops) && note->offset == entry->offset && note->bytes == entry->bytes) {
             note->used = true;
             return note;
         }
@@ -119,8 +118,7 @@ void crash_log_read(CrashRound *round)
     }
     for (guint i = 0; i < notes->len; i++) {
         const MemDiskNote *note = &g_array_index(notes, MemDiskNote, i);
-        bool cut = note->op == MEM_DISK_TRUNCATE && note->bytes > 0;
-        if (!note->used && (note->op == MEM_DISK_WRITE || cut)) {
+        if (!note->used && note->op != MEM_DISK_FLUSH && note->bytes > 0) {
             crash_fail(round, "a change of %" PRIu64 " bytes at %" PRIu64 " is not in the log", note->bytes,
                        note->offset);
         }

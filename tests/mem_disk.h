@@ -14,9 +14,10 @@
 
 typedef enum MemDiskOp {
     MEM_DISK_READ = 1 << 0,
-    MEM_DISK_WRITE = 1 << 1,        /* zero writes and discards too */
+    MEM_DISK_WRITE = 1 << 1,        /* zero writes too */
     MEM_DISK_FLUSH = 1 << 2,
     MEM_DISK_TRUNCATE = 1 << 3,
+    MEM_DISK_DISCARD = 1 << 4,
 } MemDiskOp;
 
 typedef struct MemDiskNote {
@@ -143,11 +144,11 @@ static int mem_disk_co_pwritev(BlkNode *node, BlkRequest *req)
     return ret;
 }
 
-static int mem_disk_co_zero(BlkNode *node, BlkRequest *req)
+static int mem_disk_co_clear(BlkNode *node, BlkRequest *req, MemDiskOp op)
 {
     MemDisk *disk = node->opaque;
     unsigned note;
-    int ret = mem_disk_co_begin(disk, MEM_DISK_WRITE, req->offset, req->bytes, &note);
+    int ret = mem_disk_co_begin(disk, op, req->offset, req->bytes, &note);
 
     if (ret == 0) {
         mem_disk_make_room(disk, req->offset + req->bytes);
@@ -155,6 +156,16 @@ static int mem_disk_co_zero(BlkNode *node, BlkRequest *req)
         mem_disk_end(disk, note);
     }
     return ret;
+}
+
+static int mem_disk_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
+{
+    return mem_disk_co_clear(node, req, MEM_DISK_WRITE);
+}
+
+static int mem_disk_co_discard(BlkNode *node, BlkRequest *req)
+{
+    return mem_disk_co_clear(node, req, MEM_DISK_DISCARD);
 }
 
 static int mem_disk_co_flush(BlkNode *node)
@@ -196,8 +207,8 @@ static const BlkDriver mem_disk_driver = {
     .refresh_limits = mem_disk_refresh_limits,
     .co_preadv = mem_disk_co_preadv,
     .co_pwritev = mem_disk_co_pwritev,
-    .co_pwrite_zeroes = mem_disk_co_zero,
-    .co_discard = mem_disk_co_zero,
+    .co_pwrite_zeroes = mem_disk_co_pwrite_zeroes,
+    .co_discard = mem_disk_co_discard,
     .co_flush = mem_disk_co_flush,
     .co_truncate = mem_disk_co_truncate,
 };

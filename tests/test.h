@@ -15,7 +15,7 @@
         const TTest *cases[] = { __VA_ARGS__ };                                                                      \
         Suite *suite = suite_create(suite_name);                                                                     \
         TCase *tc = tcase_create(suite_name);                                                                        \
-        tcase_set_timeout(tc, 300);                                                                                  \
+        tcase_set_timeout(tc, 600);                                                                                  \
         for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {                                                           \
             tcase_add_test(tc, cases[i]);                                                                            \
         }                                                                                                            \

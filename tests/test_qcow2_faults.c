@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_qcow2_faults.c - requests to the image file fail, one at a time, at every place.
+ *
+ * An operation is tried again and again on the same image, each time with the next request to the disk failing, or with
+ * the next event of the fault filter, until it gets through without. Each time
+ *
+ *     a failed write or flush is reported: by the operation, or by the flush behind it;
+ *     "repeat"  the operation is repeated, since the fault has gone: it succeeds, and the data is right;
+ *     "close"   the image is closed at once, while the fault has gone;
+ *     "stay"    the fault stays until the image is closed;
+ *
+ * and then a check finds no errors, after a repetition no leaks either, and every sector is the old or the new one.
+ */
+#include "mem_disk.h"
+#include "node_test.h"
+
+#include "filters/fault.h"
+
+#include <inttypes.h>
+#include <malloc.h>
+
+#define SECTOR 512
+#define SIZE (UINT64_C(512) << 10)
+#define MAX_SIZE (UINT64_C(5) << 19)
+
+typedef enum After { AFTER_REPEAT, AFTER_CLOSE, AFTER_STAY, AFTERS } After;
+
+static const char *const after_names[] = { "repeat", "close", "stay" };
+
+typedef struct Sweep {
+    Test *t;
+    const char *options;            /* of creation */
+    const char *op_name;
+    char *fault;                    /* for messages */
+    After after;
+    BlkNode *disk;
+    BlkChild *image, *top;          /* qcow2; the compress filter above it */
+    uint8_t *initial;               /* the file, and what the guest finds in it */
+    uint64_t initial_bytes;
+    uint8_t *before, *wanted;       /* MAX_SIZE bytes of the guest: before the operation, and after it */
+    uint64_t length_before, length;
+} Sweep;
+
+typedef struct Operation {
+    const char *name;
+    int (*co_run)(Sweep *s);        /* changes s->wanted too, if it succeeds or not */
+} Operation;
+
+#define sweep_assert(s, condition, format, ...)                                                                      \
+    ck_assert_msg(condition, "%s, %s, %s, %s: " format, (s)->op_name, (s)->options, (s)->fault,                      \
+                  after_names[(s)->after], ##__VA_ARGS__)
+
+/* ---- operations ---- */
+
+static int co_write(Sweep *s, BlkChild *user, uint64_t offset, uint64_t bytes, uint8_t value, bool random)
+{
+    for (uint64_t i = 0; i < bytes; i++) {
+        s->wanted[offset + i] = random ? (uint8_t)((offset + i) * 2654435761u >> 13) ^ value : value;
+    }
+    return blk_co_pwrite(blk_child_node(user), offset, bytes, s->wanted + offset, 0);
+}
+
+static int co_compressed(Sweep *s)
+{
+    return co_write(s, s->top, 128 << 10, 160 << 10, 0x11, false);
+}
+
+static int co_compressed_part(Sweep *s)
+{
+    return co_write(s, s->top, 9 << 10, 70 << 10, 0x12, false);
+}
+
+static int co_incompressible(Sweep *s)
+{
+    return co_write(s, s->top, 100 << 10, 80 << 10, 0x13, true);
+}
+
+static int co_plain(Sweep *s)
+{
+    return co_write(s, s->image, 300 << 10, 130 << 10, 0x14, false);
+}
+
+static int co_plain_part(Sweep *s)
+{
+    return co_write(s, s->image, (33 << 10) + SECTOR, 3 << 10, 0x15, false);
+}
+
+static int co_all_of_it(Sweep *s)
+{
+    return co_write(s, s->image, 0, SIZE, 0x16, true);
+}
+
+static int co_zeroes(Sweep *s)
+{
+    memset(s->wanted + (10 << 10), 0, 200 << 10);
+    return blk_co_pwrite_zeroes(blk_child_node(s->image), 10 << 10, 200 << 10, BLK_REQ_UNMAP);
+}
+
+static int co_discard(Sweep *s)
+{
+    memset(s->wanted, 0, 256 << 10);
+    return blk_co_discard(blk_child_node(s->top), 0, 256 << 10);
+}
+
+/* Writes, a flush, and the same again: what the first dropped is used by the second. */
+static int co_rewrite_and_flush(Sweep *s)
+{
+    int ret = 0;
+
+    for (unsigned i = 0; ret == 0 && i < 3; i++) {
+        ret = co_write(s, s->top, 0, 128 << 10, (uint8_t)(0x20 + i), i == 1);
+        ret = ret == 0 ? blk_co_flush(blk_child_node(s->top)) : ret;
+    }
+    memset(s->wanted, 0x22, 128 << 10);
+    return ret;
+}
+
+static int co_resize(Sweep *s, uint64_t length, BlkPrealloc prealloc)
+{
+    uint64_t from = MIN(length, s->length);
+
+    memset(s->wanted + from, 0, MAX_SIZE - from);
+    s->length = length;
+    return blk_co_truncate(blk_child_node(s->image), length, prealloc, NULL);
+}
+
+static int co_grow(Sweep *s)
+{
+    return co_resize(s, MAX_SIZE, BLK_PREALLOC_OFF);
+}
+
+static int co_grow_preallocated(Sweep *s)
+{
+    return co_resize(s, SIZE + (200 << 10), BLK_PREALLOC_METADATA);
+}
+
+static int co_shrink(Sweep *s)
+{
+    return co_resize(s, 100 << 10, BLK_PREALLOC_OFF);
+}
+
+static const Operation operations[] = {
+    { "a compressed write", co_compressed },
+    { "a compressed write of parts", co_compressed_part },
+    { "a write that does not compress", co_incompressible },
+    { "a plain write", co_plain },
+    { "a plain write of parts", co_plain_part },
+    { "a write of everything", co_all_of_it },
+    { "zeroes", co_zeroes },
+    { "a discard", co_discard },
+    { "rewrites and flushes", co_rewrite_and_flush },
+    { "growing", co_grow },
+    { "growing with metadata", co_grow_preallocated },
+    { "shrinking", co_shrink },
+};
+
+/* ---- one image ---- */
+
+/* @injection: (nullable): rule of a fault filter between image and disk. */
+static void co_open(Sweep *s, const char *injection)
+{
+    g_autofree char *below = g_strdup("'disk'");
+    if (injection) {
+        g_free(below);
+        below = g_strdup_printf("{'driver': 'fault', 'node-name': 'fault', 'discard': 'unmap', 'image': 'disk', "
+                                "'inject-error': [%s]}", injection);
+    }
+    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'discard': 'unmap', 'file': {'driver': 'qcow2', "
+                                            "'node-name': 'image', 'discard': 'unmap', 'file': %s}}", below);
+    g_strdelimit(text, "'", '"');
+    s->top = open_for(s->t, BLK_PERM_READ | BLK_PERM_WRITE, text);
+    s->image = blk_co_attach(blk_node_find(s->t->ctx, "image"), "test", BLK_PERM_ALL, BLK_PERM_ALL, NULL);
+    ck_assert_ptr_nonnull(s->image);
+}
+
+/* The fault goes. */
+static void end_fault(Sweep *s)
+{
+    BlkNode *filter = blk_node_find(s->t->ctx, "fault");
+
+    mem_disk_of(s->disk)->fail_ops = 0;
+    if (filter) {
+        g_ptr_array_set_size(((FaultState *)filter->opaque)->rules, 0);
+    }
+}
+
+static void co_close(Sweep *s)
+{
+    blk_co_detach(s->image);
+    blk_co_detach(s->top);
+    s->image = s->top = NULL;
+}
+
+static void co_make_image(Sweep *s)
+{
+    g_autofree char *path = g_build_filename(s->t->dir, "new.qcow2", NULL), *content = NULL;
+    g_autofree char *text = g_strdelimit(g_strdup(s->options), "'", '"');
+    g_autoptr(JsonObject) options = blk_json_parse_object(text, -1, "test", NULL);
+    gsize bytes;
+
+    json_object_set_int_member(options, "size", SIZE);
+    ck_assert_int_eq(blk_co_create(s->t->ctx, path, "qcow2", options, NULL), 0);
+    ck_assert(g_file_get_contents(path, &content, &bytes, NULL));
+    mem_disk_set(s->disk, content, bytes);
+    s->length = SIZE;
+    co_open(s, NULL);
+    ck_assert_int_eq(co_write(s, s->top, 0, 150 << 10, 0x01, false), 0);
+    ck_assert_int_eq(co_write(s, s->image, 150 << 10, 90 << 10, 0x02, false), 0);
+    ck_assert_int_eq(co_write(s, s->top, 20 << 10, 30 << 10, 0x03, true), 0);
+    co_close(s);
+    s->initial_bytes = blk_node_length(s->disk);
+    s->initial = g_memdup2(mem_disk_of(s->disk)->data, s->initial_bytes);
+}
+
+/* ---- judging ---- */
+
+static void finding(const char *text, void *opaque)
+{
+    g_string_append_printf(opaque, "\n  %s", text);
+}
+
+static void co_check(Sweep *s, BlkNode *node, bool leaks_allowed)
+{
+    g_autoptr(GString) findings = g_string_new(NULL);
+    BlkCheckOptions options = { .data = true, .message = finding, .opaque = findings };
+    BlkCheckResult result = { 0 };
+
+    ck_assert_int_eq(blk_co_check(node, &options, &result, NULL), 0);
+    sweep_assert(s, result.corruptions + result.check_errors == 0, "the check finds errors:%s", findings->str);
+    sweep_assert(s, leaks_allowed || result.leaks == 0, "the check finds leaks:%s", findings->str);
+}
+
+/* Each sector is that of @before or that of @wanted; a discarded one may be either. */
+static void co_compare(Sweep *s, BlkNode *node, bool old_allowed)
+{
+    uint64_t length = blk_node_length(node);
+    g_autofree uint8_t *guest = g_malloc(length);
+
+    sweep_assert(s, length == s->length || (old_allowed && length == s->length_before), "the length is %" PRIu64,
+                 length);
+    ck_assert_int_eq(blk_co_pread(node, 0, length, guest, 0), 0);
+    for (uint64_t pos = 0; pos < length; pos += SECTOR) {
+        bool same = memcmp(guest + pos, s->wanted + pos, SECTOR) == 0;
+        bool old = old_allowed && memcmp(guest + pos, s->before + pos, SECTOR) == 0;
+        bool between = old_allowed && g_str_equal(s->op_name, "rewrites and flushes") && pos < 128 << 10;
+        sweep_assert(s, same || old || between, "sector %" PRIu64 " is %02x, not %02x", pos / SECTOR, guest[pos],
+                     s->wanted[pos]);
+    }
+}
+
+/* What is in the file when the image is closed. */
+static void co_judge_file(Sweep *s, bool old_allowed)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = try_open(s->t, "{\"driver\": \"qcow2\", \"file\": \"disk\"}", &error);
+
+    sweep_assert(s, node != NULL, "the image cannot be opened again: %s", error ? error->message : "");
+    BlkChild *user = blk_co_attach(node, "test", BLK_PERM_READ, BLK_PERM_ALL, NULL);
+    blk_co_unref(node);
+    co_check(s, node, s->after != AFTER_REPEAT);
+    co_compare(s, node, old_allowed);
+    blk_co_detach(user);
+}
+
+/* ---- the sweep ---- */
+
+/* Runs the operation with a fault; false: the fault did not come. @counted: the disk counts, not the fault filter. */
+static bool co_try(Sweep *s, const Operation *op, unsigned fail_ops, uint64_t fail_after, const char *injection,
+                   int error)
+{
+    MemDisk *disk = mem_disk_of(s->disk);
+    bool must_tell = (fail_ops & (MEM_DISK_WRITE | MEM_DISK_FLUSH)) != 0;
+
+    mem_disk_set(s->disk, s->initial, s->initial_bytes);
+    memcpy(s->wanted, s->before, MAX_SIZE);
+    s->length = s->length_before = SIZE;
+    co_open(s, injection);
+    disk->failed = 0;
+    disk->fail_ops = fail_ops;
+    disk->fail_after = fail_after;
+    disk->fail_on = s->after == AFTER_STAY;
+    disk->fail_errno = error;
+    int ret = op->co_run(s);
+    int flushed = blk_co_flush(blk_child_node(s->top));
+    bool failed = injection ? ret < 0 || flushed < 0 : disk->failed > 0;
+    if (s->after != AFTER_STAY) {
+        end_fault(s);
+    }
+    ret = ret < 0 ? ret : flushed;
+    sweep_assert(s, !failed || !must_tell || ret == -error, "the result is %s", g_strerror(-ret));
+    if (s->after == AFTER_REPEAT) {
+        s->length_before = MAX_SIZE + 1;
+        ret = op->co_run(s);
+        sweep_assert(s, ret == 0, "the repetition fails: %s", g_strerror(-ret));
+        ret = blk_co_flush(blk_child_node(s->top));
+        sweep_assert(s, ret == 0, "the flush of the repetition fails: %s", g_strerror(-ret));
+        co_compare(s, blk_child_node(s->image), false);
+    }
+    co_close(s);
+    end_fault(s);
+    co_judge_file(s, s->after != AFTER_REPEAT);
+    return failed;
+}
+
+/* Each of the first requests, then ever fewer: small clusters make hundreds that are alike. */
+static uint64_t next_request(uint64_t n)
+{
+    return n + 1 + (n < 40 ? 0 : n / 16);
+}
+
+static void co_sweep_requests(Sweep *s, const Operation *op, unsigned fail_ops, int error)
+{
+    bool failed = true;
+
+    for (s->after = 0; s->after < AFTERS; s->after++) {
+        for (uint64_t n = 0; failed || n == 0; n = next_request(n)) {
+            s->fault = g_strdup_printf("ops %u, request %" PRIu64 ", errno %d", fail_ops, n, error);
+            failed = co_try(s, op, fail_ops, n, NULL, error);
+            g_free(s->fault);
+        }
+    }
+}
+
+/* A rule of the fault filter acts on the first request behind the event. */
+static void co_sweep_events(Sweep *s, const Operation *op, int error)
+{
+    for (s->after = 0; s->after < AFTERS; s->after++) {
+        for (unsigned event = 0; event < BLK_EVENT_COUNT; event++) {
+            s->fault = g_strdup_printf("{'event': '%s', 'errno': %d, 'once': %s, 'immediately': true}",
+                                       blk_event_name(event), error, s->after == AFTER_STAY ? "false" : "true");
+            co_try(s, op, 0, 0, s->fault, error);
+            g_free(s->fault);
+            s->fault = NULL;
+        }
+    }
+}
+
+static void co_sweep(Test *t, const char *options)
+{
+    Sweep s = { .t = t, .options = options, .op_name = "preparing" };
+
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);        /* images come and go: their pages stay */
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    ck_assert_int_eq(blk_driver_register(t->ctx, &mem_disk_driver, NULL), 0);
+    s.before = g_malloc0(MAX_SIZE);
+    s.wanted = g_malloc0(MAX_SIZE);
+    s.disk = try_open(t, "{\"driver\": \"mem-disk\", \"node-name\": \"disk\", \"discard\": \"unmap\"}", NULL);
+    ck_assert_ptr_nonnull(s.disk);
+    co_make_image(&s);
+    memcpy(s.before, s.wanted, MAX_SIZE);
+    for (unsigned i = 0; i < G_N_ELEMENTS(operations); i++) {
+        s.op_name = operations[i].name;
+        co_sweep_requests(&s, &operations[i], MEM_DISK_WRITE, ENOSPC);
+        co_sweep_requests(&s, &operations[i], MEM_DISK_FLUSH, EIO);
+        co_sweep_requests(&s, &operations[i], MEM_DISK_READ | MEM_DISK_DISCARD | MEM_DISK_TRUNCATE, EIO);
+        co_sweep_events(&s, &operations[i], ENOSPC);
+    }
+    blk_co_unref(s.disk);
+    g_free(s.initial);
+    g_free(s.before);
+    g_free(s.wanted);
+}
+
+CO_TEST(clusters_of_64k)
+{
+    co_sweep(t, "{'cluster_size': 65536}");
+}
+
+CO_TEST(clusters_of_4k_zstd)
+{
+    co_sweep(t, "{'cluster_size': 4096, 'compression_type': 'zstd', 'refcount_bits': 64}");
+}
+
+CO_TEST(clusters_of_1k_version_2)
+{
+    co_sweep(t, "{'cluster_size': 1024, 'compat': '0.10'}");
+}
+
+CO_TEST(lazy_refcounts)
+{
+    co_sweep(t, "{'cluster_size': 16384, 'lazy_refcounts': true}");
+}
+
+CO_TEST(extended_l2)
+{
+    co_sweep(t, "{'cluster_size': 32768, 'extended_l2': true}");
+}
+
+BLK_TEST_MAIN("qcow2_faults", clusters_of_64k, clusters_of_4k_zstd, clusters_of_1k_version_2, lazy_refcounts,
+              extended_l2)
