@@ -23,6 +23,8 @@ static const BlkOption qcow2_options[] = {
     { "backing", BLK_OPTION_NODE, "where unallocated clusters are read from; null: nowhere (default: as the image says)" },
     { "data-file", BLK_OPTION_NODE, "the external data file (default: as the image says)" },
     { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
+    { "l2-cache-size", BLK_OPTION_SIZE, "a part of cache-size, which then is the sum of its parts: all tables share it" },
+    { "refcount-cache-size", BLK_OPTION_SIZE, "the other part of cache-size" },
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
     { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
       "repairs it (default: as the image says)" },
@@ -51,6 +53,35 @@ static uint64_t default_cache_bytes(const Qcow2 *q)
     uint64_t tables = (q->header.size >> q->cluster_bits) * (q->l2_entry_bytes + 8);
 
     return CLAMP(tables, CACHE_MIN, CACHE_MAX);
+}
+
+/* The size of the cache: one number, or the peer's two, of which one that is missing is the rest of the whole. */
+static int qcow2_cache_bytes(const Qcow2 *q, const BlkOptions *options, uint64_t *bytes, GError **error)
+{
+    static const char *const parts[] = { "l2-cache-size", "refcount-cache-size" };
+    bool whole = blk_options_has(options, "cache-size");
+    uint64_t sum = 0;
+    unsigned given = 0;
+
+    *bytes = whole ? blk_options_uint(options, "cache-size") : default_cache_bytes(q);
+    for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++) {
+        if (!blk_options_has(options, parts[i])) {
+            continue;
+        }
+        uint64_t part = blk_options_uint(options, parts[i]);
+        if (whole && part > *bytes) {
+            return blk_error(error, -EINVAL, "%s may not exceed cache-size", parts[i]);
+        }
+        sum = part > UINT64_MAX - sum ? UINT64_MAX : sum + part;
+        given++;
+    }
+    if (whole && given == G_N_ELEMENTS(parts)) {
+        return blk_error(error, -EINVAL, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+    }
+    if (!whole && given > 0) {
+        *bytes = given == G_N_ELEMENTS(parts) ? sum : MAX(sum, *bytes);
+    }
+    return 0;
 }
 
 static int qcow2_open_codec(Qcow2 *q, const BlkOptions *options, GError **error)
@@ -204,8 +235,11 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     qcow2_set_geometry(q);
     node->length = q->header.size;
     uint64_t block_size = MIN(q->cluster_size, META_BLOCK_BYTES);
-    uint64_t cache_bytes = blk_options_has(options, "cache-size") ? blk_options_uint(options, "cache-size")
-                                                                 : default_cache_bytes(q);
+    uint64_t cache_bytes;
+    ret = qcow2_cache_bytes(q, options, &cache_bytes, error);
+    if (ret < 0) {
+        return ret;
+    }
     q->meta = blk_meta_new(node, block_size, cache_bytes / block_size, &hooks);
     ret = qcow2_open_codec(q, options, error);
     if (ret == 0) {
