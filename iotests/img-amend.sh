@@ -188,7 +188,7 @@ twin_ok amend -t none -o compat=1.1 a.qcow2
 twin_ok amend --image-opts -o compat=1.1 driver=qcow2,file.filename=a.qcow2
 help_names() { sed -n 's/^  \([a-z_.]*=<[^>]*>\).*/\1/p' | grep -v '^encrypt'; }
 is "$(img amend -f qcow2 -o help | help_names)" "$(qimg amend -f qcow2 -o help | help_names)" "options that can be amended"
-is "$(img amend -o '?' ours/a.qcow2 | help_names)" "$(qimg amend -o '?' ours/a.qcow2 | help_names)" "the same of an image"
+is "$(img amend -o '?' ours/w.qcow2 | help_names)" "$(qimg amend -o '?' ours/w.qcow2 | help_names)" "the same of an image"
 
 label="the name of the backing file"
 qimg create -q -f qcow2 b.qcow2 1M
