@@ -140,6 +140,13 @@ static int co_shrink(Sweep *s)
     return co_resize(s, 100 << 10, BLK_PREALLOC_OFF);
 }
 
+static int co_compact(Sweep *s)
+{
+    BlkCompactOptions options = { 0 };
+
+    return blk_co_compact(blk_child_node(s->top), &options, NULL);
+}
+
 static const Operation operations[] = {
     { "a compressed write", co_compressed },
     { "a compressed write of parts", co_compressed_part },
@@ -153,6 +160,7 @@ static const Operation operations[] = {
     { "growing", co_grow },
     { "growing with metadata", co_grow_preallocated },
     { "shrinking", co_shrink },
+    { "compaction", co_compact },
 };
 
 /* ---- one image ---- */

@@ -33,15 +33,21 @@ static int co_survey(BlkNode *node)
     return ret;
 }
 
+/* An image with errors is refused; leaks are given back. */
 static int co_check_first(BlkNode *node, const BlkCompactOptions *options, GError **error)
 {
-    BlkCheckOptions check = { .fix_leaks = true };
+    BlkCheckOptions check = { .fix_leaks = false };
     BlkCheckResult result = { 0 };
     int ret = node->driver->co_check(node, &check, &result, error);
 
     if (ret == 0 && (result.corruptions || result.check_errors)) {
         return blk_error(error, -EIO, "the image has %" PRIu64 " errors; repair it with 'check -r all' first",
                          result.corruptions + result.check_errors);
+    }
+    if (ret == 0 && result.leaks > 0) {
+        check.fix_leaks = true;
+        result = (BlkCheckResult){ 0 };
+        ret = node->driver->co_check(node, &check, &result, error);
     }
     return ret;
 }

@@ -116,7 +116,9 @@ static int co_collect(Pack *p, uint64_t from)
     return ret;
 }
 
-/* ---- moving one extent; -ENOSPC: there is no place ---- */
+/* ---- moving one extent ---- */
+
+#define NO_PLACE UINT64_MAX
 
 static int co_copy(Pack *p, uint64_t from, uint64_t to, uint64_t bytes)
 {
@@ -162,21 +164,27 @@ static int co_repoint(Pack *p, const Extent *extent, uint64_t to)
     return 0;
 }
 
-/* Finds a place for the extent; below it, if it is to move down. With alloc_lock held. */
+/* Takes a place for the extent; below it, if it is to move down: *to is NO_PLACE if there is none. With alloc_lock held. */
 static int co_take_place(Pack *p, const Extent *extent, uint64_t *to)
 {
     Qcow2 *q = p->q;
     uint64_t cluster;
 
+    *to = NO_PLACE;
     if (extent->kind == EXTENT_PAYLOAD) {
-        return qcow2_co_alloc_payload(p->node, extent->bytes, p->lower ? extent->host : UINT64_MAX, to);
+        int ret = qcow2_co_alloc_payload(p->node, extent->bytes, p->lower ? extent->host : UINT64_MAX, to);
+        if (ret == -EXFULL) {
+            *to = NO_PLACE;
+            ret = 0;
+        }
+        return ret;
     }
     gint64 run = qcow2_co_find_run(p->node, 1, &cluster);
     if (run < 0) {
         return (int)run;
     }
     if (p->lower && cluster >= qcow2_cluster_of(q, extent->host)) {
-        return -ENOSPC;
+        return 0;
     }
     *to = cluster << q->cluster_bits;
     run = qcow2_co_alloc_clusters(p->node, 1, &cluster);
@@ -190,7 +198,7 @@ static int co_move_data(Pack *p, const Extent *extent)
     blk_co_mutex_lock(&p->q->alloc_lock);
     int ret = co_take_place(p, extent, &to);
     blk_co_mutex_unlock(&p->q->alloc_lock);
-    if (ret < 0) {
+    if (ret < 0 || to == NO_PLACE) {
         return ret;
     }
     ret = co_copy(p, extent->host, to, extent->bytes);
@@ -216,7 +224,7 @@ static int co_move_table(Pack *p, const Extent *extent)
         return (int)run;
     }
     if (p->lower && cluster >= qcow2_cluster_of(q, extent->host)) {
-        return -ENOSPC;
+        return 0;
     }
     blk_co_mutex_lock(&q->l2_lock);
     int ret = qcow2_co_l1_entry(p->node, extent->guest, &l1_entry);
@@ -236,7 +244,6 @@ static int co_move_task(void *opaque)
         const Extent extent = g_array_index(p->extents, Extent, p->next++);
         if (extent.kind == p->kind) {
             ret = extent.kind == EXTENT_TABLE ? co_move_table(p, &extent) : co_move_data(p, &extent);
-            ret = ret == -ENOSPC && p->lower ? 0 : ret;        /* it stays where it is */
         }
     }
     return ret;

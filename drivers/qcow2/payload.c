@@ -231,13 +231,13 @@ static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t below, uint64_
     int ret;
 
     if (!q->append_from && qcow2_holes_find_lowest(q->holes, bytes, offset) && *offset < other) {
-        return *offset > below - bytes ? -ENOSPC : co_hole_take(node, *offset, bytes);
+        return *offset > below - bytes ? -EXFULL : co_hole_take(node, *offset, bytes);
     }
     if (run < 0) {
         return (int)run;
     }
     if (other > below - bytes) {
-        return -ENOSPC;
+        return -EXFULL;
     }
     if (!bump) {
         return co_bump_next(node, cluster, bytes, offset);
@@ -255,7 +255,7 @@ int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64
     int ret = qcow2_co_drain_limbo(node);
 
     if (ret < 0 || below < bytes) {
-        return ret < 0 ? ret : -ENOSPC;
+        return ret < 0 ? ret : -EXFULL;
     }
     do {
         /* What moves down in the file goes as low as it can: only below the first free cluster the best hole counts. */

@@ -260,7 +260,7 @@ void qcow2_payload_close(Qcow2 *q);
  * @bytes: a multiple of 512, less than a cluster
  * @below: the payload must end at or before it; UINT64_MAX: anywhere
  *
- * Takes host space for a payload; counts a reference to each cluster that it touches. Returns: 0; -ENOSPC if there is none
+ * Takes host space for a payload; counts a reference to each cluster that it touches. Returns: 0; -EXFULL if there is none
  * below; others as qcow2_co_alloc_clusters().
  */
 int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset);
