@@ -40,6 +40,8 @@ typedef struct Sweep {
     uint64_t initial_bytes;
     uint8_t *before, *wanted;       /* MAX_SIZE bytes of the guest: before the operation, and after it */
     uint64_t length_before, length;
+    bool with_snapshot;             /* the image has one, "base" */
+    uint8_t *snapshot;              /* SIZE bytes: what it holds */
 } Sweep;
 
 typedef struct Operation {
@@ -147,6 +149,54 @@ static int co_compact(Sweep *s)
     return blk_co_compact(blk_child_node(s->top), &options, NULL);
 }
 
+/* An error behind the switch of the header leaves the snapshot made, or forgotten: then there is nothing to repeat. */
+static bool co_has_snapshot(Sweep *s, const char *name)
+{
+    g_autoptr(GArray) list = NULL;
+    bool found = false;
+
+    if (blk_co_snapshot_list(blk_child_node(s->image), &list, NULL) < 0) {
+        return false;
+    }
+    for (guint i = 0; i < list->len; i++) {
+        found = found || g_str_equal(g_array_index(list, BlkSnapshot, i).name, name);
+    }
+    return found;
+}
+
+static int co_snapshot_create(Sweep *s)
+{
+    return co_has_snapshot(s, "new") ? 0 : blk_co_snapshot_create(blk_child_node(s->image), "new", NULL);
+}
+
+static int co_snapshot_apply(Sweep *s)
+{
+    BlkSnapshotKey key = { .name = "base" };
+
+    memcpy(s->wanted, s->snapshot, SIZE);
+    return blk_co_snapshot_apply(blk_child_node(s->image), &key, NULL);
+}
+
+static int co_snapshot_delete(Sweep *s)
+{
+    BlkSnapshotKey key = { .name = "base" };
+    int ret = blk_co_snapshot_delete(blk_child_node(s->image), &key, NULL);
+
+    return ret == -ENOENT ? 0 : ret;
+}
+
+static int co_rewrite_beside_snapshot(Sweep *s)
+{
+    return co_write(s, s->top, 30 << 10, 200 << 10, 0x17, false);
+}
+
+static const Operation snapshot_operations[] = {
+    { "a snapshot", co_snapshot_create },
+    { "applying a snapshot", co_snapshot_apply },
+    { "deleting a snapshot", co_snapshot_delete },
+    { "a rewrite of what a snapshot shares", co_rewrite_beside_snapshot },
+};
+
 static const Operation operations[] = {
     { "a compressed write", co_compressed },
     { "a compressed write of parts", co_compressed_part },
@@ -215,6 +265,10 @@ static void co_make_image(Sweep *s)
     co_open(s, NULL);
     ck_assert_int_eq(co_write(s, s->top, 0, 150 << 10, 0x01, false), 0);
     ck_assert_int_eq(co_write(s, s->image, 150 << 10, 90 << 10, 0x02, false), 0);
+    if (s->with_snapshot) {
+        s->snapshot = g_memdup2(s->wanted, SIZE);
+        ck_assert_int_eq(blk_co_snapshot_create(blk_child_node(s->image), "base", NULL), 0);
+    }
     ck_assert_int_eq(co_write(s, s->top, 20 << 10, 30 << 10, 0x03, true), 0);
     co_close(s);
     s->initial_bytes = blk_node_length(s->disk);
@@ -344,9 +398,9 @@ static void co_sweep_events(Sweep *s, const Operation *op, int error)
     }
 }
 
-static void co_sweep(Test *t, const char *options)
+static void co_sweep_all(Test *t, const char *options, bool with_snapshot, const Operation *list, unsigned count)
 {
-    Sweep s = { .t = t, .options = options, .op_name = "preparing" };
+    Sweep s = { .t = t, .options = options, .op_name = "preparing", .with_snapshot = with_snapshot };
 
     mallopt(M_MMAP_THRESHOLD, 32 << 20);        /* images come and go: their pages stay */
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
@@ -357,17 +411,23 @@ static void co_sweep(Test *t, const char *options)
     ck_assert_ptr_nonnull(s.disk);
     co_make_image(&s);
     memcpy(s.before, s.wanted, MAX_SIZE);
-    for (unsigned i = 0; i < G_N_ELEMENTS(operations); i++) {
-        s.op_name = operations[i].name;
-        co_sweep_requests(&s, &operations[i], MEM_DISK_WRITE, ENOSPC);
-        co_sweep_requests(&s, &operations[i], MEM_DISK_FLUSH, EIO);
-        co_sweep_requests(&s, &operations[i], MEM_DISK_READ | MEM_DISK_DISCARD | MEM_DISK_TRUNCATE, EIO);
-        co_sweep_events(&s, &operations[i], ENOSPC);
+    for (unsigned i = 0; i < count; i++) {
+        s.op_name = list[i].name;
+        co_sweep_requests(&s, &list[i], MEM_DISK_WRITE, ENOSPC);
+        co_sweep_requests(&s, &list[i], MEM_DISK_FLUSH, EIO);
+        co_sweep_requests(&s, &list[i], MEM_DISK_READ | MEM_DISK_DISCARD | MEM_DISK_TRUNCATE, EIO);
+        co_sweep_events(&s, &list[i], ENOSPC);
     }
     blk_co_unref(s.disk);
     g_free(s.initial);
+    g_free(s.snapshot);
     g_free(s.before);
     g_free(s.wanted);
+}
+
+static void co_sweep(Test *t, const char *options)
+{
+    co_sweep_all(t, options, false, operations, G_N_ELEMENTS(operations));
 }
 
 CO_TEST(clusters_of_64k)
@@ -395,5 +455,16 @@ CO_TEST(extended_l2)
     co_sweep(t, "{'cluster_size': 32768, 'extended_l2': true}");
 }
 
+CO_TEST(snapshots)
+{
+    co_sweep_all(t, "{'cluster_size': 65536}", true, snapshot_operations, G_N_ELEMENTS(snapshot_operations));
+}
+
+CO_TEST(snapshots_and_small_clusters)
+{
+    co_sweep_all(t, "{'cluster_size': 4096, 'compression_type': 'zstd', 'refcount_bits': 8}", true, snapshot_operations,
+                 G_N_ELEMENTS(snapshot_operations));
+}
+
 BLK_TEST_MAIN("qcow2_faults", clusters_of_64k, clusters_of_4k_zstd, clusters_of_1k_version_2, lazy_refcounts,
-              extended_l2)
+              extended_l2, snapshots, snapshots_and_small_clusters)
