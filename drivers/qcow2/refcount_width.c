@@ -5,9 +5,9 @@
  *     | all that is in use ... | new table | new blocks |
  *                              ^ start                  ^ end
  *
- * The new structure is built behind all that is in use, beside the old one, which does not count it: until the header refers
- * to it, it is free space behind the end. It counts itself, and the old one, which is dropped when the switch is stable.
- * The switch is one write of the header's first sector. A block is made only for a range that has a count.
+ * The new structure is built behind all that is in use, beside the old one, which does not count it: until the header
+ * refers to it, it is free space behind the end. It counts itself, and the old one, which is dropped when the switch is
+ * stable. The switch is one write of the header's first sector. A block is made only for a range that has a count.
  *
  * All counts are in clusters unless named otherwise.
  */
@@ -243,6 +243,7 @@ static int co_build_and_switch(Rebuild *r, GError **error)
     if (ret < 0) {
         return blk_error(error, ret, "a table lies behind all that is counted: repair the image with 'check -r all'");
     }
+    blk_meta_co_forget(q->meta, offset, bytes);     /* what earlier tables there were like */
     ret = co_write_structure(r);
     ret = ret < 0 ? blk_error_errno(error, ret, "could not write the new refcounts") : co_switch(r, error);
     if (ret < 0) {
