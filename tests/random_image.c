@@ -61,6 +61,7 @@ static void pick_config(Rng *rng, ImageConfig *config)
     most = config->cluster_size == 512 ? 512 << 10 : config->cluster_size == 2 << 20 ? 8 << 20 : 4 << 20;
     sectors = rng_range(rng, most / 4, most) / SECTOR_SIZE;
     config->size = sectors * SECTOR_SIZE;
+    config->most = most;
     if (rng_percent(rng, 40)) {
         config->size = MAX(config->size / config->cluster_size, 1) * config->cluster_size;
     }
@@ -68,6 +69,7 @@ static void pick_config(Rng *rng, ImageConfig *config)
     config->zstd = !config->v2 && rng_percent(rng, 50);
     config->extended_l2 = !config->v2 && config->cluster_size >= 16384 && rng_percent(rng, 50);
     config->refcount_bits = config->v2 ? 16 : refcount_widths[rng_below(rng, G_N_ELEMENTS(refcount_widths))];
+    config->lazy = !config->v2 && rng_percent(rng, 20);
     config->no_flush = rng_percent(rng, 85);
     config->unmap = rng_percent(rng, 70);
     if (rng_percent(rng, 40)) {
@@ -88,10 +90,11 @@ static void log_config(Sequence *seq)
 {
     const ImageConfig *c = &seq->config;
 
-    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s%s%s%s", c->seed,
-                 c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
-                 c->extended_l2 ? " extended_l2" : "", c->data_file ? " data_file" : "",
-                 c->data_file_raw ? " raw" : "", c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s%s%s%s%s",
+                 c->seed, c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
+                 c->extended_l2 ? " extended_l2" : "", c->lazy ? " lazy_refcounts" : "",
+                 c->data_file ? " data_file" : "", c->data_file_raw ? " raw" : "",
+                 c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
     if (c->direct) {
         sequence_log(seq, "direct I/O");
     }
@@ -121,6 +124,9 @@ static JsonObject *image_tree(const Sequence *seq, const char *format, const cha
     json_object_set_boolean_member(image, "cache.no-flush", seq->config.no_flush);
     json_object_set_boolean_member(image, "cache.direct", seq->config.direct);
     json_object_set_string_member(image, "discard", seq->config.unmap ? "unmap" : "ignore");
+    if (seq->no_unref) {
+        json_object_set_boolean_member(image, "discard-no-unref", true);
+    }
     put_object(image, "file", file);
     if (!filtered) {
         return image;
@@ -153,12 +159,14 @@ static BlkChild *co_open_and_attach(Sequence *seq, JsonObject *tree)
 static int co_reopen(Sequence *seq, bool wants_filter)
 {
     bool filtered = wants_filter && !seq->config.data_file;
+
+    seq->no_unref = !seq->config.v2 && rng_percent(&seq->rng, 20);
     g_autoptr(JsonObject) tree = image_tree(seq, "qcow2", seq->image, filtered);
 
     blk_co_detach(seq->user);
     seq->filtered = filtered;
     seq->user = co_open_and_attach(seq, tree);
-    sequence_log(seq, " open %s", filtered ? "with the filter" : "plain");
+    sequence_log(seq, " open %s%s", filtered ? "with the filter" : "plain", seq->no_unref ? ", discard-no-unref" : "");
     return seq->user ? 0 : -EIO;
 }
 
@@ -193,8 +201,8 @@ static int co_create_backing(Sequence *seq)
     if (ret < 0) {
         return sequence_fail(seq, "write the backing file: %s", g_strerror(-ret));
     }
-    seq->backing = g_malloc0(config->size);
-    memcpy(seq->backing, data, MIN(config->size, config->backing_size));
+    seq->backing = g_malloc0(config->most);
+    memcpy(seq->backing, data, MIN(config->most, config->backing_size));
     memcpy(seq->model, seq->backing, config->size);
     return 0;
 }
@@ -214,6 +222,7 @@ static int co_create_image(Sequence *seq)
         json_object_set_string_member(options, "compression_type", "zstd");
     }
     json_object_set_boolean_member(options, "extended_l2", config->extended_l2);
+    json_object_set_boolean_member(options, "lazy_refcounts", config->lazy);
     if (config->data_file) {
         json_object_set_string_member(options, "data_file", DATA_NAME);
         json_object_set_boolean_member(options, "data_file_raw", config->data_file_raw);
@@ -344,6 +353,10 @@ static int co_run_operations(Sequence *seq)
             ret = co_reopen(seq, rng_percent(&seq->rng, 70));
         } else if (rng_percent(&seq->rng, 2)) {
             ret = co_compact(seq);
+        } else if (rng_percent(&seq->rng, 3)) {
+            ret = change_co_resize(seq);
+        } else if (rng_percent(&seq->rng, 2)) {
+            ret = change_co_amend(seq);
         } else {
             ret = sequence_co_operation(seq);
         }
@@ -390,7 +403,7 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
     seq.config.direct = direct;
     pick_config(&seq.rng, &seq.config);
     log_config(&seq);
-    seq.model = g_malloc0(seq.config.size);
+    seq.model = g_malloc0(seq.config.most);
     remove_files(dir);
     good = blk_run(ctx, co_sequence, &seq) == 0 && (!seq.config.data_file_raw || check_raw_data(&seq) == 0);
     if (!good) {
@@ -426,8 +439,8 @@ static const GOptionEntry entries[] = {
     { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "seed of the first sequence; the next ones count up", "N" },
     { "sequences", 0, 0, G_OPTION_ARG_INT, &arg_sequences, "how many sequences", "N" },
     { "ops", 0, 0, G_OPTION_ARG_INT, &arg_operations, "operations of each", "N" },
-    { "direct", 0, 0, G_OPTION_ARG_NONE, &arg_direct, "past the host's page cache, where the directory's file system can",
-      NULL },
+    { "direct", 0, 0, G_OPTION_ARG_NONE, &arg_direct,
+      "past the host's page cache, where the directory's file system can", NULL },
     { "judge-every", 0, 0, G_OPTION_ARG_INT, &arg_judge_every, "let qemu-img judge one image of N; 0: none", "N" },
     { "dir", 0, 0, G_OPTION_ARG_FILENAME, &arg_dir, "directory for the images; without it a new one", "DIR" },
     { NULL },

@@ -2,8 +2,8 @@
 /*
  * random_image.h - what the files of the random test share: one sequence of random requests on one image.
  *
- * The model is the guest's disk in memory. Everything random comes from one generator, so that a seed repeats a sequence
- * up to the order in which concurrent requests are served.
+ * The model is the guest's disk in memory. Everything random comes from one generator, so that a seed repeats a
+ * sequence up to the order in which concurrent requests are served.
  */
 #ifndef BLKSTACK_RANDOM_IMAGE_H
 #define BLKSTACK_RANDOM_IMAGE_H
@@ -31,10 +31,11 @@ void rng_fill(Rng *rng, uint8_t *buf, size_t bytes);
 
 typedef struct ImageConfig {
     uint64_t seed;
-    uint64_t size;
+    uint64_t size;              /* now; a multiple of SECTOR_SIZE */
+    uint64_t most;              /* what the size may become */
     uint32_t cluster_size;
     unsigned refcount_bits;
-    bool v2, zstd, extended_l2, data_file, data_file_raw, preallocated, no_flush, unmap, direct;
+    bool v2, zstd, extended_l2, lazy, data_file, data_file_raw, preallocated, no_flush, unmap, direct;
     char *backing_format;       /* NULL: no backing file */
     uint64_t backing_size;
     uint64_t granularity;       /* of a dirty bitmap; 0: none */
@@ -48,13 +49,14 @@ typedef struct Sequence {
     bool judge;                 /* let the peer's tools look at the result */
     Rng rng;
     ImageConfig config;
-    uint8_t *model;             /* config.size bytes */
-    uint8_t *backing;           /* (nullable): config.size bytes: what the backing file shows below the image */
+    uint8_t *model;             /* config.most bytes, zeroes from config.size on */
+    uint8_t *backing;           /* (nullable): config.most bytes: what the backing file shows below the image */
     uint8_t *must, *may;        /* (nullable): granules that must be, and that may be dirty */
     GPtrArray *snapshots;       /* (nullable): what random_snapshot.c keeps */
     unsigned snapshots_made;
     BlkChild *user;             /* NULL: closed */
     bool filtered;
+    bool no_unref;              /* opened with discard-no-unref */
     GString *log;               /* one line per operation */
     char *failure;              /* (nullable): the first one */
 } Sequence;
@@ -75,6 +77,12 @@ int bitmap_co_operation(Sequence *seq);     /* checks, clears, stores */
 /* random_snapshot.c: makes, applies or deletes one; are all what they were? */
 int snapshot_co_operation(Sequence *seq);
 int snapshot_co_check(Sequence *seq, BlkNode *node);
+bool snapshot_all_have_length(const Sequence *seq);     /* config.size */
+/* random_change.c: one change of the length, or of the version and other properties. */
+int change_co_resize(Sequence *seq);
+int change_co_amend(Sequence *seq);
+/* The model gets @length, up to config.most: zeroes behind. */
+void change_set_length(Sequence *seq, uint64_t length);
 /* Reads @bytes at @offset in pieces and compares them with the model. */
 int sequence_co_compare(Sequence *seq, uint64_t offset, uint64_t bytes);
 

@@ -384,8 +384,8 @@ static bool piece_may_be(const Sequence *seq, const uint8_t *got, uint64_t offse
     return (old || !written) && memcmp(got, seq->model + offset, bytes) == 0;
 }
 
-/* A buffered read beside a write (@old) may get a sector that the host's kernel has copied from its page cache in parts,
- * most often at multiples of 64 bytes: each byte counts. Past that cache, sectors are whole. */
+/* A buffered read beside a write (@old) may get a sector that the host's kernel has copied from its page cache in
+ * parts, most often at multiples of 64 bytes: each byte counts. Past that cache, sectors are whole. */
 static bool sector_may_be(const Sequence *seq, const uint8_t *got, uint64_t offset, const Request *reqs, unsigned count,
                           bool old)
 {

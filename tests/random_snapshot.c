@@ -8,7 +8,8 @@ enum { MAX_SNAPSHOTS = 3 };
 
 typedef struct Kept {
     char *name;
-    uint8_t *data;              /* config.size bytes */
+    uint64_t size;
+    uint8_t *data;              /* size bytes */
 } Kept;
 
 static void kept_free(void *data)
@@ -36,6 +37,7 @@ static int co_create(Sequence *seq)
     if (ret == 0) {
         Kept *kept = g_new0(Kept, 1);
         kept->name = g_strdup(name);
+        kept->size = seq->config.size;
         kept->data = g_memdup2(seq->model, seq->config.size);
         g_ptr_array_add(seq->snapshots, kept);
     }
@@ -52,7 +54,8 @@ static int co_apply(Sequence *seq, const Kept *kept)
         return ret == -EBUSY ? 0 : sequence_fail(seq, "a snapshot was applied beside a bitmap");
     }
     if (ret == 0) {
-        memcpy(seq->model, kept->data, seq->config.size);
+        change_set_length(seq, kept->size);
+        memcpy(seq->model, kept->data, kept->size);
     }
     return outcome(seq, ret, "apply", kept->name, error);
 }
@@ -88,20 +91,30 @@ int snapshot_co_operation(Sequence *seq)
     return n < 7 ? co_apply(seq, kept) : co_delete(seq, kept);
 }
 
+bool snapshot_all_have_length(const Sequence *seq)
+{
+    for (guint i = 0; seq->snapshots && i < seq->snapshots->len; i++) {
+        if (((const Kept *)g_ptr_array_index(seq->snapshots, i))->size != seq->config.size) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* @node is open read-only, and shows the last snapshot afterwards. */
 int snapshot_co_check(Sequence *seq, BlkNode *node)
 {
     for (guint i = 0; seq->snapshots && i < seq->snapshots->len; i++) {
         const Kept *kept = g_ptr_array_index(seq->snapshots, i);
         BlkSnapshotKey key = { .name = kept->name };
-        g_autofree uint8_t *data = g_malloc(seq->config.size);
+        g_autofree uint8_t *data = g_malloc(kept->size);
         g_autoptr(GError) error = NULL;
 
         if (blk_co_snapshot_load(node, &key, &error) < 0) {
             return sequence_fail(seq, "read snapshot %s: %s", kept->name, error->message);
         }
-        if (blk_node_length(node) != seq->config.size || blk_co_pread(node, 0, seq->config.size, data, 0) < 0 ||
-            memcmp(data, kept->data, seq->config.size) != 0) {
+        if (blk_node_length(node) != kept->size || blk_co_pread(node, 0, kept->size, data, 0) < 0 ||
+            memcmp(data, kept->data, kept->size) != 0) {
             return sequence_fail(seq, "snapshot %s is not what it was", kept->name);
         }
     }
