@@ -38,7 +38,7 @@ void qcow2_alloc_close(Qcow2 *q)
     g_queue_clear_full(&q->limbo, batch_free);
     qcow2_payload_close(q);
     qcow2_punch_close(q);
-    q->free_hint = q->used_clusters = q->used_counted = q->dropped_bytes = 0;
+    q->free_hint = q->used_clusters = q->used_counted = q->dropped_bytes = q->frozen_bytes = q->limbo_bytes = 0;
 }
 
 /* ---- whole clusters ---- */
@@ -192,6 +192,7 @@ void qcow2_commit_freeze(void *opaque)
     }
     q->frozen_drops = g_steal_pointer(&q->drops);
     q->frozen_epoch = blk_engine_read_epoch(node);
+    q->frozen_bytes = q->dropped_bytes;
     q->dropped_bytes = 0;
     q->drops = g_array_new(FALSE, FALSE, sizeof(Qcow2Drop));
 }
@@ -209,10 +210,14 @@ void qcow2_commit_done(bool ok, void *opaque)
         Qcow2Batch *batch = g_new0(Qcow2Batch, 1);
         batch->drops = g_steal_pointer(&drops);
         batch->epoch = q->frozen_epoch;
+        batch->bytes = q->frozen_bytes;
+        q->limbo_bytes += batch->bytes;
         g_queue_push_tail(&q->limbo, batch);
     } else {
         g_array_append_vals(q->drops, drops->data, drops->len);
+        q->dropped_bytes += q->frozen_bytes;
     }
+    q->frozen_bytes = 0;
 }
 
 static void cluster_is_free(Qcow2 *q, uint64_t cluster)
@@ -270,6 +275,7 @@ int qcow2_co_drain_limbo(BlkNode *node)
             }
             batch->next++;
         }
+        q->limbo_bytes -= batch->bytes;
         batch_free(g_queue_pop_head(&q->limbo));
     }
 }

@@ -60,6 +60,7 @@ typedef struct Qcow2Tree {
 typedef struct Qcow2Batch {
     GArray *drops;                  /* of Qcow2Drop */
     unsigned next;                  /* the first that was not given back yet */
+    uint64_t bytes;                 /* of the drops */
     uint64_t epoch;                 /* readers that began at or before it may still look at the space */
 } Qcow2Batch;
 
@@ -112,6 +113,7 @@ typedef struct Qcow2 {
     bool pass_discard[QCOW2_DROP_REASONS];      /* free space goes back to the file system, by why it is free */
     int failed;                     /* negative errno: nobody knows what the header says: see qcow2_co_recover() */
     uint64_t dropped_bytes;         /* in drops: space that a commit would bring back */
+    uint64_t frozen_bytes, limbo_bytes;     /* in frozen_drops and limbo: space that comes back soon */
     GArray *freed;                  /* extents that were given back since the last punch */
     uint64_t freed_bytes;           /* in it */
     bool freed_ever;                /* something was given back since open */

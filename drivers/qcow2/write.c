@@ -13,6 +13,10 @@
 /* Of dropped space: what may wait for the next flush before we commit on our own. */
 #define DROPPED_BYTES_MIN (UINT64_C(256) << 10)
 
+/* How long a write waits for readers of space that was dropped, at the most. */
+#define READER_WAIT_NS UINT64_C(500000)
+enum { READER_WAITS = 200 };
+
 /* ---- L2 tables ---- */
 
 /* Fills the new table at @offset from the one at @old (0: with zeroes), past the cache: nobody changes the old one, which
@@ -269,16 +273,34 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
     }
 }
 
+/* Waits, not for ever, until readers let go of space that was dropped: else the file grows while they are slow. */
+static int co_wait_for_space(BlkNode *node, uint64_t limit)
+{
+    Qcow2 *q = node->opaque;
+    int ret = 0;
+
+    for (unsigned tries = 0; ret == 0 && q->frozen_bytes + q->limbo_bytes > limit && tries < READER_WAITS; tries++) {
+        blk_co_sleep_ns(READER_WAIT_NS);
+        blk_co_mutex_lock(&q->alloc_lock);
+        ret = qcow2_co_drain_limbo(node);
+        blk_co_mutex_unlock(&q->alloc_lock);
+    }
+    return ret;
+}
+
 /* Commits early when much metadata is changed, or when a flush would bring back much space. */
 static int co_throttle(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
     uint64_t limit = MAX(DROPPED_BYTES_MIN, blk_node_length(node->file->node) / 32);
+    int ret = 0;
 
     if (blk_meta_wants_commit(q->meta)) {
-        return qcow2_co_commit_all(node);
+        ret = qcow2_co_commit_all(node);
+    } else if (q->dropped_bytes > limit) {
+        ret = qcow2_co_commit(node);
     }
-    return q->dropped_bytes > limit ? qcow2_co_commit(node) : 0;
+    return ret < 0 ? ret : co_wait_for_space(node, limit);
 }
 
 /* What clusters that lose their data become. */
