@@ -8,6 +8,8 @@
  */
 #include "log_disk.h"
 
+#include "drivers/qcow2/qcow2.h"
+
 #define MAX_LENGTH (UINT64_C(2) << 20)
 
 enum { STATES = 8, WRITES = 30 };
@@ -239,4 +241,39 @@ CO_TEST(test_crashes)
     }
 }
 
-BLK_TEST_MAIN("qcow2_change", test_crashes)
+/* Where the new counts come to lie the cache has blocks of what was there before. */
+CO_TEST(test_new_counts_are_not_what_the_cache_had)
+{
+    ck_assert_int_eq(blk_driver_register(t->ctx, &log_driver, NULL), 0);
+    BlkNode *disk = log_new_image(t, "disk", "{'size': 1048576, 'cluster_size': 4096}");
+    BlkNode *node = try_open(t, "{'driver': 'qcow2', 'file': 'disk'}", NULL);
+    ck_assert_ptr_nonnull(node);
+    BlkChild *user = blk_co_attach(node, "test", BLK_PERM_ALL, BLK_PERM_ALL, NULL);
+    g_autofree uint8_t *data = g_malloc0(4096);
+    g_autoptr(JsonObject) options = json_object_new();
+    BlkAmendOptions amend = { .options = options };
+    Qcow2 *q = node->opaque;
+
+    ck_assert_int_eq(blk_co_pwrite(node, 0, 4096, data, 0), 0);
+    ck_assert_int_eq(blk_co_flush(node), 0);
+    for (uint64_t pos = blk_node_length(disk), end = pos + 65536; pos < end; pos += 4096) {
+        BlkMetaBlock *block;
+        ck_assert_int_eq(blk_meta_co_get(q->meta, pos, &block), 0);
+        blk_meta_put(q->meta, block);
+    }
+    json_object_set_int_member(options, "refcount_bits", 32);
+    ck_assert_int_eq(blk_co_amend(node, &amend, NULL), 0);
+    ck_assert_int_eq(blk_co_pwrite(node, 65536, 4096, data, 0), 0);
+    ck_assert_int_eq(blk_co_flush(node), 0);
+    ck_assert_int_eq(blk_co_pwrite_zeroes(node, 0, 4096, BLK_REQ_UNMAP), 0);
+    ck_assert_int_eq(blk_co_flush(node), 0);
+    BlkCheckOptions check = { .data = true };
+    BlkCheckResult result = { 0 };
+    ck_assert_int_eq(blk_co_check(node, &check, &result, NULL), 0);
+    ck_assert_uint_eq(result.corruptions + result.check_errors + result.leaks, 0);
+    blk_co_detach(user);
+    blk_co_unref(node);
+    blk_co_unref(disk);
+}
+
+BLK_TEST_MAIN("qcow2_change", test_crashes, test_new_counts_are_not_what_the_cache_had)
