@@ -259,7 +259,12 @@ static int co_perform(Amend *a, GError **error)
 {
     Qcow2 *q = a->q;
     bool width = a->refcount_order != q->header.refcount_order;
-    int ret = a->version > q->header.version ? co_upgrade(a, error) : 0;
+    bool upgrade = a->version > q->header.version;
+    int ret = upgrade && width ? qcow2_co_refcounts_fit(a->node, a->refcount_order, error) : 0;
+
+    if (ret == 0 && upgrade) {
+        ret = co_upgrade(a, error);
+    }
 
     a->progress.phases = width + (a->version < q->header.version);
     if (ret == 0 && width) {

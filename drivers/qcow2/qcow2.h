@@ -539,6 +539,8 @@ int qcow2_co_amend(BlkNode *node, const BlkOptions *options, const BlkAmendOptio
 /* @file, @format: (nullable): as the image is to say. What is open stays open. */
 int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format, GError **error);
 
+/* Would they fit in counters of 2^@order bits? Changes nothing. */
+int qcow2_co_refcounts_fit(BlkNode *node, unsigned order, GError **error);
 /* Gives all counters 2^@order bits. Refused, before anything changes, if a count does not fit. */
 int qcow2_co_change_refcount_width(BlkNode *node, unsigned order, Qcow2Progress *progress, GError **error);
 

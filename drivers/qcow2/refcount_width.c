@@ -252,6 +252,22 @@ static int co_build_and_switch(Rebuild *r, GError **error)
     return ret;
 }
 
+int qcow2_co_refcounts_fit(BlkNode *node, unsigned order, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    g_autoptr(GByteArray) needed = g_byte_array_new();
+    Qcow2Progress silent = { 0 };
+    Rebuild r = {
+        .node = node, .q = q, .order = order, .block_bits = q->cluster_bits + 3 - order, .needed = needed,
+        .progress = &silent,
+    };
+
+    blk_co_mutex_lock(&q->alloc_lock);
+    int ret = co_look(&r, error);
+    blk_co_mutex_unlock(&q->alloc_lock);
+    return ret;
+}
+
 int qcow2_co_change_refcount_width(BlkNode *node, unsigned order, Qcow2Progress *progress, GError **error)
 {
     Qcow2 *q = node->opaque;
