@@ -3,6 +3,9 @@
  * bitmap.c - the dirty bitmaps of a node: names, marking, and persistent ones, which the node's image keeps.
  *
  *     stored, not loaded --blk_co_bitmap_load()--> loaded     (others are loaded from the start)
+ *         |  the bits could not be read before a write
+ *         v
+ *     pending: what is written is noted beside the bits in the image, to which it is added by blk_co_bitmap_load()
  *
  * Writes are marked when they end, in request.c, through which all of them pass. Before the first of them changes
  * anything, the driver says in the image that its bitmaps are in use: one that is found so later is not trusted
@@ -22,7 +25,8 @@ struct BlkDirtyBitmap {
     uint64_t granularity;
     bool enabled, persistent, inconsistent;
     bool changed;               /* bits or properties are not those that the image keeps */
-    BlkDirtyBits *bits;         /* NULL: stored, and not loaded */
+    bool loaded;                /* @bits are all there is, else stored bits belong to them */
+    BlkDirtyBits *bits;         /* (nullable): not loaded, nor pending */
     BlkCoMutex loading;
     void *stored;               /* (nullable): the driver's own */
 };
@@ -169,6 +173,7 @@ BlkDirtyBitmap *blk_bitmap_add(BlkNode *node, const char *name, uint64_t granula
     }
     bitmap = attach(node, name, granularity);
     bitmap->bits = bits;
+    bitmap->loaded = true;
     bitmap->persistent = bitmap->changed = persistent;
     return bitmap;
 }
@@ -335,10 +340,15 @@ static int co_read_bits(BlkDirtyBitmap *bitmap, GError **error)
     }
     if (ret < 0) {
         g_prefix_error(error, "Could not read the bitmap '%s': ", bitmap->name);
-    } else {
-        bitmap->bits = g_steal_pointer(&bits);
+        return ret;
     }
-    return ret;
+    if (bitmap->bits) {
+        blk_dirty_bits_merge(bits, bitmap->bits);
+        blk_dirty_bits_free(bitmap->bits);
+    }
+    bitmap->bits = g_steal_pointer(&bits);
+    bitmap->loaded = true;
+    return 0;
 }
 
 bool blk_node_has_bitmaps(const BlkNode *node)
@@ -350,9 +360,9 @@ int blk_co_bitmap_load(BlkDirtyBitmap *bitmap, GError **error)
 {
     int ret = check_usable(bitmap, error);
 
-    if (ret == 0 && !bitmap->bits) {
+    if (ret == 0 && !bitmap->loaded) {
         blk_co_mutex_lock(&bitmap->loading);
-        ret = bitmap->bits ? 0 : co_read_bits(bitmap, error);
+        ret = bitmap->loaded ? 0 : co_read_bits(bitmap, error);
         blk_co_mutex_unlock(&bitmap->loading);
     }
     return ret;
@@ -409,7 +419,21 @@ void blk_bitmap_set_inconsistent(BlkDirtyBitmap *bitmap)
     bitmap->inconsistent = true;
 }
 
+bool blk_bitmap_set_pending(BlkDirtyBitmap *bitmap)
+{
+    g_assert(!bitmap->loaded);
+    if (!bitmap->bits) {
+        bitmap->bits = blk_dirty_bits_new(bitmap->node->length, bitmap->granularity);
+    }
+    return bitmap->bits != NULL;
+}
+
+bool blk_bitmap_pending(const BlkDirtyBitmap *bitmap)
+{
+    return bitmap->bits && !bitmap->loaded;
+}
+
 const BlkDirtyBits *blk_bitmap_bits(const BlkDirtyBitmap *bitmap)
 {
-    return bitmap->bits;
+    return bitmap->loaded ? bitmap->bits : NULL;
 }

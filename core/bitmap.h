@@ -16,7 +16,8 @@ struct BlkBitmapOps {
     bool (*supported)(const BlkNode *node);
     /* May the image keep a new one? Its name and granularity are valid. Does not yield. */
     int (*check_add)(BlkNode *node, const char *name, uint64_t granularity, GError **error);
-    /* Reads it into @bits, which are clean and as long as the node. May yield. */
+    /* Reads it into @bits, which are clean and as long as the node. -EINVAL: what the image has is damaged; after others
+     * it can be tried again. May yield. */
     int (*co_load)(BlkNode *node, void *stored, BlkDirtyBits *bits, GError **error);
     /* The bitmap is removed: the next store leaves it out. @stored belongs to the driver alone from here on. */
     void (*forget)(BlkNode *node, void *stored);
@@ -60,6 +61,9 @@ void *blk_bitmap_stored(const BlkDirtyBitmap *bitmap);      /* (nullable) */
 void blk_bitmap_set_stored(BlkDirtyBitmap *bitmap, void *stored);
 bool blk_bitmap_changed(const BlkDirtyBitmap *bitmap);      /* since it was loaded or stored */
 void blk_bitmap_set_inconsistent(BlkDirtyBitmap *bitmap);
+/* It could not be loaded now: from here on it notes what is written, until it is. false: no memory. */
+bool blk_bitmap_set_pending(BlkDirtyBitmap *bitmap);
+bool blk_bitmap_pending(const BlkDirtyBitmap *bitmap);
 const BlkDirtyBits *blk_bitmap_bits(const BlkDirtyBitmap *bitmap);      /* (nullable): not loaded */
 
 #endif

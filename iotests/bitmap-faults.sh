@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # A bitmap that cannot be stored: the command says so, the image has the bitmaps that it had, and what was asked for can be
-# asked for again. A bitmap that cannot be read does not keep the guest from writing. Extra data of a bitmap stays.
+# asked for again. A bitmap that cannot be read does not keep the guest from writing, and is read again when it is needed.
+# Extra data of a bitmap stays.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/bitmap-lib.inc"
 
@@ -43,20 +44,40 @@ done
 
 label="the bits cannot be read"
 cp base.qcow2 disk.qcow2
-offset=$(python3 - <<'PYTHON'
-import struct
+# The host offset of the bits of the first bitmap in disk.qcow2 that entry N of its table refers to.
+bits_offset() { # N
+    python3 - "$1" <<'PYTHON'
+import struct, sys
 data = open('disk.qcow2', 'rb').read()
 directory = struct.unpack('>Q', data[data.index(struct.pack('>II', 0x23852875, 24)) + 24:][:8])[0]
-table = struct.unpack('>Q', data[directory:directory + 8])[0]
-print(struct.unpack('>Q', data[table:table + 8])[0])
+entry = struct.unpack('>Q', data[directory:directory + 8])[0] + 8 * int(sys.argv[1])
+print(struct.unpack('>Q', data[entry:entry + 8])[0])
 PYTHON
-)
+}
+offset=$(bits_offset 0)
 graph="driver=qcow2,file.driver=fault,file.image.driver=file,file.image.filename=disk.qcow2"
 graph="$graph,$inject.event=none,$inject.iotype=read,$inject.sector=$((offset / 512))"
 io_run "$BLKSTACK_IO" --image-opts "$graph" -- "write -P 1 1M 64k" flush
-like "$(cat io.out)" "Could not read the bitmap 'b0'.*cannot be used any more" "a message"
+like "$(cat io.out)" "Could not read the bitmap 'b0'.*read again when it is needed" "a message"
+like "$(cat io.out)" "not all dirty bitmaps could be stored.*Could not read the bitmap 'b0'" "another one at close"
 is "$(flags disk.qcow2 b0)/$(flags disk.qcow2 b1)" "in-use auto/auto" "it is not trusted; the other one is stored"
 is_dirty disk.qcow2 b1 "0+131072 1048576+65536" "and right"
+judge disk.qcow2
+
+label="the bits cannot be read once"
+rm -f disk.qcow2
+qimg create -q -f qcow2 -o cluster_size=4k disk.qcow2 40M
+qimg bitmap --add -g 512 disk.qcow2 b0          # 16 MiB to a cluster of bits
+peer_io disk.qcow2 qcow2 "write 0 64k" "write 20M 64k"
+offset=$(bits_offset 1)
+isnt "$offset" 0 "the second cluster of bits is there"
+graph="driver=qcow2,file.driver=fault,file.image.driver=file,file.image.filename=disk.qcow2"
+graph="$graph,$inject.event=none,$inject.iotype=read,$inject.once=on,$inject.sector=$((offset / 512))"
+io_run "$BLKSTACK_IO" --image-opts "$graph" -- "write -P 1 30M 64k" "truncate 48M" "write -P 1 47M 64k"
+like "$(cat io.out)" "read again when it is needed" "a message"
+is "$(grep "could not be stored" io.out || true)" "" "none at close"
+is "$(flags disk.qcow2 b0)" auto "it is stored"
+is_dirty disk.qcow2 b0 "0+65536 20971520+65536 31457280+65536 49283072+65536" "with what was written before, then and later"
 judge disk.qcow2
 
 label="extra data"

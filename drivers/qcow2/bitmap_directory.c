@@ -20,6 +20,7 @@ void qcow2_bitmap_entry_free(Qcow2BitmapEntry *entry)
     if (entry) {
         g_free(entry->name);
         g_free(entry->extra);
+        g_free(entry->table);
         g_free(entry);
     }
 }
@@ -129,7 +130,6 @@ static Qcow2BitmapEntry *parse_entry(const Qcow2Header *h, const uint8_t *p, uin
     return g_steal_pointer(&entry);
 }
 
-/* @directory: all of it. */
 /* Can @entry stand beside those before it? @names: set of theirs; @table_bytes: (inout): of their tables. */
 static int check_beside(const Qcow2BitmapEntry *entry, GHashTable *names, uint64_t *table_bytes, GError **error)
 {
@@ -149,7 +149,7 @@ static int check_beside(const Qcow2BitmapEntry *entry, GHashTable *names, uint64
     return 0;
 }
 
-/* Goes on behind entries that are damaged; the error is that of the first. */
+/* @directory: all of it. Goes on behind entries that are damaged; the error is that of the first. */
 static int parse_directory(const Qcow2Header *h, const uint8_t *directory, GPtrArray *entries, GError **error)
 {
     const Qcow2BitmapsExtension *e = &h->bitmaps;
@@ -269,32 +269,35 @@ bool qcow2_bitmap_table_entry_valid(const Qcow2Header *header, uint64_t entry, u
                            offset < file_bytes);
 }
 
-uint64_t *qcow2_bitmap_co_read_table(BlkNode *file_node, const Qcow2Header *header, const Qcow2BitmapEntry *entry,
-                                     GError **error)
+int qcow2_bitmap_co_read_table(BlkNode *file_node, const Qcow2Header *header, Qcow2BitmapEntry *entry, GError **error)
 {
     uint64_t bytes = (uint64_t)entry->table_size * 8, file_bytes = blk_node_length(file_node);
-    g_autofree uint64_t *table = g_try_malloc(bytes);
+    g_autofree uint64_t *table = NULL;
     int ret;
 
-    if (!table) {
-        blk_error(error, -ENOMEM, "no memory for its table");
-        return NULL;
+    if (entry->table) {
+        return 0;
     }
     if (entry->table_offset > file_bytes || bytes > file_bytes - entry->table_offset) {
-        blk_error(error, -EINVAL, "its table at %#" PRIx64 " reaches past the end of the file", entry->table_offset);
-        return NULL;
+        return blk_error(error, -EINVAL, "its table at %#" PRIx64 " reaches past the end of the file",
+                         entry->table_offset);
+    }
+    table = g_try_malloc(bytes);
+    if (!table) {
+        return blk_error(error, -ENOMEM, "no memory for its table");
     }
     ret = blk_co_pread(file_node, entry->table_offset, bytes, table, 0);
     if (ret < 0) {
-        blk_error_errno(error, ret, "could not read its table");
-        return NULL;
+        return blk_error_errno(error, ret, "could not read its table");
     }
     for (uint32_t i = 0; i < entry->table_size; i++) {
         table[i] = GUINT64_FROM_BE(table[i]);
         if (!qcow2_bitmap_table_entry_valid(header, table[i], file_bytes)) {
-            blk_error(error, -EINVAL, "entry %" PRIu32 " of its table is invalid: %#" PRIx64, i, table[i]);
-            return NULL;
+            return blk_error(error, -EINVAL, "entry %" PRIu32 " of its table is invalid: %#" PRIx64, i, table[i]);
         }
     }
-    return g_steal_pointer(&table);
+    if (!entry->table) {        /* nobody else was faster */
+        entry->table = g_steal_pointer(&table);
+    }
+    return 0;
 }

@@ -2,16 +2,19 @@
 /*
  * bitmaps.c - dirty bitmaps of an open qcow2 image. See docs/bitmaps.md for the states in the file.
  *
- * At open only the directory is read. The first change of the disk loads the bitmaps that record it and then marks
+ * At open the directory is read, and for writing the tables, which stay in memory: so that a bitmap is removed whole
+ * without reading anything of it. The first change of the disk loads the bitmaps that record it and then marks
  * them as in use in the file, stable: from there on their bits in the file are too old, and who finds the mark does
  * not trust them. Storing takes the mark away.
+ *
+ * Bits that cannot be read are read again by whoever needs them next; only damage makes a bitmap unusable.
  *
  * Limitation: a bitmap with extra data that only its maker understands is kept as it is, but not used; it is marked as
  * in use too, since we do not record in it.
  */
 #include "drivers/qcow2/bitmaps.h"
 
-static const Qcow2BitmapEntry *entry_of(const BlkDirtyBitmap *bitmap)
+static Qcow2BitmapEntry *entry_of(const BlkDirtyBitmap *bitmap)
 {
     return blk_bitmap_stored(bitmap);
 }
@@ -86,24 +89,24 @@ void qcow2_co_bitmaps_finish(BlkNode *node)
     g_autoptr(GError) error = NULL;
 
     if (qcow2_co_bitmaps_store(node, &error) < 0) {
-        blk_node_message(node, "the dirty bitmaps could not be stored and cannot be used any more: %s", error->message);
+        blk_node_message(node, "not all dirty bitmaps could be stored; the others cannot be used any more: %s",
+                         error->message);
     }
 }
 
-static int co_add_tables_of(BlkNode *node, const Qcow2BitmapEntry *entry, GError **error)
+static int co_add_tables_of(BlkNode *node, Qcow2BitmapEntry *entry, GError **error)
 {
     Qcow2 *q = node->opaque;
-    g_autofree uint64_t *table = qcow2_bitmap_co_read_table(node->file->node, &q->header, entry, error);
-    int ret;
+    int ret = qcow2_bitmap_co_read_table(node->file->node, &q->header, entry, error);
 
-    if (!table) {
-        g_prefix_error(error, "the image is corrupt: bitmap '%s': ", entry->name);
-        return -EIO;
+    if (ret < 0) {
+        g_prefix_error(error, "%sbitmap '%s': ", ret == -EINVAL ? "the image is corrupt: " : "", entry->name);
+        return ret;
     }
     ret = qcow2_tables_add(q, QCOW2_TABLE_BITMAPS, entry->table_offset, (uint64_t)entry->table_size * 8, error);
     for (uint32_t i = 0; ret == 0 && i < entry->table_size; i++) {
-        if (table[i] & QCOW2_OFFSET_MASK) {
-            ret = qcow2_tables_add(q, QCOW2_TABLE_BITMAPS, table[i] & QCOW2_OFFSET_MASK, q->cluster_size, error);
+        if (entry->table[i] & QCOW2_OFFSET_MASK) {
+            ret = qcow2_tables_add(q, QCOW2_TABLE_BITMAPS, entry->table[i] & QCOW2_OFFSET_MASK, q->cluster_size, error);
         }
     }
     return ret;
@@ -134,49 +137,74 @@ static int co_load_part(BlkNode *node, uint64_t offset, uint64_t first, BlkDirty
                         GError **error)
 {
     Qcow2 *q = node->opaque;
+    void *cluster = GSIZE_TO_POINTER(offset >> q->cluster_bits);
     int ret;
 
-    if (!g_hash_table_add(q->bitmap_data, GSIZE_TO_POINTER(offset >> q->cluster_bits))) {
+    if (!g_hash_table_add(q->bitmap_data, cluster)) {
         return blk_error(error, -EINVAL, "the cluster at %#" PRIx64 " is part of a bitmap twice", offset);
     }
     ret = blk_co_pread(node->file->node, offset, q->cluster_size, buf, 0);
     if (ret < 0) {
+        g_hash_table_remove(q->bitmap_data, cluster);
         return blk_error_errno(error, ret, "at offset %#" PRIx64, offset);
     }
     blk_dirty_bits_import(bits, first, buf, q->cluster_size);
     return 0;
 }
 
+/* After a failure: the first @count parts may be loaded again. */
+static void release_parts(Qcow2 *q, const uint64_t *table, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        g_hash_table_remove(q->bitmap_data, GSIZE_TO_POINTER((table[i] & QCOW2_OFFSET_MASK) >> q->cluster_bits));
+    }
+}
+
+static int co_load_parts(BlkNode *node, const Qcow2BitmapEntry *entry, BlkDirtyBits *bits, uint8_t *buf,
+                         GError **error)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t bytes = q->cluster_size << (entry->granularity_bits + 3);      /* of the disk; below 2^55 */
+    uint64_t done = 0;
+    int ret = 0;
+
+    while (ret == 0 && done < entry->table_size) {
+        uint64_t value = entry->table[done];
+
+        if (value & QCOW2_OFFSET_MASK) {
+            ret = co_load_part(node, value & QCOW2_OFFSET_MASK, done * q->cluster_size * 8, bits, buf, error);
+        } else if (value & QCOW2_BITMAP_TABLE_ONES) {
+            blk_dirty_bits_set(bits, done * bytes, bytes);
+        }
+        done += ret == 0;
+    }
+    if (ret < 0) {
+        release_parts(q, entry->table, done);
+    }
+    return ret;
+}
+
 static int qcow2_bitmap_co_load(BlkNode *node, void *stored, BlkDirtyBits *bits, GError **error)
 {
     Qcow2 *q = node->opaque;
-    const Qcow2BitmapEntry *entry = stored;
+    Qcow2BitmapEntry *entry = stored;
     uint64_t entries = qcow2_bitmap_table_entries(q->cluster_bits, entry->granularity_bits, node->length);
-    g_autofree uint64_t *table = NULL;
     uint8_t *buf;
-    int ret = 0;
+    int ret;
 
     if (entry->table_size != entries) {
         return blk_error(error, -EINVAL, "its table has %" PRIu32 " entries, the disk needs %" PRIu64,
                          entry->table_size, entries);
     }
-    table = qcow2_bitmap_co_read_table(node->file->node, &q->header, entry, error);
-    if (!table) {
-        return -EINVAL;
+    ret = qcow2_bitmap_co_read_table(node->file->node, &q->header, entry, error);
+    if (ret < 0) {
+        return ret;
     }
     buf = blk_buffer_try_alloc(node->file->node, q->cluster_size);
     if (!buf) {
         return blk_error(error, -ENOMEM, "no memory");
     }
-    for (uint64_t i = 0; ret == 0 && i < entries; i++) {
-        uint64_t bytes = q->cluster_size << (entry->granularity_bits + 3);      /* of the disk; below 2^55 */
-
-        if (table[i] & QCOW2_OFFSET_MASK) {
-            ret = co_load_part(node, table[i] & QCOW2_OFFSET_MASK, i * q->cluster_size * 8, bits, buf, error);
-        } else if (table[i] & QCOW2_BITMAP_TABLE_ONES) {
-            blk_dirty_bits_set(bits, i * bytes, bytes);
-        }
-    }
+    ret = co_load_parts(node, entry, bits, buf, error);
     blk_buffer_free(buf);
     return ret;
 }
@@ -220,7 +248,19 @@ static bool any_goes_stale(const BlkNode *node, bool resize)
     return false;
 }
 
-/* Before a write one that cannot be read is given up, which must not keep the guest from writing. */
+/* The guest may write whether @bitmap can be read or not: it is pending then, or, if it is damaged, given up. */
+static void do_without(BlkNode *node, BlkDirtyBitmap *bitmap, const GError *why)
+{
+    bool damaged = why->code == EINVAL || !blk_bitmap_set_pending(bitmap);
+
+    if (damaged) {
+        blk_bitmap_set_inconsistent(bitmap);
+    }
+    blk_node_message(node, damaged ? "%s; the bitmap cannot be used any more"
+                                   : "%s; what is written is recorded, and the bitmap is read again when it is needed",
+                     why->message);
+}
+
 static int co_load_for_change(BlkNode *node, BlkDirtyBitmap *bitmap, bool resize, GError **error)
 {
     g_autoptr(GError) local = NULL;
@@ -231,8 +271,7 @@ static int co_load_for_change(BlkNode *node, BlkDirtyBitmap *bitmap, bool resize
         return ret;
     }
     if (ret < 0) {
-        blk_node_message(node, "%s; the bitmap cannot be used any more", local->message);
-        blk_bitmap_set_inconsistent(bitmap);
+        do_without(node, bitmap, local);
     }
     return 0;
 }
@@ -272,7 +311,7 @@ static int co_before_change_locked(BlkNode *node, bool resize, GError **error)
     }
     for (unsigned i = 0; (bitmap = blk_bitmap_nth(node, i)); i++) {
         if (goes_stale(bitmap, resize)) {
-            ((Qcow2BitmapEntry *)blk_bitmap_stored(bitmap))->flags |= QCOW2_BITMAP_IN_USE;
+            entry_of(bitmap)->flags |= QCOW2_BITMAP_IN_USE;
         }
     }
     return 0;

@@ -26,7 +26,8 @@ uint64_t qcow2_bitmaps_measure(const BlkNode *source, uint64_t cluster_size);
  *
  * Makes the bitmaps in the file those that are in memory, stable: see bitmaps_store.c. The caller makes sure that
  * nobody writes to the node meanwhile. Does nothing if they agree already.
- * Returns: 0; after an error the file has the bitmaps that it had, or nobody knows and the node refuses all changes.
+ * Returns: 0; after an error the file has the bitmaps that it had, or all but those that could not be read, or nobody knows
+ * and the node refuses all changes. It can be tried again.
  */
 int qcow2_co_bitmaps_store(BlkNode *node, GError **error);
 

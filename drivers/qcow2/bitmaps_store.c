@@ -6,7 +6,8 @@
  *
  * Everything new lies in clusters that nothing refers to until the header, in one write of its first sector, refers to
  * the new directory. So a crash leaves the old directory, whose changed bitmaps are marked as in use, or the new one.
- * Bitmaps that have not changed keep their tables and bits.
+ * Bitmaps that have not changed keep their tables and bits. So do those that record but whose bits could not be read:
+ * they stay in use in the file, and storing them can be tried again.
  */
 #include "drivers/qcow2/bitmaps.h"
 
@@ -19,6 +20,7 @@ typedef struct Store {
     GPtrArray *entries;             /* of Qcow2BitmapEntry: the new directory; those of Item.fresh are not owned here */
     GPtrArray *bitmaps;             /* of BlkDirtyBitmap: whose entries they are, or are to be */
     GArray *taken, *stale;          /* of Extent: what the new state takes; what the old one had */
+    GError *unreadable;             /* (nullable): why the first bitmap was left out that could not be read */
 } Store;
 
 static Qcow2BitmapEntry *entry_of(const BlkDirtyBitmap *bitmap)
@@ -87,16 +89,15 @@ static int co_note_stale(Store *store, uint64_t offset, uint64_t bytes)
     return 0;
 }
 
-/* The old table of a bitmap and all that it refers to: which is leaked if it cannot be read. */
+/* The old table of a bitmap and all that it refers to. */
 static int co_note_stale_bitmap(Store *store, const Qcow2BitmapEntry *entry, GError **error)
 {
     Qcow2 *q = store->node->opaque;
-    g_autofree uint64_t *table = qcow2_bitmap_co_read_table(store->node->file->node, &q->header, entry, NULL);
     int ret = co_note_stale(store, entry->table_offset, (uint64_t)entry->table_size * 8);
 
-    for (uint32_t i = 0; table && ret == 0 && i < entry->table_size; i++) {
-        if (table[i] & QCOW2_OFFSET_MASK) {
-            ret = co_note_stale(store, table[i] & QCOW2_OFFSET_MASK, q->cluster_size);
+    for (uint32_t i = 0; ret == 0 && i < entry->table_size; i++) {
+        if (entry->table[i] & QCOW2_OFFSET_MASK) {
+            ret = co_note_stale(store, entry->table[i] & QCOW2_OFFSET_MASK, q->cluster_size);
         }
     }
     return ret < 0 ? blk_error_errno(error, ret, "bitmap '%s'", entry->name) : 0;
@@ -139,15 +140,18 @@ static int co_write_table(Store *store, const BlkDirtyBits *bits, Qcow2BitmapEnt
     uint64_t entries = qcow2_bitmap_table_entries(q->cluster_bits, entry->granularity_bits, store->node->length);
     uint8_t *table = qcow2_table_buffer(store->node, entries * 8);
     uint8_t *buf = blk_buffer_try_alloc(store->node->file->node, q->cluster_size);
-    int ret = table && buf ? 0 : -ENOMEM;
+    g_autofree uint64_t *values = g_try_new(uint64_t, entries);
+    int ret = table && buf && values ? 0 : -ENOMEM;
 
     for (uint64_t i = 0; ret == 0 && i < entries; i++) {
-        uint64_t value;
-
-        ret = co_write_part(store, bits, i * q->cluster_size * 8, buf, &value);
-        qcow2_put64(table + i * 8, value);
+        ret = co_write_part(store, bits, i * q->cluster_size * 8, buf, &values[i]);
+        if (ret == 0) {
+            qcow2_put64(table + i * 8, values[i]);
+        }
     }
     if (ret == 0) {
+        g_free(entry->table);
+        entry->table = g_steal_pointer(&values);
         entry->table_size = (uint32_t)entries;
         ret = co_write_whole(store, table, entries * 8, &entry->table_offset);
     }
@@ -179,17 +183,26 @@ static Qcow2BitmapEntry *new_entry(const BlkDirtyBitmap *bitmap)
         entry->extra = g_memdup2(old->extra, old->extra_bytes);
         entry->table_offset = old->table_offset;
         entry->table_size = old->table_size;
+        entry->table = g_memdup2(old->table, old->table_size * sizeof(*old->table));
     }
     return entry;
 }
 
+/* One that cannot be read stays in use in the file, and does not keep the others from being stored. */
+static bool co_is_readable(Store *store, BlkDirtyBitmap *bitmap)
+{
+    return !blk_bitmap_pending(bitmap) ||
+           blk_co_bitmap_load(bitmap, store->unreadable ? NULL : &store->unreadable) == 0;
+}
+
 static int co_store_bitmap(Store *store, BlkDirtyBitmap *bitmap, GError **error)
 {
-    const BlkDirtyBits *bits = blk_bitmap_bits(bitmap);
     Qcow2BitmapEntry *entry = entry_of(bitmap);
-    int ret = 0;
+    bool readable = co_is_readable(store, bitmap);
+    const BlkDirtyBits *bits = blk_bitmap_bits(bitmap);
+    int ret;
 
-    if (!is_up_to_date(bitmap)) {
+    if (readable && !is_up_to_date(bitmap)) {
         entry = new_entry(bitmap);
     }
     g_ptr_array_add(store->entries, entry);
@@ -336,6 +349,11 @@ int qcow2_co_bitmaps_store(BlkNode *node, GError **error)
     } else {
         give_up(&store);
     }
+    if (ret == 0 && store.unreadable) {
+        ret = -store.unreadable->code;
+        g_propagate_error(error, g_steal_pointer(&store.unreadable));
+    }
+    g_clear_error(&store.unreadable);
     g_ptr_array_unref(store.entries);
     g_ptr_array_unref(store.bitmaps);
     g_array_unref(store.taken);

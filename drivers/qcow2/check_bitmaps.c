@@ -41,14 +41,14 @@ static bool take_place(Qcow2Check *check, const Qcow2BitmapEntry *entry, uint64_
     return region != NULL;
 }
 
-static void read_bitmap(Qcow2Check *check, const Qcow2BitmapEntry *entry)
+static void read_bitmap(Qcow2Check *check, Qcow2BitmapEntry *entry)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree uint64_t *table = qcow2_bitmap_co_read_table(check->file, &check->header, entry, &error);
+    const int ret = qcow2_bitmap_co_read_table(check->file, &check->header, entry, &error);
     const uint64_t entries = qcow2_bitmap_table_entries(check->cluster_bits, entry->granularity_bits,
                                                         check->header.size);
 
-    if (table == NULL) {
+    if (ret < 0) {
         qcow2_check_bad_bitmap(check, entry, error->message);
     } else if (entry->table_size != entries && !(entry->flags & QCOW2_BITMAP_IN_USE)) {
         qcow2_check_bad_bitmap(check, entry, "its table has another length than the disk needs");
@@ -56,12 +56,13 @@ static void read_bitmap(Qcow2Check *check, const Qcow2BitmapEntry *entry)
         qcow2_check_bad_bitmap(check, entry, "its table overlaps another table");
     }
     for (uint32_t i = 0; i < entry->table_size && !g_hash_table_contains(check->bad_bitmaps, entry); i++) {
-        const uint64_t data = table[i] & QCOW2_OFFSET_MASK;
+        const uint64_t data = entry->table[i] & QCOW2_OFFSET_MASK;
 
         if (data != 0 && !take_place(check, entry, data, check->cluster_size, "a part of a bitmap")) {
             qcow2_check_bad_bitmap(check, entry, "its bits overlap another table");
         }
     }
+    g_clear_pointer(&entry->table, g_free);
 }
 
 int qcow2_check_co_read_bitmaps(Qcow2Check *check)

@@ -362,6 +362,7 @@ typedef struct Qcow2BitmapEntry {
     char *name;                         /* 1..BLK_BITMAP_MAX_NAME bytes */
     uint64_t table_offset;
     uint32_t table_size;                /* entries: at least 1 */
+    uint64_t *table;                    /* (nullable): in the machine's order; not read yet */
     uint32_t flags;                     /* QCOW2_BITMAP_* */
     uint32_t extra_bytes;
     uint8_t *extra;                     /* (nullable): meant for somebody else, kept */
@@ -399,9 +400,8 @@ uint64_t qcow2_bitmap_table_entries(unsigned cluster_bits, unsigned granularity_
 /* May @entry stand in a bitmap's table? Reserved bits, alignment; @file_bytes: data must begin before it. */
 bool qcow2_bitmap_table_entry_valid(const Qcow2Header *header, uint64_t entry, uint64_t file_bytes);
 
-/* Reads the table of a bitmap. (transfer full): table_size numbers in the machine's order; NULL with @error set. */
-uint64_t *qcow2_bitmap_co_read_table(BlkNode *file_node, const Qcow2Header *header, const Qcow2BitmapEntry *entry,
-                                     GError **error);
+/* Reads the table of a bitmap, if nobody did before, into @entry->table. -EINVAL: it is damaged; -ENOMEM, -EIO. */
+int qcow2_bitmap_co_read_table(BlkNode *file_node, const Qcow2Header *header, Qcow2BitmapEntry *entry, GError **error);
 
 /* ---- create.c, info.c, check.c: ops of the driver table ---- */
 
