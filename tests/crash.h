@@ -145,7 +145,7 @@ void crash_snapshot_init(CrashRound *round);
 void crash_snapshot_clear(CrashRound *round);
 /* A control operation. */
 void crash_snapshot_co_control(CrashRound *round);
-/* Is the state from the middle of an operation that its version cannot mark? Then flags and counts may disagree. */
+/* Is the state from the middle of an operation that its version cannot mark? Then COPIED flags may be missing. */
 bool crash_snapshot_unmarked(const CrashRound *round);
 /* Are all snapshots there, and are they what they were? @node, which is read-only, shows a snapshot afterwards. */
 void crash_snapshot_co_judge(CrashRound *round, BlkNode *node);

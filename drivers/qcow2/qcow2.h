@@ -505,6 +505,9 @@ int qcow2_co_tree_lower(BlkNode *node, const Qcow2Tree *tree);
 /* Makes the COPIED flags say which counts are 1. Goes on after errors; returns the first. */
 int qcow2_co_tree_set_flags(BlkNode *node, const Qcow2Tree *tree);
 
+/* Clears them all, stable. */
+int qcow2_co_tree_clear_flags(BlkNode *node, const Qcow2Tree *tree);
+
 /* Its L2 tables are tables of the image that must not be overwritten. */
 int qcow2_co_tree_register(BlkNode *node, const Qcow2Tree *tree);
 

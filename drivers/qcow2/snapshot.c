@@ -9,17 +9,18 @@
  * Each operation is one switch of the header, from what was to what is. Before it counts are raised, and what the header
  * will refer to is written and stable; after it counts are lowered:
  *
- *     create   raise the active tree | clear COPIED flags | write a copy of L1, the snapshot table | SWITCH
- *     apply    raise the snapshot's tree | write a copy of its L1 | SWITCH to it, with the disk's size | lower what was
- *              active | set COPIED flags
+ *     create   clear COPIED flags | raise the active tree | write a copy of L1, the snapshot table | SWITCH
+ *     apply    clear COPIED flags | raise the snapshot's tree | write a copy of its L1 | SWITCH to it, with the disk's
+ *              size | lower what was active | set COPIED flags
  *     delete   write the snapshot table | SWITCH | lower the snapshot's tree | set COPIED flags
  *
- * So counts are never too low. That they are too high for a while, and flags do not agree with counts, is what the dirty
- * mark says meanwhile (marks.c). Before the switch a failure undoes what was done. After it, a failure leaves counts too
- * high: the mark stays, and the next who opens the image repairs them.
+ * Each step is stable before the next one. So counts are never too low, and a flag is never set where a count is not 1:
+ * nobody writes in place to what a snapshot has. That counts are too high for a while, and flags are missing, is what the
+ * dirty mark says meanwhile (marks.c). Before the switch a failure undoes what was done. After it, a failure leaves counts
+ * too high: the mark stays, and the next who opens the image repairs them.
  *
- * The node is drained: no requests, no readers. Limitations: version 2 has no mark: a crash leaves counts too high, and flags
- * that `check -r all` sets; both cost space and copies only.
+ * The node is drained: no requests, no readers. Limitations: version 2 has no mark: a crash leaves counts too high and
+ * flags missing until `check -r all`; both cost space and copies only.
  */
 #include "drivers/qcow2/qcow2.h"
 
@@ -75,7 +76,26 @@ static int explain_raise(const Qcow2 *q, int ret, GError **error)
         return blk_error(error, ret, "a cluster has as many references as %u-bit reference counts can count; amend the "
                          "image to wider ones (refcount_bits)", 1u << q->header.refcount_order);
     }
-    return blk_error_errno(error, ret, "could not raise the reference counts");
+    return blk_error_errno(error, ret, "could not clear the COPIED flags and raise the reference counts");
+}
+
+/* @tree gets a second user. The flags go first: a set one lets others write in place. *counts_right: (out): after an error,
+ * all is as it was. */
+static int co_share(BlkNode *node, const Qcow2Tree *tree, bool *counts_right, GError **error)
+{
+    Qcow2Tree active = qcow2_active_tree(node->opaque);
+    int ret = qcow2_co_tree_clear_flags(node, tree);
+
+    if (ret == 0) {
+        ret = qcow2_co_tree_raise(node, tree, counts_right);
+    }
+    if (ret == 0) {
+        return 0;
+    }
+    if (qcow2_co_tree_set_flags(node, &active) < 0) {
+        *counts_right = false;
+    }
+    return explain_raise(node->opaque, ret, error);
 }
 
 static Qcow2Tree tree_of(const Qcow2Snapshot *snapshot)
@@ -163,9 +183,9 @@ static int co_create_raised(BlkNode *node, GArray *snapshots, uint64_t table_byt
     Qcow2Tree active = qcow2_active_tree(q);
     uint64_t l1_bytes = snapshot->l1_size * UINT64_C(8);
     uint8_t *l1 = NULL;
-    int ret = qcow2_co_tree_set_flags(node, &active);
+    int ret = 0;
 
-    if (ret == 0 && l1_bytes > 0) {
+    if (l1_bytes > 0) {
         ret = qcow2_co_table_read(node, active.l1_table_offset, l1_bytes, l1_bytes, &l1);
     }
     if (ret == 0 && l1_bytes > 0) {
@@ -185,12 +205,11 @@ static int co_create_raised(BlkNode *node, GArray *snapshots, uint64_t table_byt
 /* With the image marked dirty. *counts_right: (out): after an error, all is as it was. */
 static int co_create(BlkNode *node, GArray *snapshots, uint64_t table_bytes, bool *counts_right, GError **error)
 {
-    Qcow2 *q = node->opaque;
-    Qcow2Tree active = qcow2_active_tree(q);
-    int ret = qcow2_co_tree_raise(node, &active, counts_right);
+    Qcow2Tree active = qcow2_active_tree(node->opaque);
+    int ret = co_share(node, &active, counts_right, error);
 
     if (ret < 0) {
-        return explain_raise(q, ret, error);
+        return ret;
     }
     ret = co_create_raised(node, snapshots, table_bytes, error);
     if (ret < 0 && (qcow2_co_tree_lower(node, &active) < 0 || qcow2_co_tree_set_flags(node, &active) < 0)) {
@@ -258,9 +277,6 @@ static int co_apply_raised(BlkNode *node, const Qcow2Snapshot *snapshot)
     if (ret == 0) {
         ret = qcow2_co_table_read(node, tree.l1_table_offset, bytes, MAX(bytes, 8), &l1);
     }
-    for (uint64_t i = 0; ret == 0 && i < tree.l1_size; i++) {
-        qcow2_put64(l1 + i * 8, qcow2_get64(l1 + i * 8) & ~QCOW2_COPIED);
-    }
     if (ret == 0) {
         tree.l1_size = MAX(tree.l1_size, 1);
         ret = qcow2_co_table_write(node, l1, MAX(bytes, 8), BLK_EVENT_COUNT, &tree.l1_table_offset);
@@ -280,10 +296,10 @@ static int co_apply(BlkNode *node, const Qcow2Snapshot *snapshot, bool *counts_r
 {
     Qcow2 *q = node->opaque;
     Qcow2Tree tree = tree_of(snapshot), old = qcow2_active_tree(q), active;
-    int ret = qcow2_co_tree_raise(node, &tree, counts_right), flags;
+    int ret = co_share(node, &tree, counts_right, error), flags;
 
     if (ret < 0) {
-        return explain_raise(q, ret, error);
+        return ret;
     }
     ret = co_apply_raised(node, snapshot);
     if (ret < 0) {

@@ -164,6 +164,14 @@ static int co_visit_flag(BlkNode *node, Visitor *v, uint64_t *entry, bool is_tab
     return ret;
 }
 
+static int co_visit_unflag(BlkNode *node, Visitor *v, uint64_t *entry, bool is_table)
+{
+    if (!(*entry & QCOW2_COMPRESSED)) {
+        *entry &= ~QCOW2_COPIED;
+    }
+    return 0;
+}
+
 static int co_visit_register(BlkNode *node, Visitor *v, uint64_t *entry, bool is_table)
 {
     qcow2_tables_register_l2(node->opaque, *entry & QCOW2_OFFSET_MASK);
@@ -203,6 +211,14 @@ int qcow2_co_tree_set_flags(BlkNode *node, const Qcow2Tree *tree)
     Visitor v = { .co_visit = co_visit_flag, .go_on = true, .limit = UINT64_MAX };
 
     return co_walk(node, tree, &v);
+}
+
+int qcow2_co_tree_clear_flags(BlkNode *node, const Qcow2Tree *tree)
+{
+    Visitor v = { .co_visit = co_visit_unflag, .limit = UINT64_MAX };
+    int ret = co_walk(node, tree, &v);
+
+    return ret < 0 ? ret : qcow2_co_commit_all(node);
 }
 
 int qcow2_co_tree_register(BlkNode *node, const Qcow2Tree *tree)
