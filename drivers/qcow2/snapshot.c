@@ -117,6 +117,22 @@ static int co_check_tree(BlkNode *node, const Qcow2Tree *tree, GError **error)
     return ret;
 }
 
+/* After the switch: nothing refers to @old any more. @error says, with @what was done, that its space is not free yet. */
+static int co_give_up_tree(BlkNode *node, const Qcow2Tree *old, const char *what, bool *counts_right, GError **error)
+{
+    int ret = qcow2_co_tree_lower(node, old), flags;
+    Qcow2Tree active = qcow2_active_tree(node->opaque);
+
+    qcow2_co_table_drop(node, old->l1_table_offset, old->l1_size * UINT64_C(8));
+    flags = qcow2_co_tree_set_flags(node, &active);
+    ret = ret < 0 ? ret : flags;
+    if (ret < 0) {
+        *counts_right = false;
+        return blk_error_errno(error, ret, "%s still takes up space, until the image is opened again", what);
+    }
+    return 0;
+}
+
 /* Writes a new snapshot table and lets the header refer to it. After an error nothing has changed. */
 static int co_switch_table(BlkNode *node, const GArray *snapshots, uint64_t old_bytes, GError **error)
 {
@@ -295,8 +311,8 @@ static int co_apply_raised(BlkNode *node, const Qcow2Snapshot *snapshot)
 static int co_apply(BlkNode *node, const Qcow2Snapshot *snapshot, bool *counts_right, GError **error)
 {
     Qcow2 *q = node->opaque;
-    Qcow2Tree tree = tree_of(snapshot), old = qcow2_active_tree(q), active;
-    int ret = co_share(node, &tree, counts_right, error), flags;
+    Qcow2Tree tree = tree_of(snapshot), old = qcow2_active_tree(q);
+    int ret = co_share(node, &tree, counts_right, error);
 
     if (ret < 0) {
         return ret;
@@ -306,16 +322,7 @@ static int co_apply(BlkNode *node, const Qcow2Snapshot *snapshot, bool *counts_r
         *counts_right = qcow2_co_tree_lower(node, &tree) == 0;
         return blk_error_errno(error, ret, "could not write its L1 table");
     }
-    ret = qcow2_co_tree_lower(node, &old);
-    qcow2_co_table_drop(node, old.l1_table_offset, old.l1_size * UINT64_C(8));
-    active = qcow2_active_tree(q);
-    flags = qcow2_co_tree_set_flags(node, &active);
-    if (ret < 0 || flags < 0) {
-        *counts_right = false;
-        return blk_error_errno(error, ret < 0 ? ret : flags, "it is applied, but what was there before still takes up space, "
-                               "until the image is opened again");
-    }
-    return 0;
+    return co_give_up_tree(node, &old, "it is applied, but what was there before", counts_right, error);
 }
 
 static int qcow2_co_snapshot_apply(BlkNode *node, unsigned index, GError **error)
@@ -349,23 +356,11 @@ static int qcow2_co_snapshot_apply(BlkNode *node, unsigned index, GError **error
 static int co_delete(BlkNode *node, GArray *snapshots, unsigned index, uint64_t table_bytes, bool *counts_right,
                      GError **error)
 {
-    Qcow2 *q = node->opaque;
-    Qcow2Tree tree = tree_of(&g_array_index(snapshots, Qcow2Snapshot, index)), active = qcow2_active_tree(q);
+    Qcow2Tree tree = tree_of(&g_array_index(snapshots, Qcow2Snapshot, index));
 
     g_array_remove_index(snapshots, index);
-    int ret = co_switch_table(node, snapshots, table_bytes, error), flags;
-    if (ret < 0) {
-        return ret;
-    }
-    ret = qcow2_co_tree_lower(node, &tree);
-    qcow2_co_table_drop(node, tree.l1_table_offset, tree.l1_size * UINT64_C(8));
-    flags = qcow2_co_tree_set_flags(node, &active);
-    if (ret < 0 || flags < 0) {
-        *counts_right = false;
-        return blk_error_errno(error, ret < 0 ? ret : flags, "it is deleted, but still takes up space, until the image is "
-                               "opened again");
-    }
-    return 0;
+    int ret = co_switch_table(node, snapshots, table_bytes, error);
+    return ret < 0 ? ret : co_give_up_tree(node, &tree, "it is deleted, but", counts_right, error);
 }
 
 static int qcow2_co_snapshot_delete(BlkNode *node, unsigned index, GError **error)
