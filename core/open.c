@@ -91,6 +91,7 @@ static int flags_from_options(const BlkOptions *options, const OpenParent *paren
         .no_flush = given_or(options, "cache.no-flush", above->no_flush),
         .direct = given_or(options, "cache.direct", above->direct),
         .no_backing = given_or(options, "metadata-only", above->no_backing),
+        .check_only = given_or(options, "check-only", above->check_only),
         /* Who opens a child has decided already whether to pass discards on. */
         .unmap = blk_options_has(options, "discard") ? blk_options_enum(options, "discard") == 1 : parent != NULL,
         .detect_zeroes = blk_options_enum(options, "detect-zeroes"),

@@ -22,6 +22,7 @@ const BlkOption blk_node_options[] = {
     { "auto-read-only", BLK_OPTION_BOOL, "open read-only if it cannot be opened for writing", "off" },
     { "force-share", BLK_OPTION_BOOL, "read while others may write; needs read-only", "off" },
     { "metadata-only", BLK_OPTION_BOOL, "do not open backing or data files", "off" },
+    { "check-only", BLK_OPTION_BOOL, "open an image only to check it, however damaged its tables are; it cannot be read", "off" },
     { "cache.direct", BLK_OPTION_BOOL, "bypass the host's page cache", "off" },
     { "cache.no-flush", BLK_OPTION_BOOL, "ignore flushes", "off" },
     { "discard", BLK_OPTION_ENUM, "what becomes of discards", "ignore", discard_modes },

@@ -7,7 +7,7 @@
 
 #include <blkstack/driver.h>
 
-/* driver, node-name, read-only, auto-read-only, force-share, metadata-only, cache.direct, cache.no-flush, discard,
+/* driver, node-name, read-only, auto-read-only, force-share, metadata-only, check-only, cache.direct, cache.no-flush, discard,
  * detect-zeroes. "driver" and "node-name" are strings, absent when not given. "metadata-only" sets no_backing. */
 extern const BlkOption blk_node_options[];
 

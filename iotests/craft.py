@@ -76,7 +76,6 @@ HEADER = {
         'cluster-bits-22': lambda i: i.put(20, 22, 4),
         'cluster-bits-huge': lambda i: i.put(20, 0xffffffff, 4),
         'size-huge': lambda i: i.put(24, (1 << 64) - 1),
-        'size-above-l1': lambda i: i.put(24, 1 << 40),
         'extension-giant': lambda i: extensions(i, struct.pack('>II', 0x12345678, 0xffffffff)),
         'extension-beyond-cluster': lambda i: extensions(i, struct.pack('>II', 0x12345678, 65536)),
         'backing-name-beyond-cluster': lambda i: backing(i, b'x', 65530, 100),
@@ -98,17 +97,42 @@ HEADER = {
     'tables': {
         'refcount-order-7': lambda i: i.put(96, 7, 4),
         'refcount-order-huge': lambda i: i.put(96, 0xffffffff, 4),
-        'l1-large': lambda i: i.put(36, 0x7fffffff, 4),
-        'l1-huge': lambda i: i.put(36, 0xffffffff, 4),
-        'l1-empty': lambda i: i.put(36, 0, 4),
-        'l1-unaligned': lambda i: i.put(40, i.l1 + 8),
-        'l1-far': lambda i: i.put(40, 0x7fffffffffff0000),
-        'l1-negative': lambda i: i.put(40, 0xffffffffffff0000),
-        'snapshots-many': lambda i: i.put(60, 65537, 4),
-        'snapshots-huge': lambda i: i.put(60, 0xffffffff, 4),
-        'snapshots-unaligned': lambda i: i.put(64, i.snapshots + 8),
-        'snapshots-overflow': lambda i: i.put(64, 0xffffffffffff0000),
     },
+}
+
+# Tables of mappings that cannot be where, or as long as, the header or the snapshot table says.
+DAMAGED = {
+    'l1-place': {                   # nobody knows where the table is
+        'unaligned': lambda i: i.put(40, i.l1 + 8),
+        'far': lambda i: i.put(40, 0x7fffffffffff0000),
+        'negative': lambda i: i.put(40, 0xffffffffffff0000),
+        'outside': lambda i: i.put(40, end(i) + 0x80000),
+        'at-0': lambda i: i.put(40, 0),
+        'on-refcount-table': lambda i: i.put(40, i.table),
+        'on-snapshots': lambda i: i.put(40, i.snapshots),
+    },
+    'l1-length': {
+        'large': lambda i: i.put(36, 0x7fffffff, 4),
+        'huge': lambda i: i.put(36, 0xffffffff, 4),
+        'empty': lambda i: i.put(36, 0, 4),
+        'outside': lambda i: i.put(36, 4 << 20, 4),
+        'over-l2': lambda i: i.put(36, 20000, 4),
+        'size-above': lambda i: i.put(24, 1 << 40),
+    },
+    'snapshots-number': {
+        'many': lambda i: i.put(60, 65537, 4),
+        'huge': lambda i: i.put(60, 0xffffffff, 4),
+    },
+    'snapshots-place': {            # nobody knows where the table is
+        'unaligned': lambda i: i.put(64, i.snapshots + 8),
+        'overflow': lambda i: i.put(64, 0xffffffffffff0000),
+        'at-0': lambda i: i.put(64, 0),
+    },
+    'snapshot-l1': {                # can be repaired
+        'large': lambda i: i.put(i.snapshots + 8, 0x7fffffff, 4),
+        'empty': lambda i: i.put(i.snapshots + 8, 0, 4),
+    },
+    'snapshot-twin': {'on-active-l1': lambda i: i.put(i.snapshots, i.l1)},
 }
 
 # Refused at open, but not by check, which can do without.
@@ -133,7 +157,6 @@ SNAPSHOT = {
         'extra-data-huge': lambda i: i.put(i.snapshots + 36, 0xffffffff, 4),
         'extra-data-large': lambda i: i.put(i.snapshots + 36, 1025, 4),
         'name-long': lambda i: i.put(i.snapshots + 14, 65535, 2) or i.put(60, 60000, 4),
-        'l1-large': lambda i: i.put(i.snapshots + 8, 0x7fffffff, 4),
         'l1-unaligned': lambda i: i.put(i.snapshots, 12345),
         'l1-overflow': lambda i: i.put(i.snapshots, 0xffffffffffff0000),
     },
@@ -170,8 +193,8 @@ EXTENDED = {
     'extended-header': {
         'clusters-too-small': lambda i: i.put(20, 13, 4),
         'clusters-smallest': lambda i: i.put(20, 9, 4),
-        'size-above-l1': lambda i: i.put(24, 300 << 20),
     },
+    'extended-length': {'size-above-l1': lambda i: i.put(24, 300 << 20)},
     'extended-entries': {
         'bit-for-both': lambda i: i.put(i.plain + 8, i.get(i.plain + 8) | 1 << 32),
         'all-bits': lambda i: i.put(i.plain + 8, (1 << 64) - 1),
@@ -404,7 +427,7 @@ CORRUPT = {
         'snapshot-table-count-0': lambda i: uncount(i, i.snapshots),
     },
 }
-GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **CORRUPT, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED,
+GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **CORRUPT, **DAMAGED, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED,
           **DATA_FILE, **DATA, **NAMES}
 
 

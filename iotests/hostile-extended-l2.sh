@@ -12,6 +12,7 @@ found_by_check extended-bit
 base_options=(-o extended_l2=on)
 make_base
 refused_at_open extended-header
+found_by_check extended-length
 new_case extended-header clusters-too-small
 fails "the message says what is too small" "Cluster size 8192 is too small for extended L2 entries" \
     "$BLKSTACK_IMG" info disk.qcow2

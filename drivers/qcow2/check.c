@@ -14,7 +14,7 @@
  */
 #include "drivers/qcow2/check.h"
 
-enum { IN_FLIGHT = 8, MAX_MESSAGES = 10000 };
+enum { IN_FLIGHT = 8, MAX_MESSAGES = 10000, COPY_BYTES = 256 << 20 };
 
 /* ---- messages ---- */
 
@@ -130,6 +130,15 @@ bool qcow2_check_co_is_hole(Qcow2Check *check, uint64_t offset, uint64_t bytes)
     bytes = MIN(bytes, check->file_bytes - offset);
     return blk_co_block_status(check->file, offset, bytes, &status) == 0 && (status.flags & BLK_STATUS_ZERO) &&
            status.bytes >= bytes;
+}
+
+int qcow2_check_may_copy(Qcow2Check *check, uint64_t bytes)
+{
+    if (bytes > check->copy_limit) {
+        return -EFBIG;
+    }
+    check->copy_limit -= bytes;
+    return 0;
 }
 
 /* One of the clusters that are read ahead. */
@@ -283,7 +292,7 @@ static int co_look(Qcow2Check *check)
     result->allocated_clusters = result->compressed_clusters = result->fragmented_clusters = 0;
     result->image_end_offset = 0;
     ret = qcow2_check_co_read_structure(check);
-    return ret == 0 ? co_each_window(check, co_look_window, NULL) : ret;
+    return ret == 0 && check->lost == NULL ? co_each_window(check, co_look_window, NULL) : ret;
 }
 
 static uint64_t errors_of_mappings(const Qcow2Findings *found)
@@ -431,6 +440,7 @@ static int prepare(Qcow2Check *check, GError **error)
     check->clusters = qcow2_check_clusters_for(check, check->file_bytes);
     check->has_data_file = check->header.incompatible & QCOW2_INCOMPAT_DATA_FILE;
     check->per_block = check->cluster_size * 8 >> check->header.refcount_order;
+    check->copy_limit = check->file_bytes + COPY_BYTES;
     check->tables = g_array_new(FALSE, FALSE, sizeof(Qcow2CheckTable));
     check->result->total_clusters = qcow2_check_clusters_for(check, check->header.size);
     if (check->options->data && check->header.crypt_method == QCOW2_CRYPT_NONE) {
@@ -449,6 +459,20 @@ static void finish(Qcow2Check *check)
     qcow2_header_clear(&check->header);
 }
 
+/* Where the disk's data lies is not known: what is there stays as it is. What a normal open would call an invalid offset is
+ * no image that could be checked. */
+static int end_lost(Qcow2Check *check, GError **error)
+{
+    const uint64_t offset = check->header.l1_table_offset;
+
+    if ((offset & (check->cluster_size - 1)) != 0 || offset > QCOW2_MAX_HOST_OFFSET) {
+        return blk_error(error, -EINVAL, "%s", check->lost);
+    }
+    qcow2_check_message(check, "ERROR %s", check->lost);
+    check->result->corruptions = errors_of_mappings(&check->found);
+    return 0;
+}
+
 static int run(Qcow2Check *check, bool mappings, GError **error)
 {
     const bool fix = check->options->fix_leaks || check->options->fix_errors;
@@ -463,6 +487,9 @@ static int run(Qcow2Check *check, bool mappings, GError **error)
     g_clear_pointer(&check->codec, blk_codec_free);
     if (ret < 0) {
         return blk_error_errno(error, ret, "The check could not be finished");
+    }
+    if (check->lost != NULL) {
+        return end_lost(check, error);
     }
     if (fix) {
         ret = co_repair(check, mappings);
@@ -484,7 +511,7 @@ static int check_file(BlkNode *file_node, const BlkCheckOptions *options, bool m
         .file_bytes = blk_node_length(file_node),
         .group = BLK_CO_GROUP_INIT(IN_FLIGHT),
     };
-    int ret = qcow2_co_read_header(file_node, &check.header, error);
+    int ret = qcow2_co_read_damaged_header(file_node, &check.header, error);
 
     if (ret == 0) {
         ret = prepare(&check, error);

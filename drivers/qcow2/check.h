@@ -5,6 +5,7 @@
  *   check.c            the order of things; messages and I/O
  *   check_counts.c     counters of references, for a window of host clusters
  *   check_structure.c  the tables that the header names: what is where, and what overlaps
+ *   check_l1.c         where L1 tables lie and how long they are
  *   check_snapshots.c  the snapshot table, entry by entry; taking entries out of it
  *   check_bitmaps.c    the bitmap directory
  *   check_walk.c       L1 and L2 tables, with several reads in flight: who refers to what, and what cannot be
@@ -36,7 +37,10 @@ typedef enum Qcow2CheckStep {
 typedef struct Qcow2CheckL1 {
     uint64_t offset, entries;
     char *snapshot;                 /* id and name, for messages; NULL: the active table */
+    uint64_t needed;                /* entries for its disk */
     bool bad;                       /* it cannot be where it is said to be: not looked at */
+    bool mended;                    /* @entries is not what the file says, which cannot be */
+    bool twin;                      /* it lies where an L1 table before it does */
     uint64_t entry_at, entry_bytes; /* of its entry in the snapshot table, from the table's start */
 } Qcow2CheckL1;
 
@@ -44,7 +48,7 @@ typedef struct Qcow2CheckL1 {
 typedef struct Qcow2CheckRegion {
     uint64_t first, end;            /* clusters */
     const char *what;
-    Qcow2CheckL1 *snapshot;         /* whose L1 table it is; NULL: another table */
+    Qcow2CheckL1 *l1;               /* which L1 table it is; NULL: another table */
     bool of_snapshots;              /* the snapshot table, or an L1 table of a snapshot */
     const Qcow2BitmapEntry *bitmap; /* whose table or bits they are; NULL: another table */
 } Qcow2CheckRegion;
@@ -88,6 +92,8 @@ typedef struct Qcow2Check {
     bool sparse;                        /* much of the file is holes */
     bool silent;                        /* a look whose findings are told when they are repaired */
     uint64_t messages;                  /* so far */
+    char *lost;                         /* (nullable): why the active L1 table is lost, as a sentence */
+    uint64_t copy_limit;                /* repairs may copy as much for those who share it: bytes */
 
     Qcow2CheckStep step;
     Qcow2Findings found;
@@ -147,6 +153,9 @@ typedef int Qcow2CheckVisit(Qcow2Check *check, uint64_t index, uint8_t *buf);
 int qcow2_check_co_visit(Qcow2Check *check, uint64_t count, uint64_t (*place)(Qcow2Check *, uint64_t),
                          Qcow2CheckVisit *visit);
 
+/* Takes @bytes from what repairs may copy. -EFBIG: it is used up. */
+int qcow2_check_may_copy(Qcow2Check *check, uint64_t bytes);
+
 static inline uint64_t qcow2_check_clusters_for(const Qcow2Check *check, uint64_t bytes)
 {
     return (bytes >> check->cluster_bits) + ((bytes & (check->cluster_size - 1)) != 0);
@@ -197,19 +206,35 @@ void qcow2_check_free_structure(Qcow2Check *check);
 void qcow2_check_count_structure(Qcow2Check *check, bool refcounts);
 /* Makes a region of a table of at least one byte; NULL if another one is there. */
 Qcow2CheckRegion *qcow2_check_add_region(Qcow2Check *check, uint64_t offset, uint64_t bytes, const char *what);
+/* (nullable): what lies in @cluster. */
+Qcow2CheckRegion *qcow2_check_find_region(const Qcow2Check *check, uint64_t cluster);
 /* The table that lies in @cluster, or NULL. Refcount structures are none: they can be made anew. */
 const char *qcow2_check_region_at(const Qcow2Check *check, uint64_t cluster);
 /* Data of the guest is where a bitmap lies too: then the bitmap is not trusted. */
 void qcow2_check_data_at(Qcow2Check *check, uint64_t cluster);
-/* Repairs what is bad: drops snapshots and bitmaps. */
+/* Repairs what is bad: lengths of L1 tables; gives snapshots L1 tables of their own; drops snapshots and bitmaps. */
 int qcow2_check_co_repair_structure(Qcow2Check *check);
+
+/* ---- check_l1.c ---- */
+
+/* Makes a region of the active L1 table, whose length may be another one than the header says; or check->lost is set. */
+int qcow2_check_co_place_active_l1(Qcow2Check *check);
+/* The table cannot be there: sets check->lost. */
+void qcow2_check_lose_active_l1(Qcow2Check *check, const char *why);
+/* Writes the length to the header, if that said another one. */
+int qcow2_check_co_mend_active_l1(Qcow2Check *check);
+/* The same for a snapshot's, which may be a twin, or bad. */
+int qcow2_check_co_place_snapshot_l1(Qcow2Check *check, Qcow2CheckL1 *l1);
+void qcow2_check_bad_snapshot(Qcow2Check *check, Qcow2CheckL1 *l1, const char *why);
+/* Gives a twin a table of its own, at the end of the file. */
+int qcow2_check_co_copy_l1(Qcow2Check *check, Qcow2CheckL1 *l1);
 
 /* ---- check_snapshots.c ---- */
 
 /* Appends an L1 for each entry of the snapshot table to check->l1s. */
 int qcow2_check_co_read_snapshots(Qcow2Check *check);
-/* Leaves only entries whose L1 table is not bad. */
-int qcow2_check_co_drop_snapshots(Qcow2Check *check);
+/* Leaves only entries whose L1 table is not bad, and says in them where it lies and how long it is. */
+int qcow2_check_co_repair_snapshots(Qcow2Check *check);
 
 /* ---- check_bitmaps.c ---- */
 

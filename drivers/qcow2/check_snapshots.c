@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check_snapshots.c - the snapshot table as a check sees it: entry by entry, whatever the entries say; and taking
- * entries out of it.
+ * check_snapshots.c - the snapshot table as a check sees it: entry by entry, whatever the entries say; and writing
+ * it anew, without those that cannot be.
  *
  * A table without the bad entries is written at the end of the file and flushed before the header refers to it, with
  * number and offset in one write.
@@ -9,15 +9,6 @@
 #include "drivers/qcow2/check.h"
 
 enum { HEADER_SNAPSHOTS_AT = 60 };      /* of the number, which the offset follows: bytes */
-
-/* What is wrong with the L1 table that the entry names is found later; here: can it be as long as it says? */
-static bool l1_length_can_be(const Qcow2Check *check, const uint8_t *extra, uint32_t extra_bytes, uint64_t entries)
-{
-    const uint64_t disk_size = extra_bytes >= 16 ? qcow2_get64(extra + 8) : check->header.size;
-
-    return entries * 8 <= QCOW2_MAX_L1_BYTES && disk_size <= BLK_MAX_LENGTH &&
-           qcow2_l1_entries_for(&check->header, disk_size) <= entries;
-}
 
 /* The entry at *@pos of the table: appends its L1 and sets *@pos behind it. false: there is no entry. */
 static bool read_entry(Qcow2Check *check, uint64_t *pos)
@@ -27,7 +18,7 @@ static bool read_entry(Qcow2Check *check, uint64_t *pos)
     g_autofree char *id = NULL, *name = NULL;
     uint8_t p[QCOW2_SNAPSHOT_BYTES];
     uint32_t id_bytes, name_bytes, extra_bytes;
-    uint64_t bytes;
+    uint64_t bytes, disk_size;
     Qcow2CheckL1 *l1;
 
     if (*pos + sizeof(p) > QCOW2_MAX_SNAPSHOT_TABLE_BYTES || !qcow2_check_inside(check, table, *pos + sizeof(p)) ||
@@ -54,20 +45,45 @@ static bool read_entry(Qcow2Check *check, uint64_t *pos)
     l1->snapshot = g_strdup_printf("%s (%s)", id, name);
     l1->entry_at = *pos;
     l1->entry_bytes = (bytes + 7) & ~UINT64_C(7);
-    l1->bad = !l1_length_can_be(check, rest, extra_bytes, l1->entries);
+    disk_size = extra_bytes >= 16 ? qcow2_get64(rest + 8) : check->header.size;
+    l1->needed = qcow2_l1_entries_for(&check->header, disk_size);
+    l1->bad = disk_size > BLK_MAX_LENGTH;
     *pos += l1->entry_bytes;
     g_ptr_array_add(check->l1s, l1);
     return true;
 }
 
+static bool table_can_be_there(const Qcow2Check *check)
+{
+    const uint64_t offset = check->header.snapshots_offset;
+
+    return offset != 0 && (offset & (check->cluster_size - 1)) == 0;
+}
+
+/* Is everything that was read of the table as it should be? */
+static bool all_can_be(const Qcow2Check *check)
+{
+    bool good = check->l1s->len - 1 == check->header.nb_snapshots;
+
+    for (guint i = 1; i < check->l1s->len; i++) {
+        const Qcow2CheckL1 *l1 = g_ptr_array_index(check->l1s, i);
+
+        good &= !l1->bad && l1->entries >= l1->needed && l1->entries * 8 <= QCOW2_MAX_L1_BYTES &&
+                (l1->offset & (check->cluster_size - 1)) == 0 && qcow2_check_inside(check, l1->offset, l1->entries * 8);
+    }
+    return good;
+}
+
 int qcow2_check_co_read_snapshots(Qcow2Check *check)
 {
     const uint64_t errors = check->result->check_errors;
+    const Qcow2CheckL1 *active = g_ptr_array_index(check->l1s, 0);
     Qcow2CheckRegion *region;
     uint64_t pos = 0;
     uint32_t read = 0;
 
-    while (read < check->header.nb_snapshots && read_entry(check, &pos)) {
+    while (table_can_be_there(check) && read < MIN(check->header.nb_snapshots, QCOW2_MAX_SNAPSHOTS) &&
+           read_entry(check, &pos)) {
         read++;
     }
     if (check->result->check_errors == errors && read < check->header.nb_snapshots) {
@@ -82,6 +98,9 @@ int qcow2_check_co_read_snapshots(Qcow2Check *check)
     region = qcow2_check_add_region(check, check->header.snapshots_offset, pos, "the snapshot table");
     if (region != NULL) {
         region->of_snapshots = true;
+    } else if (!active->bad && all_can_be(check) &&
+               active->offset >> check->cluster_bits == check->header.snapshots_offset >> check->cluster_bits) {
+        qcow2_check_lose_active_l1(check, "is where the snapshot table lies, which can be read");
     } else {
         check->snapshots_bad = true;
         g_ptr_array_set_size(check->l1s, 1);
@@ -110,37 +129,58 @@ static int co_switch(Qcow2Check *check, uint32_t count, uint64_t offset)
     return ret;
 }
 
-int qcow2_check_co_drop_snapshots(Qcow2Check *check)
+/* Appends the entry of @l1 to @table. */
+static int co_add_entry(Qcow2Check *check, GByteArray *table, const Qcow2CheckL1 *l1)
 {
-    const uint64_t place = qcow2_check_new_place(check);
-    g_autoptr(GByteArray) table = g_byte_array_new();
-    uint32_t count = 0;
+    const uint64_t at = table->len;
+    uint8_t *p;
 
-    for (guint i = 1; i < check->l1s->len; i++) {
-        const Qcow2CheckL1 *l1 = g_ptr_array_index(check->l1s, i);
+    g_byte_array_set_size(table, at + l1->entry_bytes);
+    p = table->data + at;
+    if (qcow2_check_co_read(check, check->header.snapshots_offset + l1->entry_at, l1->entry_bytes, p) < 0) {
+        return -EIO;
+    }
+    if (l1->mended) {
+        qcow2_check_repaired(check, "Repairing snapshot %s: its L1 table has %" PRIu64 " entries", l1->snapshot, l1->entries);
+    }
+    qcow2_put64(p, l1->offset);
+    qcow2_put32(p + 8, (uint32_t)l1->entries);
+    return 0;
+}
+
+int qcow2_check_co_repair_snapshots(Qcow2Check *check)
+{
+    g_autoptr(GByteArray) table = g_byte_array_new();
+    uint64_t place;
+    uint32_t count = 0;
+    int ret = 0;
+
+    for (guint i = 1; ret == 0 && i < check->l1s->len; i++) {
+        Qcow2CheckL1 *l1 = g_ptr_array_index(check->l1s, i);
 
         if (l1->bad) {
             qcow2_check_repaired(check, "Repairing snapshot %s: its L1 table is lost, and the snapshot is given up",
                                  l1->snapshot);
             continue;
         }
-        g_byte_array_set_size(table, table->len + l1->entry_bytes);
-        if (qcow2_check_co_read(check, check->header.snapshots_offset + l1->entry_at, l1->entry_bytes,
-                                table->data + table->len - l1->entry_bytes) < 0) {
-            return -EIO;
+        if (l1->twin) {
+            ret = qcow2_check_co_copy_l1(check, l1);
+        }
+        if (ret == 0) {
+            ret = co_add_entry(check, table, l1);
         }
         count++;
+    }
+    if (ret < 0) {
+        return ret;
     }
     if (check->header.nb_snapshots > check->l1s->len - 1) {
         qcow2_check_repaired(check, "Repairing the snapshot table: %" PRIu32 " snapshots that cannot be read are given "
                              "up", check->header.nb_snapshots - (check->l1s->len - 1));
     }
+    place = qcow2_check_new_place(check);
     if (count > 0) {
-        int ret = qcow2_check_co_write(check, place, table->len, table->data);
-
-        if (ret < 0) {
-            return ret;
-        }
+        ret = qcow2_check_co_write(check, place, table->len, table->data);
     }
-    return co_switch(check, count, count > 0 ? place : 0);
+    return ret < 0 ? ret : co_switch(check, count, count > 0 ? place : 0);
 }

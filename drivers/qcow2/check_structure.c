@@ -29,7 +29,7 @@ static Qcow2CheckRegion *region_before(const Qcow2Check *check, uint64_t cluster
     return node == NULL ? NULL : g_tree_node_value(node);
 }
 
-static Qcow2CheckRegion *find_region(const Qcow2Check *check, uint64_t cluster)
+Qcow2CheckRegion *qcow2_check_find_region(const Qcow2Check *check, uint64_t cluster)
 {
     Qcow2CheckRegion *region = region_before(check, cluster);
 
@@ -38,14 +38,14 @@ static Qcow2CheckRegion *find_region(const Qcow2Check *check, uint64_t cluster)
 
 const char *qcow2_check_region_at(const Qcow2Check *check, uint64_t cluster)
 {
-    const Qcow2CheckRegion *region = find_region(check, cluster);
+    const Qcow2CheckRegion *region = qcow2_check_find_region(check, cluster);
 
     return region == NULL ? NULL : region->what;
 }
 
 void qcow2_check_data_at(Qcow2Check *check, uint64_t cluster)
 {
-    const Qcow2CheckRegion *region = check->bitmaps->len > 0 ? find_region(check, cluster) : NULL;
+    const Qcow2CheckRegion *region = check->bitmaps->len > 0 ? qcow2_check_find_region(check, cluster) : NULL;
 
     if (region != NULL && region->bitmap != NULL) {
         qcow2_check_bad_bitmap(check, region->bitmap, "data of the guest is where it lies");
@@ -77,44 +77,13 @@ static void l1_free(gpointer data)
     g_free(l1);
 }
 
-static void bad_snapshot(Qcow2Check *check, Qcow2CheckL1 *l1, const char *why)
-{
-    l1->bad = true;
-    check->snapshots_bad = true;
-    qcow2_check_found(check, &check->found.structure, "ERROR snapshot %s: its L1 table at %#" PRIx64 " %s",
-                      l1->snapshot, l1->offset, why);
-}
-
-static void place_snapshot_l1(Qcow2Check *check, Qcow2CheckL1 *l1)
-{
-    Qcow2CheckRegion *region;
-
-    if (l1->bad) {
-        bad_snapshot(check, l1, "is too large or too small");
-    } else if (l1->entries == 0) {
-        return;
-    } else if (l1->offset == 0 || (l1->offset & (check->cluster_size - 1)) != 0) {
-        bad_snapshot(check, l1, "is not cluster aligned; snapshot table entry corrupted");
-    } else if (!qcow2_check_inside(check, l1->offset, l1->entries * 8)) {
-        bad_snapshot(check, l1, "is outside the file");
-    } else {
-        region = qcow2_check_add_region(check, l1->offset, l1->entries * 8, "a snapshot's L1 table");
-        if (region == NULL) {
-            bad_snapshot(check, l1, "overlaps another table");
-            return;
-        }
-        region->snapshot = l1;
-        region->of_snapshots = true;
-    }
-}
-
 /* Nothing that the snapshot table says is true. */
 static void distrust_snapshots(Qcow2Check *check)
 {
     for (guint i = 1; i < check->l1s->len; i++) {
         const Qcow2CheckL1 *l1 = g_ptr_array_index(check->l1s, i);
 
-        if (!l1->bad && l1->entries > 0) {
+        if (!l1->bad && !l1->twin && l1->entries > 0) {
             g_tree_remove(check->regions, GSIZE_TO_POINTER(l1->offset >> check->cluster_bits));
         }
     }
@@ -123,6 +92,17 @@ static void distrust_snapshots(Qcow2Check *check)
     check->snapshots_bad = true;
     qcow2_check_found(check, &check->found.structure, "ERROR the snapshot table at %#" PRIx64 " overlaps an L2 table",
                       check->header.snapshots_offset);
+}
+
+static void distrust_l1s_at(Qcow2Check *check, uint64_t offset)
+{
+    for (guint i = 1; i < check->l1s->len; i++) {
+        Qcow2CheckL1 *l1 = g_ptr_array_index(check->l1s, i);
+
+        if (!l1->bad && l1->offset == offset) {
+            qcow2_check_bad_snapshot(check, l1, "overlaps an L2 table");
+        }
+    }
 }
 
 /* An active L1 entry names a cluster of @region: if that reads as an L2 table it is the snapshots, or the bitmap, that are
@@ -140,8 +120,8 @@ static int co_judge_claim(Qcow2Check *check, const Qcow2CheckRegion *region, uin
     if (region->bitmap != NULL) {
         qcow2_check_bad_bitmap(check, region->bitmap, "an L2 table is where it lies");
         g_tree_remove(check->regions, GSIZE_TO_POINTER(region->first));
-    } else if (region->snapshot != NULL) {
-        bad_snapshot(check, region->snapshot, "overlaps an L2 table");
+    } else if (region->l1 != NULL) {
+        distrust_l1s_at(check, region->l1->offset);
         g_tree_remove(check->regions, GSIZE_TO_POINTER(region->first));
     } else {
         distrust_snapshots(check);
@@ -166,7 +146,7 @@ static int co_trust_active_l2s(Qcow2Check *check, bool bitmaps)
         }
         for (uint64_t i = 0; ret == 0 && i < bytes / 8; i++) {
             const uint64_t offset = qcow2_get64(buf + i * 8) & QCOW2_OFFSET_MASK;
-            const Qcow2CheckRegion *region = find_region(check, offset >> check->cluster_bits);
+            const Qcow2CheckRegion *region = qcow2_check_find_region(check, offset >> check->cluster_bits);
 
             if (region != NULL && (bitmaps ? region->bitmap != NULL : region->of_snapshots) && (offset & (check->cluster_size - 1)) == 0) {
                 ret = co_judge_claim(check, region, offset);
@@ -320,6 +300,7 @@ void qcow2_check_free_structure(Qcow2Check *check)
     g_clear_pointer(&check->bitmaps, g_ptr_array_unref);
     g_clear_pointer(&check->bad_bitmaps, g_hash_table_unref);
     g_clear_pointer(&check->reftable, g_free);
+    g_clear_pointer(&check->lost, g_free);
     check->reftable_entries = 0;
     check->snapshots_bad = check->bitmaps_bad = check->rebuild = check->overflow = false;
 }
@@ -335,21 +316,24 @@ int qcow2_check_co_read_structure(Qcow2Check *check)
     check->regions = g_tree_new_full(region_compare, NULL, NULL, g_free);
     active->offset = h->l1_table_offset;
     active->entries = h->l1_size;
+    active->needed = qcow2_l1_entries_for(h, h->size);
     g_ptr_array_add(check->l1s, active);
     qcow2_check_add_region(check, 0, check->cluster_size, "the header");
-    if (active->entries > 0) {
-        qcow2_check_add_region(check, active->offset, active->entries * 8, "the L1 table");
+    ret = qcow2_check_co_place_active_l1(check);
+    if (ret < 0) {
+        return ret;
     }
     if (h->crypt_method == QCOW2_CRYPT_LUKS) {
         place_keys(check);
     }
     ret = qcow2_check_co_read_snapshots(check);
     for (guint i = 1; ret == 0 && i < check->l1s->len; i++) {
-        place_snapshot_l1(check, g_ptr_array_index(check->l1s, i));
+        ret = qcow2_check_co_place_snapshot_l1(check, g_ptr_array_index(check->l1s, i));
     }
-    if (ret == 0) {
-        ret = co_trust_active_l2s(check, false);
+    if (ret < 0 || check->lost != NULL) {
+        return ret;
     }
+    ret = co_trust_active_l2s(check, false);
     if (ret == 0) {
         ret = qcow2_check_co_read_bitmaps(check);
     }
@@ -385,7 +369,10 @@ void qcow2_check_count_structure(Qcow2Check *check, bool refcounts)
 
 int qcow2_check_co_repair_structure(Qcow2Check *check)
 {
-    int ret = check->snapshots_bad ? qcow2_check_co_drop_snapshots(check) : 0;
+    int ret = qcow2_check_co_mend_active_l1(check);
 
+    if (ret == 0 && check->snapshots_bad) {
+        ret = qcow2_check_co_repair_snapshots(check);
+    }
     return ret == 0 && check->bitmaps_bad ? qcow2_check_co_drop_bitmaps(check) : ret;
 }

@@ -302,6 +302,9 @@ int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename);
  */
 int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error);
 
+/* The same for a check, which judges itself where the tables lie and how long they are: nothing is known of these. */
+int qcow2_co_read_damaged_header(BlkNode *file_node, Qcow2Header *out, GError **error);
+
 /* Also of a zeroed header. */
 void qcow2_header_clear(Qcow2Header *header);
 

@@ -119,16 +119,22 @@ static int check_table(const Qcow2Header *h, const char *name, uint64_t offset, 
     return 0;
 }
 
-static int check_tables(const Qcow2Header *h, GError **error)
+static int check_numbers(const Qcow2Header *h, GError **error)
 {
-    int ret;
-
     if (h->size > BLK_MAX_LENGTH) {
         return blk_error(error, -EFBIG, "Image size is too big: %" PRIu64 " bytes", h->size);
     }
     if (h->refcount_order > QCOW2_MAX_REFCOUNT_ORDER) {
         return blk_error(error, -EINVAL, "Reference count entry width too large; may not exceed 64 bits");
     }
+    return 0;
+}
+
+/* What a check can repair, or say more about, is not judged before it: see qcow2_co_read_damaged_header(). */
+static int check_tables(const Qcow2Header *h, GError **error)
+{
+    int ret;
+
     if (h->l1_size != 0 || h->l1_table_offset != 0) {
         ret = check_table(h, "Active L1 table", h->l1_table_offset, (uint64_t)h->l1_size * 8, QCOW2_MAX_L1_BYTES,
                           error);
@@ -354,7 +360,7 @@ static int parse_header(const uint8_t *cluster, Qcow2Header *h, GError **error)
         ret = check_encryption(h, error);
     }
     if (ret == 0) {
-        ret = check_tables(h, error);
+        ret = check_numbers(h, error);
     }
     return ret;
 }
@@ -369,7 +375,7 @@ static int check_inside_file(const Qcow2Header *h, const char *name, uint64_t of
     return 0;
 }
 
-int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
+int qcow2_co_read_damaged_header(BlkNode *file_node, Qcow2Header *out, GError **error)
 {
     uint64_t file_bytes = blk_node_length(file_node);
     uint8_t fixed[QCOW2_HEADER_V3_BYTES] = { 0 };
@@ -401,10 +407,19 @@ int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
     out->extensions = g_array_new(FALSE, TRUE, sizeof(Qcow2Extension));
     g_array_set_clear_func(out->extensions, extension_clear);
     out->features = g_array_new(FALSE, TRUE, sizeof(Qcow2Feature));
-    ret = parse_header(cluster, out, error);
+    return parse_header(cluster, out, error);
+}
+
+int qcow2_co_read_header(BlkNode *file_node, Qcow2Header *out, GError **error)
+{
+    int ret = qcow2_co_read_damaged_header(file_node, out, error);
+
     if (ret == 0) {
-        ret = check_inside_file(out, "Active L1 table", out->l1_table_offset, (uint64_t)out->l1_size * 8, file_bytes,
-                                error);
+        ret = check_tables(out, error);
+    }
+    if (ret == 0) {
+        ret = check_inside_file(out, "Active L1 table", out->l1_table_offset, (uint64_t)out->l1_size * 8,
+                                blk_node_length(file_node), error);
     }
     return ret;
 }

@@ -137,10 +137,21 @@ void qcow2_set_geometry(Qcow2 *q)
     q->host_limit = MIN(QCOW2_MAX_HOST_OFFSET, UINT64_C(1) << qcow2_compressed_offset_bits(q->cluster_bits));
 }
 
+/* The header, judged as far as what the node was opened for needs it. */
+static int qcow2_co_load_header(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+
+    return blk_node_open_flags(node)->check_only ? qcow2_co_read_damaged_header(node->file->node, &q->header, error)
+                                                 : qcow2_co_read_header(node->file->node, &q->header, error);
+}
+
 /* An image that is opened for its metadata only may be repaired, however broken it is, but not written to. */
 static bool guest_may_write(const BlkNode *node)
 {
-    return !node->read_only && !blk_node_open_flags(node)->no_backing;
+    const BlkOpenFlags *flags = blk_node_open_flags(node);
+
+    return !node->read_only && !flags->no_backing && !flags->check_only;
 }
 
 /* Are counts to be written late? */
@@ -188,7 +199,7 @@ static int qcow2_co_open_data(BlkNode *node, const BlkOptions *options, GError *
             return blk_error(error, -EINVAL, "the option 'data-file' is for images with an external data file: this one "
                              "has none");
         }
-        q->data = node->file;
+        q->data = blk_node_open_flags(node)->check_only ? NULL : node->file;
         node->caps |= BLK_CAP_COMPRESSED_WRITE | BLK_CAP_COMPRESSED_REWRITE;
     } else if (!blk_node_open_flags(node)->no_backing) {
         q->data = blk_co_open_data_file(node, options, q->header.data_file, error);
@@ -210,7 +221,7 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     if (!blk_co_open_child(node, options, "file", BLK_ROLE_IMAGE, error)) {
         return -EINVAL;
     }
-    int ret = qcow2_co_read_header(node->file->node, &q->header, error);
+    int ret = qcow2_co_load_header(node, error);
     if (ret == 0 && !blk_node_open_flags(node)->no_backing) {
         ret = qcow2_header_check_readable(&q->header, error);
         if (ret == 0) {
@@ -337,7 +348,7 @@ static int qcow2_co_check_image(BlkNode *node, const BlkCheckOptions *options, B
     qcow2_alloc_close(q);
     blk_meta_co_forget(q->meta, 0, UINT64_MAX);
     qcow2_header_clear(&q->header);
-    ret = qcow2_co_read_header(node->file->node, &q->header, error);
+    ret = qcow2_co_load_header(node, error);
     if (ret == 0) {
         ret = qcow2_co_bitmaps_open(node, writable, error);
     }

@@ -116,6 +116,7 @@ typedef struct BlkOpenFlags {
     bool unmap;             /* discard=unmap */
     bool trusted;           /* the user named the format; false: it was detected */
     bool no_backing;        /* metadata-only=on: do not open backing or data files */
+    bool check_only;        /* check-only=on: open damaged tables too; nothing but co_check() is called */
     unsigned detect_zeroes; /* 0 off, 1 on, 2 unmap */
 } BlkOpenFlags;
 const BlkOpenFlags *blk_node_open_flags(const BlkNode *node);

@@ -112,6 +112,7 @@ JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **er
     add_bool(tree, "read-only", !open->writable);
     add_bool(tree, "force-share", open->force_share);
     add_bool(tree, "metadata-only", open->metadata_only);
+    add_bool(tree, "check-only", open->check_only);
     add_bool(tree, "cache.direct", open->cache.direct);
     add_bool(tree, "cache.no-flush", open->cache.no_flush);
     if (open->unmap && !tree_has(tree, "discard")) {

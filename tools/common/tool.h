@@ -65,6 +65,7 @@ typedef struct ToolOpen {
     bool resizable;         /* writes may go past the end */
     bool force_share;       /* -U */
     bool metadata_only;     /* no backing and no data files: for information about one image */
+    bool check_only;        /* only to be checked: damaged tables are no reason not to open it */
     bool unmap;             /* discard=unmap */
     ToolCache cache;
     JsonObject *options;    /* (nullable): further members for the tree; they replace those that are in it already */

@@ -69,7 +69,7 @@ static bool parse_args(CheckArgs *args, int argc, char **argv)
     }
     args->common.open.name = argv[optind];
     args->common.open.writable = args->common.open.resizable = args->options.fix_leaks;
-    args->common.open.metadata_only = true;
+    args->common.open.metadata_only = args->common.open.check_only = true;
     return img_args_valid(&args->common, 1);
 }
 
