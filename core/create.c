@@ -3,9 +3,8 @@
  * create.c - makes an image file: an empty file by its protocol, then an empty image in it by its format.
  *
  * All options are checked before a file is made or emptied. Keys that the format's table does not know go to the
- * protocol.
- *
- * Limitations: when writing the empty image fails, the file stays, without the image.
+ * protocol. When writing the empty image fails, a file that was made goes away, and one that was there is left empty:
+ * never half an image.
  */
 #include <string.h>
 
@@ -146,7 +145,26 @@ static int co_write_image(const Creation *creation, BlkContext *ctx, GError **er
             blk_error_errno(error, ret, "Could not flush '%s'", creation->filename);
         }
     }
+    if (ret < 0) {
+        (void)blk_co_truncate(blk_child_node(user), 0, BLK_PREALLOC_OFF, NULL);     /* a device keeps what it has */
+    }
     blk_co_detach(user);
+    return ret;
+}
+
+/* Makes the file, and the image in it. */
+static int co_make_image(const Creation *creation, BlkContext *ctx, GError **error)
+{
+    bool made;
+    int ret = creation->protocol->co_create_file(ctx, creation->filename, 0, creation->protocol_options, &made, error);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_write_image(creation, ctx, error);
+    if (ret < 0 && made && creation->protocol->co_delete_file != NULL) {
+        (void)creation->protocol->co_delete_file(ctx, creation->filename);      /* the first error is what matters */
+    }
     return ret;
 }
 
@@ -162,8 +180,5 @@ int blk_co_create(BlkContext *ctx, const char *filename, const char *format, Jso
     if (ret == 0) {
         ret = parse_options(&creation, format_options, error);
     }
-    if (ret == 0) {
-        ret = creation.protocol->co_create_file(ctx, creation.filename, 0, creation.protocol_options, error);
-    }
-    return ret == 0 ? co_write_image(&creation, ctx, error) : ret;
+    return ret == 0 ? co_make_image(&creation, ctx, error) : ret;
 }

@@ -54,6 +54,8 @@ static const BlkOption file_create_options[] = {
     { "size", BLK_OPTION_SIZE, "length of the file" },
     { "preallocation", BLK_OPTION_ENUM, "reserve the space", .default_text = "off", .values = prealloc_values },
     { "nocow", BLK_OPTION_BOOL, "turn off copy-on-write of the file system (btrfs)", .default_text = "off" },
+    { "extent_size_hint", BLK_OPTION_SIZE, "in what pieces the file system takes space (XFS); 0: as it likes",
+      .default_text = "1M", .max = UINT32_MAX },
     { NULL },
 };
 
@@ -558,6 +560,20 @@ static void file_set_nocow(int fd)
     }
 }
 
+/* So that a file which grows in small pieces is not scattered; elsewhere than on XFS it does not matter. */
+static void file_set_extent_size_hint(int fd, uint32_t bytes)
+{
+    struct fsxattr attributes;
+
+    if (ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0) {
+        attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+        attributes.fsx_extsize = bytes;
+        if (ioctl(fd, FS_IOC_FSSETXATTR, &attributes) < 0) {
+            return;
+        }
+    }
+}
+
 /* Makes the open file an empty one of @length bytes. */
 static int file_co_format(BlkContext *ctx, int fd, const char *filename, uint64_t length, const BlkOptions *options,
                           GError **error)
@@ -579,11 +595,33 @@ static int file_co_format(BlkContext *ctx, int fd, const char *filename, uint64_
     if (blk_options_bool(options, "nocow")) {
         file_set_nocow(fd);
     }
+    if (blk_options_uint(options, "extent_size_hint") > 0) {
+        file_set_extent_size_hint(fd, (uint32_t)blk_options_uint(options, "extent_size_hint"));
+    }
     return file_co_grow(ctx, fd, 0, length, prealloc_modes[blk_options_enum(options, "preallocation")], error);
 }
 
+static int file_co_delete_file(BlkContext *ctx, const char *filename)
+{
+    struct stat st;
+
+    if (lstat(filename, &st) < 0) {
+        return -errno;
+    }
+    return !S_ISREG(st.st_mode) ? -EINVAL : unlink(filename) < 0 ? -errno : 0;
+}
+
+/* Opens the file for writing; *made: it was not there. */
+static int file_make_fd(const char *filename, FileKind *kind, struct stat *st, bool *made, GError **error)
+{
+    int fd = file_open_fd(filename, O_RDWR | O_CREAT | O_EXCL, kind, st, NULL);
+
+    *made = fd >= 0;
+    return *made ? fd : file_open_fd(filename, O_RDWR | O_CREAT, kind, st, error);
+}
+
 static int file_co_create_file(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,
-                               GError **error)
+                               bool *made, GError **error)
 {
     FileState s = { .filename = (char *)filename };
     struct stat st;
@@ -592,16 +630,15 @@ static int file_co_create_file(BlkContext *ctx, const char *filename, uint64_t l
     if (length > BLK_MAX_LENGTH) {
         return blk_error(error, -EFBIG, "Image size %" PRIu64 " is too large", length);
     }
-    bool existed = access(filename, F_OK) == 0;
-    s.fd = file_open_fd(filename, O_RDWR | O_CREAT, &s.kind, &st, error);
+    s.fd = file_make_fd(filename, &s.kind, &st, made, error);
     if (s.fd < 0) {
         return s.fd;
     }
     int ret;
     if (s.kind == FILE_REGULAR) {
         ret = file_co_format(ctx, s.fd, filename, length, options, error);
-        if (ret < 0 && !existed) {
-            unlink(filename);
+        if (ret < 0 && *made) {
+            (void)file_co_delete_file(ctx, filename);
         }
     } else {
         ret = file_get_length(&s, &st, &device_length, error);
@@ -654,4 +691,5 @@ const BlkDriver blk_driver_file = {
     .co_truncate = file_co_truncate,
     .co_info = file_co_info,
     .co_create_file = file_co_create_file,
+    .co_delete_file = file_co_delete_file,
 };

@@ -86,7 +86,20 @@ twin_fails "No such file" create -f qcow2 nodir/x 1M
 # The names and types of the options are the peer's; the descriptions are our own.
 label=help
 help_names() { sed -n 's/^  \([a-z_.]*=<[^>]*>\).*/\1/p' | grep -v '^encrypt' | sort; }
-host_options() { help_names | grep -v -e nocow -e extent_size_hint; }
-is "$(img create -f qcow2 -o help | help_names)" "$(qimg create -f qcow2 -o help x | host_options)" "options of qcow2"
-is "$(img create -f raw -o help x | help_names)" "$(qimg create -f raw -o help x | host_options)" "options of raw"
+is "$(img create -f qcow2 -o help x | help_names)" "$(qimg create -f qcow2 -o help x | help_names)" "options of qcow2"
+is "$(img create -f raw -o help x | help_names)" "$(qimg create -f raw -o help x | help_names)" "options of raw"
+
+label="options of the file"
+made f.raw raw -o nocow=on,extent_size_hint=64k f.raw 1M
+made f.qcow2 qcow2 -o extent_size_hint=64k,nocow=on f.qcow2 1M
+fails "a hint that is too large" "extent_size_hint" "$BLKSTACK_IMG" create -f raw -o extent_size_hint=4G f2.raw 1M
+fails "an unknown one" "unknown option 'nocov'; did you mean 'nocow'" "$BLKSTACK_IMG" create -f raw -o nocov=on f2.raw 1M
+attributes() { strace -f -e trace=ioctl "$@" 2>&1 | grep -o "FS_IOC_FSSETXATTR, {fsx_xflags=[A-Z_]*, fsx_extsize=[0-9]*" || true; }
+if command -v strace >/dev/null && strace true 2>/dev/null; then
+    for options in size=1M size=1M,extent_size_hint=64k; do
+        peer=$(attributes "$QEMU_IMG" create -f raw -o "$options" p.raw)
+        is "$(attributes "$BLKSTACK_IMG" create -f raw -o "$options" o.raw)" "$peer" "the hint is given: $options"
+    done
+    is "$(attributes "$BLKSTACK_IMG" create -f raw -o extent_size_hint=0 o.raw 1M)" "" "no hint"
+fi
 done_testing

@@ -6,6 +6,7 @@
 
 #include <core/options.h>
 #include <glib/gstdio.h>
+#include <unistd.h>
 
 static const BlkOption box_create_options[] = {
     { "size", BLK_OPTION_SIZE, "length", .required = true },
@@ -24,10 +25,10 @@ static int box_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *optio
     int ret;
 
     ck_assert_uint_eq(blk_node_length(file), 0);
+    ret = blk_co_truncate(file, blk_options_uint(options, "size"), BLK_PREALLOC_OFF, error);
     if (strcmp(label, "fail") == 0) {
         return blk_error(error, -ENOSPC, "box: told to fail");
     }
-    ret = blk_co_truncate(file, blk_options_uint(options, "size"), BLK_PREALLOC_OFF, error);
     return ret < 0 ? ret : blk_co_pwrite(file, 0, strlen(label), label, 0);
 }
 
@@ -164,12 +165,24 @@ START_TEST(test_wrong_names_and_formats)
 }
 END_TEST
 
+/* What was made goes away; what was there stays, without half an image. */
 START_TEST(test_format_fails)
 {
     Fixture f;
+    g_autofree char *link = NULL;
 
     fixture_init(&f);
     check_refused(&f, f.path, "box", "{'size':512,'label':'fail'}", "box: told to fail");
+    ck_assert(!g_file_test(f.path, G_FILE_TEST_EXISTS));
+    ck_assert(g_file_set_contents(f.path, "precious", -1, NULL));
+    check_refused(&f, f.path, "box", "{'size':512,'label':'fail'}", "box: told to fail");
+    check_content(&f, "", 0);
+    link = g_build_filename(f.directory, "link", NULL);
+    ck_assert_int_eq(symlink(f.path, link), 0);
+    check_refused(&f, link, "box", "{'size':512,'label':'fail'}", "box: told to fail");
+    check_content(&f, "", 0);
+    ck_assert(g_file_test(link, G_FILE_TEST_IS_SYMLINK));
+    g_remove(link);
     create(&f, f.path, "box", "{'size':512}");
     check_content(&f, "box", 512);
     fixture_clear(&f);

@@ -461,11 +461,12 @@ int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, G
     Qcow2Header header = { 0 };
     int ret = qcow2_parse_create_options(options, &header, error);
 
-    if (ret == 0 && header.data_file != NULL) {
-        ret = co_create_data_file(ctx, file, &header, blk_options_string(options, "preallocation"), error);
-    }
     if (ret == 0) {
         ret = create_image(file, &header, (BlkPrealloc)blk_options_enum(options, "preallocation"), error);
+    }
+    if (ret == 0 && header.data_file != NULL) {
+        /* Last: no failure of the image leaves it behind. */
+        ret = co_create_data_file(ctx, file, &header, blk_options_string(options, "preallocation"), error);
     }
     qcow2_header_clear(&header);
     return ret;

@@ -475,7 +475,8 @@ int blk_co_change_backing(BlkNode *node, const char *filename, const char *forma
  */
 int blk_co_make_empty(BlkNode *node, GError **error);
 
-/* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). */
+/* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). After a
+ * failure a file that was made is gone; one that was there is as it was, or empty. */
 int blk_co_create(BlkContext *ctx, const char *filename, const char *format, JsonObject *format_options, GError **error);
 
 typedef struct BlkMeasure {

@@ -371,10 +371,14 @@ struct BlkDriver {
     int (*co_measure)(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error);
     /* Formats: writes a whole image, of what @source holds, from the first byte to the last. */
     int (*co_stream)(BlkSource *source, const BlkOptions *options, const BlkStream *out, GError **error);
-    /* Formats: writes an empty image into @file. Protocols: makes a file of @length bytes. */
+    /* Formats: writes an empty image into @file. */
     int (*co_create)(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
-    int (*co_create_file)(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,
+    /* Protocols: makes a file of @length bytes, or empties the one that is there. *made: (out): which of both; after a
+     * failure what was made is gone. */
+    int (*co_create_file)(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options, bool *made,
                           GError **error);
+    /* Protocols: takes back what co_create_file has made. */
+    int (*co_delete_file)(BlkContext *ctx, const char *filename);
     /* Fault filters: an event reached this node or one above; rules act on the requests that follow. May yield. */
     void (*co_event)(BlkNode *node, BlkEvent event);
     int (*breakpoint_set)(BlkNode *node, const char *event, const char *tag, GError **error);

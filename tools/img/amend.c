@@ -80,7 +80,7 @@ static int print_help(BlkContext *ctx, const char *format)
         return 1;
     }
     printf("Amend options for '%s':\n", driver->name);
-    img_print_options(driver->amend_options);
+    img_print_options((const BlkOption *const[]) { driver->amend_options, NULL });
     return 0;
 }
 

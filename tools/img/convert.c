@@ -321,7 +321,7 @@ static int create_target(Convert *convert, GError **error)
     if (!driver || merge_options(args, driver, convert->source.source.length, error) < 0) {
         return -EINVAL;
     }
-    parsed = img_parse_create_options(driver, args->options, error);
+    parsed = img_parse_create_options(convert->ctx, driver, args->target.name, args->options, error);
     if (!parsed || (args->compressed && check_compression(driver, parsed, error) < 0)) {
         return -EINVAL;
     }
@@ -442,7 +442,7 @@ static int run_args(BlkContext *ctx, ConvertArgs *args, int argc, char **argv)
         args->format = "raw";
     }
     if (args->help) {
-        return img_print_create_help(ctx, args->format, optind < argc);
+        return img_print_create_help(ctx, args->format, optind < argc ? argv[argc - 1] : NULL);
     }
     return convert(ctx, args);
 }

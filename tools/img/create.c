@@ -205,28 +205,35 @@ static void append_value(GString *out, const BlkOption *option, const BlkOptions
 /* Defaults that scripts do not expect in the line. */
 static bool is_silent_default(const char *name)
 {
-    static const char *const names[] = { "compat", "data_file_raw", "encryption", "nocow", "preallocation", NULL };
+    static const char *const names[] = { "compat", "data_file_raw", "encryption", "extent_size_hint", "nocow", "preallocation",
+                                        NULL };
 
     return g_strv_contains(names, name);
 }
 
 /* All that is given or has a default, in the order of the table. */
-static void print_formatting(const CreateArgs *args, const BlkDriver *driver, const BlkOptions *options)
+static void append_options(GString *text, const BlkOption *table, const BlkOptions *options)
 {
-    g_autoptr(GString) text = g_string_new(NULL);
-
-    for (const BlkOption *option = driver->create_options; option->name; option++) {
+    for (const BlkOption *option = table; option->name; option++) {
         if (blk_options_has(options, option->name) || (option->default_text && !is_silent_default(option->name))) {
             g_string_append_printf(text, " %s=", option->name);
             append_value(text, option, options);
         }
     }
+}
+
+static void print_formatting(BlkContext *ctx, const CreateArgs *args, const BlkDriver *driver, const BlkOptions *options)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    append_options(text, driver->create_options, options);
+    append_options(text, img_protocol_options(ctx, args->filename, driver), options);
     printf("Formatting '%s', fmt=%s%s\n", args->filename, driver->name, text->str);
     fflush(stdout);
 }
 
 /* The options before it is known how long the image will be. */
-static BlkOptions *parse_given(const CreateArgs *args, const BlkDriver *driver, GError **error)
+static BlkOptions *parse_given(BlkContext *ctx, const CreateArgs *args, const BlkDriver *driver, GError **error)
 {
     bool has_size = json_object_has_member(args->options, "size");
     BlkOptions *given;
@@ -234,7 +241,7 @@ static BlkOptions *parse_given(const CreateArgs *args, const BlkDriver *driver, 
     if (!has_size) {
         json_object_set_int_member(args->options, "size", 0);       /* the table may require one */
     }
-    given = img_parse_create_options(driver, args->options, error);
+    given = img_parse_create_options(ctx, driver, args->filename, args->options, error);
     if (!has_size) {
         json_object_remove_member(args->options, "size");
     }
@@ -250,19 +257,19 @@ static int create_image(BlkContext *ctx, const CreateArgs *args, GError **error)
     if (!driver || merge_options(args, driver, error) < 0) {
         return -EINVAL;
     }
-    given = parse_given(args, driver, error);
+    given = parse_given(ctx, args, driver, error);
     if (!given || check_backing(ctx, args, driver, given, error) < 0) {
         return -EINVAL;
     }
     if (!json_object_has_member(args->options, "size")) {
         return blk_error(error, -EINVAL, "Image creation needs a size parameter");
     }
-    complete = img_parse_create_options(driver, args->options, error);
+    complete = img_parse_create_options(ctx, driver, args->filename, args->options, error);
     if (!complete) {
         return -EINVAL;
     }
     if (!args->common.quiet) {
-        print_formatting(args, driver, complete);
+        print_formatting(ctx, args, driver, complete);
     }
     return blk_co_create(ctx, args->filename, args->format, args->options, error);
 }
@@ -277,7 +284,7 @@ int img_create(BlkContext *ctx, int argc, char **argv)
         return args.common.status;
     }
     if (args.help) {
-        return img_print_create_help(ctx, args.format, args.filename != NULL);
+        return img_print_create_help(ctx, args.format, args.filename);
     }
     if (create_image(ctx, &args, &error) < 0) {
         g_prefix_error(&error, "%s: ", args.filename);

@@ -84,16 +84,19 @@ int img_print_help(void);       /* returns 0 */
 
 /* What `-o help` among -o texts asks for. */
 bool img_is_help(const char *text);
-/* Prints the options of a table, sorted by name. */
-void img_print_options(const BlkOption *table);
-/* Prints the table of @format for `-o help`. Returns: the exit status. */
-int img_print_create_help(BlkContext *ctx, const char *format, bool with_filename);
+/* Prints the options of a NULL-terminated array of tables, sorted by name. */
+void img_print_options(const BlkOption *const *tables);
+/* Prints the table of @format for `-o help`, and that of the protocol if @filename is given. Returns: the exit status. */
+int img_print_create_help(BlkContext *ctx, const char *format, const char *filename);
 /* Adds the -o text @text to @options; a later key replaces an earlier one. */
 bool img_add_create_options(JsonObject *options, const char *text, GError **error);
 /* The driver for a new image, or NULL with an error that does not name the image. */
 const BlkDriver *img_find_create_driver(BlkContext *ctx, const char *format, GError **error);
-/* Checks @options against the driver's table. (transfer full) */
-BlkOptions *img_parse_create_options(const BlkDriver *driver, JsonObject *options, GError **error);
+/* Checks @options against the tables of the driver and of the protocol of @filename, the new image. (transfer full) */
+BlkOptions *img_parse_create_options(BlkContext *ctx, const BlkDriver *driver, const char *filename, JsonObject *options,
+                                     GError **error);
+/* What a file named so can be made with, beside the options that @format has itself: an empty table if it cannot. */
+const BlkOption *img_protocol_options(BlkContext *ctx, const char *filename, const BlkDriver *format);
 bool img_has_create_option(const BlkDriver *driver, const char *name);
 
 /* ---- internal snapshots ---- */

@@ -50,14 +50,21 @@ static int compare_lines(gconstpointer a, gconstpointer b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-void img_print_options(const BlkOption *table)
+static void add_lines(GPtrArray *lines, const BlkOption *table)
 {
-    g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
-
     for (const BlkOption *option = table; option->name; option++) {
         g_autofree char *word = g_strdup_printf("%s=<%s>", option->name, type_text(option->type));
 
         g_ptr_array_add(lines, g_strdup_printf("  %-22s - %s", word, option->help));
+    }
+}
+
+void img_print_options(const BlkOption *const *tables)
+{
+    g_autoptr(GPtrArray) lines = g_ptr_array_new_with_free_func(g_free);
+
+    for (; *tables; tables++) {
+        add_lines(lines, *tables);
     }
     g_ptr_array_sort(lines, compare_lines);
     for (unsigned i = 0; i < lines->len; i++) {
@@ -65,7 +72,21 @@ void img_print_options(const BlkOption *table)
     }
 }
 
-int img_print_create_help(BlkContext *ctx, const char *format, bool with_filename)
+const BlkOption *img_protocol_options(BlkContext *ctx, const char *filename, const BlkDriver *format)
+{
+    static const BlkOption none[] = { { NULL } };
+    g_autoptr(JsonObject) tree = blk_filename_parse_protocol(ctx, filename, NULL);
+    const BlkDriver *driver = tree ? blk_driver_find(ctx, json_object_get_string_member(tree, "driver")) : NULL;
+    const BlkOption *option = driver && driver->create_options ? driver->create_options : none;
+
+    /* Those that formats have too, of other meaning, come first. */
+    while (option->name && img_has_create_option(format, option->name)) {
+        option++;
+    }
+    return option;
+}
+
+int img_print_create_help(BlkContext *ctx, const char *format, const char *filename)
 {
     GError *error = NULL;
     const BlkDriver *driver = img_find_create_driver(ctx, format, &error);
@@ -74,12 +95,14 @@ int img_print_create_help(BlkContext *ctx, const char *format, bool with_filenam
         tool_report(error);
         return 1;
     }
-    if (with_filename) {
+    const BlkOption *tables[] = { driver->create_options, NULL, NULL };
+    if (filename) {
         printf("Supported options:\n");
+        tables[1] = img_protocol_options(ctx, filename, driver);
     } else {
         printf("Supported %s options:\n", driver->name);
     }
-    img_print_options(driver->create_options);
+    img_print_options(tables);
     return 0;
 }
 
@@ -106,9 +129,10 @@ bool img_add_create_options(JsonObject *options, const char *text, GError **erro
     return true;
 }
 
-BlkOptions *img_parse_create_options(const BlkDriver *driver, JsonObject *options, GError **error)
+BlkOptions *img_parse_create_options(BlkContext *ctx, const BlkDriver *driver, const char *filename, JsonObject *options,
+                                     GError **error)
 {
-    const BlkOption *const tables[] = { driver->create_options, NULL };
+    const BlkOption *const tables[] = { driver->create_options, img_protocol_options(ctx, filename, driver), NULL };
     g_autofree char *what = g_strdup_printf("format '%s'", driver->name);
 
     return blk_options_parse(tables, options, what, error);
