@@ -7,7 +7,7 @@
 build_packages=(gcc libc6-dev meson ninja-build pkgconf libglib2.0-dev libjson-glib-dev zlib1g-dev libzstd-dev
     liburing-dev libdeflate-dev)
 # shellcheck disable=SC2034
-test_packages=(check libsubunit-dev qemu-utils shellcheck)
+test_packages=(check e2fsprogs libsubunit-dev perl python3 qemu-utils shellcheck)
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then

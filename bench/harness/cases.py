@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""What is measured: a list of cases, each one command line that is the same for both programs.
+
+The first word says which program: img, io or ceiling. Words in braces stand for files: {raw} the disk, {dense} its data
+alone, {image} the image that the case works on, {out} a file that it makes. How cases do what both programs can do in
+the same way:
+
+* Real data gets through the filter by convert -n from {dense}, with -S 0, since the peer fails when zeroes split a
+  cluster. A blkdebug node above the filter cuts requests to the size that is to be measured; each of the -m workers
+  sends one of them at a time, so -m is the queue depth, and -W lets workers write at the same time.
+* Scattered requests are those of bench with a large step (inputs.scattered_step): every place once, in no order that a
+  cache or a read-ahead could use.
+* Latencies are those that io prints for each request (-C): at depth 16 of 16 requests that are submitted together.
+"""
+import random
+from dataclasses import dataclass
+
+from harness.inputs import CLUSTER, COMPRESSION_TYPES, MIB, scattered_step
+
+REQUEST = 4096
+COMPRESS = "driver=compress,file.driver=qcow2,file.file.driver=file,file.file.filename={image}"
+SEED = 1
+LATENCIES = 2000        # in each round
+
+# The default levels of ours and of the peer.
+LEVELS = {"zlib": 2, "zstd": 3}
+PEER_LEVELS = {"zlib": 6, "zstd": 3}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    group: str                  # table in the report: ceilings, copies, requests, others
+    title: str
+    argv: tuple
+    data_bytes: int = 0         # bytes of the disk that speed counts; 0: time alone matters
+    requests: int = 0
+    image: str = ""             # input that {image} is
+    copied: bool = False        # {image} is a copy of it
+    create: str = ""            # {image} is new, with these creation options
+    twice: bool = False         # the second of two runs is measured
+    cold: bool = False          # the page cache has nothing of {image}
+    repeat: int = 1             # executions that are added up
+    sides: tuple = ("ours", "peer")
+    latency_argv: tuple = ()
+
+
+def all_cases(inputs):
+    parts = ceilings, conversions, fills, requests, engines, others
+    return [case for part in parts for case in part(inputs)]
+
+
+# ---- codecs ----
+
+def ceiling_name(operation, codec, level, cluster, threads):
+    size = "2m" if cluster == 2 * MIB else "64k"
+    return f"ceiling-{operation}-{codec}-{level}-{size}-{threads}t"
+
+
+def ceilings(inputs):
+    cases = []
+    for operation, codec, level, cluster in [
+            *(("compress", "libdeflate", level, CLUSTER) for level in (1, 2, 6)),
+            ("compress", "zlib", 6, CLUSTER),
+            *(("compress", codec, level, CLUSTER) for codec in ("zstd", "zstd-checksum") for level in (1, 3)),
+            ("decompress", "libdeflate", 2, CLUSTER), ("decompress", "zlib", 6, CLUSTER),
+            ("decompress", "zstd", 3, CLUSTER), ("decompress", "zstd-checksum", 3, CLUSTER),
+            ("compress", "libdeflate", 2, 2 * MIB), ("compress", "zstd-checksum", 3, 2 * MIB)]:
+        for threads in (1, 2):
+            cases.append(Case(
+                ceiling_name(operation, codec, level, cluster, threads), "ceilings",
+                f"{operation} {codec} {level}, {cluster // 1024} KiB blocks, {threads} thread{'s' * (threads > 1)}",
+                ("ceiling", operation, codec, str(level), str(cluster), str(threads), "{raw}"),
+                inputs.data_bytes[cluster], sides=("codec",)))
+    return cases
+
+
+# ---- copies ----
+
+def conversions(inputs):
+    cases = []
+    for cluster in (CLUSTER, 2 * MIB):
+        size = "2m" if cluster == 2 * MIB else "64k"
+        for codec in COMPRESSION_TYPES:
+            cases.append(Case(
+                f"convert-{codec}-{size}", "copies", f"convert -c, {codec}, default level, clusters of {size}",
+                ("img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
+                 f"compression_type={codec},cluster_size={size}", "{raw}", "{out}"), inputs.data_bytes[cluster]))
+    for codec in COMPRESSION_TYPES:
+        cases.append(Case(
+            f"to-raw-{codec}", "copies", f"convert a {codec} image to raw",
+            ("img", "convert", "-f", "qcow2", "-O", "raw", "{image}", "{out}"), inputs.dense_bytes,
+            image=f"{codec}.qcow2"))
+    return cases
+
+
+def fill(inputs, name, title, codec, request, depth, cache=(), **more):
+    cut = f"driver=blkdebug,max-transfer={request}," + ",".join("image." + o for o in COMPRESS.split(","))
+    return Case(name, "copies", title,
+                ("img", "convert", "-n", "-S", "0", "-W", "-m", str(depth), *cache, "-f", "raw", "--target-image-opts",
+                 "{dense}", cut),
+                inputs.dense_bytes, create=f"compression_type={codec}", **more)
+
+
+def fills(inputs):
+    cases = []
+    for codec in COMPRESSION_TYPES:
+        for depth in (1, 16):
+            cases.append(fill(inputs, f"fill-{codec}-qd{depth}",
+                              f"fill through the filter, {codec}, 64 KiB, depth {depth}", codec, "64k", depth))
+        cases += [
+            fill(inputs, f"fill-{codec}-qd16-direct", f"fill through the filter, {codec}, 64 KiB, depth 16, -t none",
+                 codec, "64k", 16, ("-t", "none")),
+            fill(inputs, f"rewrite-{codec}-qd16", f"rewrite through the filter, {codec}, 64 KiB, depth 16", codec,
+                 "64k", 16, twice=True),
+            fill(inputs, f"fill-4k-{codec}-qd1", f"fill through the filter, {codec}, 4 KiB, depth 1", codec, "4k", 1),
+        ]
+    return cases
+
+
+# ---- requests of 4 KiB ----
+
+def request_case(inputs, operation, order, disk, through, depth, count, options=(), suffix="", latency=True,
+                 cold=False):
+    count = max(int(count * inputs.size.requests), 64)
+    write = operation == "write"
+    target = ("--image-opts", COMPRESS) if through else ("-f", "qcow2", "{image}")
+    step = scattered_step(inputs.dense_bytes, REQUEST) if order == "random" else REQUEST
+    name = f"{operation}-{order}-{disk}{'-filter' * through}-qd{depth}{suffix}"
+    title = ", ".join([f"4 KiB {order} {operation}", disk, *["filter"] * through, f"depth {depth}", *["cold"] * cold,
+                       *[" ".join(options)] * bool(options)])
+    image = "scratch.qcow2" if write and disk == "plain" and not through else f"{disk}.qcow2"
+    return Case(
+        name, "requests", title,
+        ("img", "bench", *(("-w", "--pattern=90") if write else ()), *options, "-d", str(depth), "-s", str(REQUEST),
+         "-S", str(step), "-c", str(count), *target),
+        count * REQUEST, count, image=image, copied=write and (through or disk != "plain"), cold=cold,
+        latency_argv=("io", *io_commands(inputs, operation, order, depth, min(count, LATENCIES)), *target)
+        if latency else ())
+
+
+def io_commands(inputs, operation, order, depth, count):
+    generator = random.Random(SEED)
+    places = inputs.dense_bytes // REQUEST
+    pattern = " -P 90" if operation == "write" else ""
+    for number in range(count):
+        offset = (generator.randrange(places) if order == "random" else number % places) * REQUEST
+        yield from ("-c", f"{'aio_' * (depth > 1)}{operation} -C{pattern} {offset} {REQUEST}")
+        if depth > 1 and (number + 1) % depth == 0:
+            yield from ("-c", "aio_flush")
+
+
+def requests(inputs):
+    """The matrix; with zlib only what a requirement needs."""
+    cases = []
+    for operation in ("read", "write"):
+        for order in ("random", "sequential"):
+            for disk in ("zstd", "zlib", "plain"):
+                for through in (False, True):
+                    for depth in (1, 16):
+                        if disk == "zlib" and (through or (operation, order, depth) not in (
+                                ("read", "sequential", 1), ("read", "random", 16))):
+                            continue
+                        slow = through and operation == "write"
+                        count = 8192 if slow else 131072 if disk == "plain" else 32768
+                        cases.append(request_case(inputs, operation, order, disk, through, depth, count))
+    cases += [request_case(inputs, "write", "random", "zlib", True, 16, 8192),
+              *(request_case(inputs, "read", "random", codec, False, 16, 32768, suffix="-cold", latency=False,
+                             cold=True) for codec in COMPRESSION_TYPES)]
+    return cases
+
+
+ENGINES = {"uring": ("-i", "io_uring"), "direct": ("-t", "none"), "direct-native": ("-t", "none", "-i", "native"),
+           "direct-uring": ("-t", "none", "-i", "io_uring")}
+
+
+def engines(inputs):
+    return [request_case(inputs, operation, "random", "plain", False, depth, 16384 if "none" in options else 131072,
+                         options, f"-{engine}", latency=False)
+            for operation in ("read", "write") for depth in (1, 16) for engine, options in ENGINES.items()]
+
+
+# ---- the rest ----
+
+def others(inputs):
+    size = inputs.size
+    return [
+        Case("open-huge", "others",
+             f"open an image of {size.huge_bytes >> 40} TiB with {size.huge_pieces} MiB of data, read 4 KiB; ten times",
+             ("io", "-f", "qcow2", "-c", "read 0 4k", "{image}"), image="huge.qcow2", repeat=10),
+        Case("check-clusters", "others", f"check an image with {size.clusters} clusters",
+             ("img", "check", "-f", "qcow2", "{image}"), image="clusters.qcow2"),
+    ]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Measures cases: prepares the image, runs the command line of one side, cleans up, and keeps what was measured."""
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from harness import inputs as files
+from harness import process
+
+# What io -C prints for one request: bytes, operations, time, bytes a second, operations a second.
+STATISTICS = re.compile(r"^\d+,1,[\d:.]+,[\d.]+,([\d.]+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One program under test, or the codecs."""
+    name: str
+    programs: dict      # first word of a case's argv: path
+
+
+class Results:
+    """All runs: case name and side -> list of Run, in the order of the rounds."""
+
+    def __init__(self, cases):
+        self.cases = {case.name: case for case in cases}
+        self.runs = {}
+
+    def add(self, name, side, run):
+        self.runs.setdefault((name, side), []).append(run)
+
+    def of(self, name, side):
+        return self.runs.get((name, side), [])
+
+    def error(self, name, side):
+        return next((run.error for run in self.of(name, side) if run.error), "")
+
+    def median(self, name, side, what):
+        """Median of "wall", "cpu", "peak" or "file_bytes"; None if it was not measured or failed."""
+        runs = self.of(name, side)
+        return median(getattr(run, what) for run in runs) if runs and not self.error(name, side) else None
+
+    def percentile(self, name, side, percent):
+        """Of the latencies of all rounds, in seconds; None if there are none."""
+        values = sorted(value for run in self.of(name, side) for value in run.latencies)
+        return values[min(len(values) - 1, len(values) * percent // 100)] if values else None
+
+
+class Measurer:
+    def __init__(self, sides, inputs, work):
+        self.sides = {side.name: side for side in sides}
+        self.inputs = inputs
+        self.work = Path(work)
+
+    def measure(self, case, side):
+        """One run of a case on the side of that name. The work directory is empty before and after."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        try:
+            return self._measure(case, self.sides[side])
+        finally:
+            shutil.rmtree(self.work)
+
+    def _measure(self, case, side):
+        image = self._prepare(case, side)
+        total = process.Run()
+        if case.twice:
+            total.add(self._run(case.argv, side, image))
+        if not total.error:
+            total = process.Run()
+            for _ in range(case.repeat):
+                total.add(self._run(case.argv, side, image))
+        if case.group == "ceilings" and not total.error:
+            printed = json.loads(total.output)
+            total.wall, total.cpu, total.file_bytes = (printed[key] for key in ("wall", "cpu", "stored"))
+        written = self._out() if self._out().exists() else image if case.create else None
+        if written is not None:
+            total.file_bytes = os.stat(written).st_blocks * 512
+        if case.latency_argv and not total.error:
+            self._measure_latencies(case, side, total)
+        return total
+
+    def _measure_latencies(self, case, side, total):
+        run = self._run(case.latency_argv, side, self._prepare(case, side))
+        total.latencies = [1 / float(rate) for rate in STATISTICS.findall(run.output)]
+        failures = case.latency_argv.count("-c") - case.latency_argv.count("aio_flush") - len(total.latencies)
+        total.error = run.error or (f"{failures} requests of io failed" if failures else "")
+
+    def _out(self):
+        return self.work / "out"
+
+    def _prepare(self, case, side):
+        """Returns the image that the case works on. What is written here is on the disk before anything is measured."""
+        image = self.work / "image.qcow2"
+        if case.create:
+            image.unlink(missing_ok=True)
+            process.must_run([side.programs["img"], "create", "-q", "-f", "qcow2", "-o", case.create, image,
+                              str(self.inputs.dense_bytes)])
+        elif case.copied:
+            shutil.copyfile(self.inputs.path(case.image), image)
+            files.sync(image)
+        elif case.image:
+            image = self.inputs.path(case.image)
+        for name, path in self._files(image).items():
+            if f"{{{name}}}" in " ".join(case.argv) and path.exists():
+                files.forget(path) if case.cold else files.warm(path)
+        return image
+
+    def _files(self, image):
+        """What words in braces stand for."""
+        return {"raw": self.inputs.path("disk.raw"), "dense": self.inputs.path("dense.raw"), "image": image,
+                "out": self._out()}
+
+    def _run(self, argv, side, image):
+        words = [word.format(**self._files(image)) for word in argv[1:]]
+        return process.run([side.programs[argv[0]], *words])

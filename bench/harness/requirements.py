@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""What the measurements must show: rows of checks, each a ratio that is wanted and the one that was measured.
+
+Ratios are of speeds, in bytes per second of wall time and per second of CPU time; the second is for a machine that is
+noisy. A ceiling "on 2 threads" is the wall time of two threads; by CPU time both of its threads count.
+"""
+from dataclasses import dataclass
+
+from harness.cases import ENGINES, LEVELS, PEER_LEVELS, ceiling_name
+from harness.inputs import CLUSTER, COMPRESSION_TYPES, MIB
+
+CACHES = 32 * MIB               # write buffer and decompressed clusters, as they are by default
+MEMORY = 64 * MIB               # above the caches
+OUR_CODEC = {"zlib": "libdeflate", "zstd": "zstd-checksum"}
+
+
+@dataclass
+class Check:
+    text: str
+    wanted: float
+    wall: float = None          # measured; None: it was not
+    cpu: float = None           # None: there is no such thing
+    at_most: bool = False       # wanted is an upper bound
+    unit: str = ""              # of the three; "": a ratio
+    note: str = ""
+
+    def holds(self, value):
+        return value <= self.wanted if self.at_most else value >= self.wanted
+
+    def reached(self):
+        """By wall time and by CPU time; None for what was not measured."""
+        return tuple(None if value is None else self.holds(value) for value in (self.wall, self.cpu))
+
+
+@dataclass
+class Row:
+    title: str
+    checks: list
+
+
+class Judge:
+    """Turns results into speeds, which are pairs: by wall time and by CPU time; None where nothing was measured."""
+
+    def __init__(self, results, names):
+        self.results = results
+        self.names = names              # of the cases that exist
+
+    def speed(self, name, side="ours"):
+        assert name in self.names, name
+        times = [self.results.median(name, side, what) for what in ("wall", "cpu")]
+        if None in times:
+            return None
+        return tuple(self.results.cases[name].data_bytes / max(time, 1e-6) for time in times)
+
+    def ceiling(self, operation, codec, level=None, cluster=CLUSTER, threads=2):
+        if level is None:
+            level = LEVELS[codec]
+        return self.speed(ceiling_name(operation, OUR_CODEC[codec], level, cluster, threads), "codec")
+
+    def both(self, codec):
+        """Of decompressing and then compressing the same block."""
+        pair = self.ceiling("decompress", codec), self.ceiling("compress", codec)
+        return None if None in pair else tuple(1 / (1 / a + 1 / b) for a, b in zip(*pair))
+
+    def best(self, names, side):
+        """The fastest of several, by wall and by CPU each."""
+        speeds = list(filter(None, (self.speed(name, side) for name in names)))
+        return tuple(map(max, zip(*speeds))) if speeds else None
+
+    def check(self, text, wanted, ours, other, note=""):
+        if ours is None or other is None:
+            return Check(text, wanted, note=note)
+        return Check(text, wanted, ours[0] / other[0], ours[1] / other[1], note=note)
+
+    def against_peer(self, name, wanted, text=None):
+        return self.check(text or f"{name} against the peer", wanted, self.speed(name), self.speed(name, "peer"),
+                          self.peer_fails(name))
+
+    def peer_fails(self, name):
+        error = self.results.error(name, "peer")
+        return f"the peer fails: {error}" if error else ""
+
+
+def size_check(judge, name):
+    ours, peer = (judge.results.median(name, side, "file_bytes") for side in ("ours", "peer"))
+    return Check(f"{name}: size of the file against the peer's", 1.0, ours / peer if ours and peer else None,
+                 at_most=True)
+
+
+def memory_check(results):
+    peaks = [(results.median(name, "ours", "peak") or 0, name) for name in results.cases]
+    peak, name = max(peaks, default=(0, ""))
+    return Check("peak of any case", (CACHES + MEMORY) / MIB, peak / MIB if peak else None, at_most=True, unit=" MiB",
+                 note=f"{name}; {CACHES // MIB} MiB of caches and {MEMORY // MIB} MiB" if peak else "")
+
+
+def plain_rows(judge):
+    cached, direct, by_direct = [], [], ("direct", "direct-native", "direct-uring")
+    assert set(by_direct) < set(ENGINES)
+    for operation in ("read", "write"):
+        for depth in (1, 16):
+            name = f"{operation}-random-plain-qd{depth}"
+            cached += [
+                judge.against_peer(name, 1.5, f"{name} against the peer's default"),
+                judge.check(f"{name} against the peer's best", 1.1, judge.speed(name),
+                            judge.best([name, f"{name}-uring"], "peer"))]
+            direct.append(judge.check(f"{name}-direct against the peer's best with O_DIRECT", 1.0,
+                                      judge.speed(f"{name}-direct"),
+                                      judge.best([f"{name}-{engine}" for engine in by_direct], "peer")))
+    for codec in COMPRESSION_TYPES:
+        name = f"fill-{codec}-qd16"
+        direct += [judge.against_peer(f"{name}-direct", 1.0),
+                   judge.check(f"{name}-direct against the cached fill", 0.9, judge.speed(f"{name}-direct"),
+                               judge.speed(name))]
+    return cached, direct
+
+
+def rows(results, names):
+    judge = Judge(results, names)
+    speed, cached, direct = judge.speed, *plain_rows(judge)
+    return [
+        Row("convert -c, zlib format, default level", [
+            judge.against_peer("convert-zlib-64k", 4.0), size_check(judge, "convert-zlib-64k"),
+            judge.check("convert-zlib-64k against the libdeflate ceiling on 2 threads", 0.9, speed("convert-zlib-64k"),
+                        judge.ceiling("compress", "zlib"))]),
+        Row("convert -c, zstd, the peer's level", [
+            judge.against_peer("convert-zstd-64k", 1.3),
+            judge.check("convert-zstd-64k against the zstd ceiling on 2 threads", 0.9, speed("convert-zstd-64k"),
+                        judge.ceiling("compress", "zstd", PEER_LEVELS["zstd"]))]),
+        Row("convert compressed to raw, both codecs",
+            [judge.against_peer(f"to-raw-{codec}", 1.8) for codec in COMPRESSION_TYPES]),
+        Row("fill through the filter, 64 KiB, queue depth 1", [
+            judge.check(f"fill-{codec}-qd1 against the ceiling on 2 threads", 0.85, speed(f"fill-{codec}-qd1"),
+                        judge.ceiling("compress", codec)) for codec in COMPRESSION_TYPES]),
+        Row("fill through the filter, 64 KiB, queue depth 16, zstd at the peer's level",
+            [judge.against_peer("fill-zstd-qd16", 1.3)]),
+        Row("rewrite of everything through the filter", [
+            judge.check(f"rewrite-{codec}-qd16 against the fill", 0.8, speed(f"rewrite-{codec}-qd16"),
+                        speed(f"fill-{codec}-qd16"), judge.peer_fails(f"rewrite-{codec}-qd16"))
+            for codec in COMPRESSION_TYPES]),
+        Row("4 KiB sequential write through the filter, queue depth 1", [
+            judge.check(f"fill-4k-{codec}-qd1 against the fill with 64 KiB", 0.5, speed(f"fill-4k-{codec}-qd1"),
+                        speed(f"fill-{codec}-qd1")) for codec in COMPRESSION_TYPES]),
+        Row("4 KiB random write, queue depth 16, working set 20 times the write buffer", [
+            judge.check(f"write-random-{codec}-filter-qd16, a cluster each, against decompress + compress on 2 threads",
+                        0.7, clusters(speed(f"write-random-{codec}-filter-qd16")), judge.both(codec),
+                        judge.peer_fails(f"write-random-{codec}-filter-qd16"))
+            for codec in COMPRESSION_TYPES]),
+        Row("4 KiB sequential read of a compressed image, queue depth 1, in process",
+            [judge.against_peer(f"read-sequential-{codec}-qd1", 8.0) for codec in COMPRESSION_TYPES]),
+        Row("4 KiB random read of a compressed image, queue depth 16, cold cache",
+            [judge.against_peer(f"read-random-{codec}-qd16-cold", 1.5) for codec in COMPRESSION_TYPES]),
+        Row("4 KiB random read and write of a plain image, queue depth 1 and 16, in process", cached),
+        Row("the same with O_DIRECT, and a compressed fill with O_DIRECT", direct),
+        Row("memory", [memory_check(results)]),
+    ]
+
+
+def clusters(speed):
+    """Each request of 4 KiB moves a whole cluster."""
+    return speed and tuple(value * (CLUSTER // 4096) for value in speed)
