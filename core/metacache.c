@@ -145,6 +145,11 @@ static BlkMetaBlock *meta_add(BlkMetaCache *cache, uint64_t offset)
 
 int blk_meta_co_get(BlkMetaCache *cache, uint64_t offset, BlkMetaBlock **out)
 {
+    return blk_meta_co_get_for(cache, offset, BLK_EVENT_COUNT, out);
+}
+
+int blk_meta_co_get_for(BlkMetaCache *cache, uint64_t offset, BlkEvent event, BlkMetaBlock **out)
+{
     BlkMetaBlock *block;
     int ret;
 
@@ -167,6 +172,9 @@ int blk_meta_co_get(BlkMetaCache *cache, uint64_t offset, BlkMetaBlock **out)
         return -ENOMEM;
     }
     block->loading = true;
+    if (event != BLK_EVENT_COUNT) {
+        blk_co_event(cache->node->file->node, event);
+    }
     ret = meta_co_load(cache, block);
     block->loading = false;
     blk_co_queue_wake_all(&block->loaders);

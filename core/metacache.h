@@ -66,6 +66,8 @@ void blk_meta_free(BlkMetaCache *cache);        /* changes are lost: commit firs
  * Context: coroutine; may yield. Returns: 0, -EIO and others from below, -ENOMEM; *block is NULL then.
  */
 int blk_meta_co_get(BlkMetaCache *cache, uint64_t offset, BlkMetaBlock **block);
+/* The same; @event is told to fault filters before the block is read. */
+int blk_meta_co_get_for(BlkMetaCache *cache, uint64_t offset, BlkEvent event, BlkMetaBlock **block);
 void blk_meta_put(BlkMetaCache *cache, BlkMetaBlock *block);    /* NULL is ignored */
 
 /* Says that a held block was changed. Several ranks are not mixed in one block. */

@@ -229,6 +229,9 @@ static int fault_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes,
 
 static void fault_co_event(BlkNode *node, BlkEvent event)
 {
+    FaultState *s = node->opaque;
+
+    s->events[event]++;
     fault_rules_event(node->opaque, event);
     fault_co_break(node->opaque, event);
 }
@@ -248,7 +251,8 @@ static bool fault_breakpoint_is_suspended(BlkNode *node, const char *tag)
     return fault_break_is_suspended(node->opaque, tag);
 }
 
-/* Adds {"type": "blkdebug", "data": {"read": {"requests": 1, "bytes": 4096}, ..., "injected": 0}} to what the child says,
+/* Adds {"type": "blkdebug", "data": {"read": {"requests": 1, "bytes": 4096}, ..., "events": {"l2_load": 1, ...},
+ * "injected": 0}} to what the child says,
  * in place of the child's own specific part. */
 static int fault_co_info(BlkNode *node, BlkInfo *info, GError **error)
 {
@@ -265,6 +269,13 @@ static int fault_co_info(BlkNode *node, BlkInfo *info, GError **error)
         json_object_set_int_member(counters, "bytes", s->bytes[io]);
         json_object_set_object_member(data, fault_io_names[io], counters);
     }
+    JsonObject *events = json_object_new();
+    for (unsigned event = 0; event < BLK_EVENT_COUNT; event++) {
+        if (s->events[event] > 0) {
+            json_object_set_int_member(events, blk_event_name(event), s->events[event]);
+        }
+    }
+    json_object_set_object_member(data, "events", events);
     json_object_set_int_member(data, "injected", s->injected);
     json_object_set_int_member(data, "state", s->state);
     g_clear_pointer(&info->specific, json_object_unref);

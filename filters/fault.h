@@ -48,6 +48,7 @@ typedef struct FaultState {
     unsigned take_perm, unshare_perm;
     uint64_t requests[FAULT_IO_COUNT], bytes[FAULT_IO_COUNT];   /* that came here, also those that were failed */
     uint64_t injected;
+    uint64_t events[BLK_EVENT_COUNT];       /* how often each happened */
 } FaultState;
 
 /* Index: FaultIo. NULL-terminated. */

@@ -20,6 +20,11 @@ typedef enum MemDiskOp {
     MEM_DISK_DISCARD = 1 << 4,
 } MemDiskOp;
 
+/* What a write that fails leaves. */
+typedef enum MemDiskTear {
+    MEM_DISK_TEAR_NOTHING, MEM_DISK_TEAR_SECTOR, MEM_DISK_TEAR_ALL, MEM_DISK_TEARS,
+} MemDiskTear;
+
 typedef struct MemDiskNote {
     MemDiskOp op;
     uint64_t offset, bytes;
@@ -39,6 +44,7 @@ typedef struct MemDisk {
     uint64_t fail_after;            /* as many of them pass, then one fails */
     bool fail_on;                   /* and all that follow */
     int fail_errno;
+    MemDiskTear fail_tear;
     uint64_t failed;                /* how many did */
 } MemDisk;
 
@@ -135,10 +141,15 @@ static int mem_disk_co_pwritev(BlkNode *node, BlkRequest *req)
     MemDisk *disk = node->opaque;
     unsigned note;
     int ret = mem_disk_co_begin(disk, MEM_DISK_WRITE, req->offset, req->bytes, &note);
+    uint64_t bytes = ret == 0 || disk->fail_tear == MEM_DISK_TEAR_ALL ? req->bytes
+                     : disk->fail_tear == MEM_DISK_TEAR_SECTOR        ? MIN(req->bytes, 512 - req->offset % 512)
+                                                                      : 0;
 
-    if (ret == 0) {
+    if (bytes > 0) {
         mem_disk_make_room(disk, req->offset + req->bytes);
-        blk_iov_to_buf(req->iov, disk->data + req->offset, req->bytes);
+        blk_iov_to_buf(req->iov, disk->data + req->offset, bytes);
+    }
+    if (ret == 0) {
         mem_disk_end(disk, note);
     }
     return ret;

@@ -3,7 +3,8 @@
  * test_qcow2_faults.c - requests to the image file fail, one at a time, at every place.
  *
  * An operation is tried again and again on the same image, each time with the next request to the disk failing, or with
- * the next event of the fault filter, until it gets through without. Each time
+ * the next event of the fault filter, until it gets through without. The error is ENOSPC or EIO, in turn for each request
+ * and both for each event. A write that fails leaves nothing, its first sector, or all of itself. Each time
  *
  *     a failed write or flush is reported: by the operation, or by the flush behind it;
  *     "repeat"  the operation is repeated, since the fault has gone: it succeeds, and the data is right;
@@ -36,6 +37,7 @@ typedef struct Sweep {
     After after;
     BlkNode *disk;
     BlkChild *image, *top;          /* qcow2; the compress filter above it */
+    uint64_t events[BLK_EVENT_COUNT];   /* that came before the image was closed */
     uint8_t *initial;               /* the file, and what the guest finds in it */
     uint64_t initial_bytes;
     uint8_t *before, *wanted;       /* MAX_SIZE bytes of the guest: before the operation, and after it */
@@ -150,6 +152,32 @@ static int co_compact(Sweep *s)
     return blk_co_compact(blk_child_node(s->top), &options, NULL);
 }
 
+static int co_empty(Sweep *s)
+{
+    memset(s->wanted, 0, SIZE);
+    return blk_co_make_empty(blk_child_node(s->image), NULL);
+}
+
+static int co_grow_whole(Sweep *s)
+{
+    return co_resize(s, MAX_SIZE, BLK_PREALLOC_METADATA);
+}
+
+static int co_grow_and_shrink(Sweep *s)
+{
+    int ret = co_grow(s);
+
+    return ret < 0 ? ret : co_shrink(s);
+}
+
+static int co_change_width(Sweep *s)
+{
+    g_autoptr(JsonObject) options = blk_json_parse_object("{'refcount_bits': 32}", -1, "test", NULL);
+    BlkAmendOptions amend = { .options = options };
+
+    return blk_co_amend(blk_child_node(s->image), &amend, NULL);
+}
+
 /* An error behind the switch of the header leaves the snapshot made, or forgotten: then there is nothing to repeat. */
 static bool co_has_snapshot(Sweep *s, const char *name)
 {
@@ -248,6 +276,14 @@ static const Operation operations[] = {
     { "growing with metadata", co_grow_preallocated },
     { "shrinking", co_shrink },
     { "compaction", co_compact },
+    { "emptying", co_empty },
+};
+
+/* What else makes events. */
+static const Operation rare_operations[] = {
+    { "growing with all metadata", co_grow_whole },
+    { "growing and shrinking", co_grow_and_shrink },
+    { "another width of counts", co_change_width },
 };
 
 /* ---- one image ---- */
@@ -282,6 +318,11 @@ static void end_fault(Sweep *s)
 
 static void co_close(Sweep *s)
 {
+    BlkNode *filter = blk_node_find(s->t->ctx, "fault");
+
+    for (unsigned event = 0; filter && event < BLK_EVENT_COUNT; event++) {
+        s->events[event] += ((FaultState *)filter->opaque)->events[event];
+    }
     blk_co_detach(s->image);
     blk_co_detach(s->top);
     s->image = s->top = NULL;
@@ -438,24 +479,49 @@ static uint64_t next_request(uint64_t n)
     return n + 1 + (n < 40 ? 0 : n / 16);
 }
 
+/* @error: 0: one or the other. */
 static void co_sweep_requests(Sweep *s, const Operation *op, unsigned fail_ops, int error)
 {
     bool failed = true;
 
     for (s->after = 0; s->after < AFTERS; s->after++) {
-        for (uint64_t n = 0; failed || n == 0; n = next_request(n)) {
-            s->fault = g_strdup_printf("ops %u, request %" PRIu64 ", errno %d", fail_ops, n, error);
-            failed = co_try(s, op, fail_ops, n, NULL, error);
+        for (uint64_t n = 0, turn = 0; failed || n == 0; n = next_request(n), turn++) {
+            int now = error ? error : (turn + s->after) % 2 ? EIO : ENOSPC;
+            MemDiskTear tear = (turn / 2 + s->after) % MEM_DISK_TEARS;
+
+            mem_disk_of(s->disk)->fail_tear = tear;
+            s->fault = g_strdup_printf("ops %u, request %" PRIu64 ", errno %d, tear %u", fail_ops, n, now, tear);
+            failed = co_try(s, op, fail_ops, n, NULL, now);
             g_free(s->fault);
         }
     }
 }
 
+/* Notes the events that come when nothing fails. */
+static void co_note_events(Sweep *s, const Operation *op)
+{
+    s->after = AFTER_REPEAT;
+    s->fault = g_strdup("none");
+    mem_disk_set(s->disk, s->initial, s->initial_bytes);
+    memcpy(s->wanted, s->before, MAX_SIZE);
+    s->length = SIZE;
+    co_open(s, "");
+    int ret = op->co_run(s);
+    ret = ret < 0 ? ret : blk_co_flush(blk_child_node(s->top));
+    sweep_assert(s, ret == 0, "the operation fails: %s", g_strerror(-ret));
+    co_close(s);
+    g_free(s->fault);
+    s->fault = NULL;
+}
+
 /* A rule of the fault filter acts on the first request behind the event. */
-static void co_sweep_events(Sweep *s, const Operation *op, int error)
+static void co_sweep_events(Sweep *s, const Operation *op, const uint64_t *events, int error)
 {
     for (s->after = 0; s->after < AFTERS; s->after++) {
         for (unsigned event = 0; event < BLK_EVENT_COUNT; event++) {
+            if (events[event] == 0) {
+                continue;
+            }
             s->fault = g_strdup_printf("{'event': '%s', 'errno': %d, 'once': %s, 'immediately': true}",
                                        blk_event_name(event), error, s->after == AFTER_STAY ? "false" : "true");
             co_try(s, op, 0, 0, s->fault, error);
@@ -465,35 +531,52 @@ static void co_sweep_events(Sweep *s, const Operation *op, int error)
     }
 }
 
+static void co_begin(Sweep *s)
+{
+    s->op_name = "preparing";
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);        /* images come and go: their pages stay */
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    if (!blk_driver_find(s->t->ctx, "mem-disk")) {
+        ck_assert_int_eq(blk_driver_register(s->t->ctx, &mem_disk_driver, NULL), 0);
+    }
+    s->before = g_malloc0(MAX_SIZE);
+    s->wanted = g_malloc0(MAX_SIZE);
+    s->disk = try_open(s->t, "{\"driver\": \"mem-disk\", \"node-name\": \"disk\", \"discard\": \"unmap\"}", NULL);
+    ck_assert_ptr_nonnull(s->disk);
+    co_make_image(s);
+    memcpy(s->before, s->wanted, MAX_SIZE);
+}
+
+static void co_end(Sweep *s)
+{
+    blk_co_unref(s->disk);
+    g_free(s->initial);
+    g_free(s->snapshot);
+    g_free(s->before);
+    g_free(s->wanted);
+}
+
 static void co_sweep_all(Test *t, const char *options, const Operation *list, unsigned count)
 {
     Sweep s = {
-        .t = t, .options = options, .op_name = "preparing", .with_snapshot = list == snapshot_operations,
+        .t = t, .options = options, .with_snapshot = list == snapshot_operations,
         .with_bitmap = list == bitmap_operations,
     };
 
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);        /* images come and go: their pages stay */
-    mallopt(M_TRIM_THRESHOLD, 256 << 20);
-    ck_assert_int_eq(blk_driver_register(t->ctx, &mem_disk_driver, NULL), 0);
-    s.before = g_malloc0(MAX_SIZE);
-    s.wanted = g_malloc0(MAX_SIZE);
-    s.disk = try_open(t, "{\"driver\": \"mem-disk\", \"node-name\": \"disk\", \"discard\": \"unmap\"}", NULL);
-    ck_assert_ptr_nonnull(s.disk);
-    co_make_image(&s);
-    memcpy(s.before, s.wanted, MAX_SIZE);
+    co_begin(&s);
     for (unsigned i = 0; i < count; i++) {
         s.op_name = list[i].name;
-        co_sweep_requests(&s, &list[i], MEM_DISK_WRITE, ENOSPC);
+        co_sweep_requests(&s, &list[i], MEM_DISK_WRITE, 0);
         co_sweep_requests(&s, &list[i], MEM_DISK_FLUSH, EIO);
         co_sweep_requests(&s, &list[i], MEM_DISK_READ | MEM_DISK_DISCARD | MEM_DISK_TRUNCATE, EIO);
-        co_sweep_events(&s, &list[i], ENOSPC);
-        co_sweep_events(&s, &list[i], EIO);
+        memset(s.events, 0, sizeof(s.events));
+        co_note_events(&s, &list[i]);
+        uint64_t events[BLK_EVENT_COUNT];
+        memcpy(events, s.events, sizeof(events));
+        co_sweep_events(&s, &list[i], events, ENOSPC);
+        co_sweep_events(&s, &list[i], events, EIO);
     }
-    blk_co_unref(s.disk);
-    g_free(s.initial);
-    g_free(s.snapshot);
-    g_free(s.before);
-    g_free(s.wanted);
+    co_end(&s);
 }
 
 static void co_sweep(Test *t, const char *options)
@@ -542,5 +625,52 @@ CO_TEST(bitmaps)
     co_sweep_all(t, "{'cluster_size': 4096}", bitmap_operations, G_N_ELEMENTS(bitmap_operations));
 }
 
-BLK_TEST_MAIN("qcow2_faults", clusters_of_64k, clusters_of_4k_zstd, clusters_of_1k_version_2, lazy_refcounts,
+static void co_add_events(Test *t, const char *options, uint64_t events[BLK_EVENT_COUNT])
+{
+    Sweep s = { .t = t, .options = options, .with_snapshot = true };
+
+    co_begin(&s);
+    for (unsigned i = 0; i < G_N_ELEMENTS(operations); i++) {
+        co_note_events(&s, &operations[i]);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(snapshot_operations); i++) {
+        co_note_events(&s, &snapshot_operations[i]);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(rare_operations); i++) {
+        co_note_events(&s, &rare_operations[i]);
+    }
+    for (unsigned event = 0; event < BLK_EVENT_COUNT; event++) {
+        events[event] += s.events[event];
+    }
+    co_end(&s);
+}
+
+/* The table in docs/fault.md: each event comes from where it says, or never. */
+CO_TEST(events_that_exist)
+{
+    static const BlkEvent never[] = {
+        BLK_EVENT_l2_update_compressed, BLK_EVENT_vmstate_load, BLK_EVENT_vmstate_save, BLK_EVENT_refblock_update_part,
+        BLK_EVENT_cluster_alloc_space,
+    };
+    static const BlkEvent others[] = {      /* where there is a backing file */
+        BLK_EVENT_read_backing_aio, BLK_EVENT_cor_write,
+    };
+    uint64_t events[BLK_EVENT_COUNT] = { 0 };
+
+    co_add_events(t, "{'cluster_size': 512, 'refcount_bits': 64}", events);
+    co_add_events(t, "{'cluster_size': 4096}", events);
+    for (unsigned event = 0; event < BLK_EVENT_COUNT; event++) {
+        bool comes = true;
+
+        for (unsigned i = 0; i < G_N_ELEMENTS(never); i++) {
+            comes = comes && never[i] != event;
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
+            comes = comes && others[i] != event;
+        }
+        ck_assert_msg((events[event] > 0) == comes, "%s: %" PRIu64 " times", blk_event_name(event), events[event]);
+    }
+}
+
+BLK_TEST_MAIN("qcow2_faults", events_that_exist, clusters_of_64k, clusters_of_4k_zstd, clusters_of_1k_version_2, lazy_refcounts,
               extended_l2, snapshots, snapshots_and_small_clusters, bitmaps)

@@ -239,6 +239,7 @@ int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool pay
     Qcow2 *q = node->opaque;
     uint64_t end = offset + length;
 
+    blk_co_event(node->file->node, BLK_EVENT_cluster_free);
     for (uint64_t pos = offset; pos < end;) {
         uint64_t cluster = qcow2_cluster_of(q, pos), value;
         uint64_t bytes = MIN(end, (cluster + 1) << q->cluster_bits) - pos;

@@ -150,7 +150,7 @@ static int co_repoint(Pack *p, const Extent *extent, uint64_t to)
         return ret;
     }
     uint64_t place = qcow2_l2_entry_offset(q, l1_entry, extent->guest);
-    ret = blk_meta_co_get(q->meta, place, &block);
+    ret = blk_meta_co_get_for(q->meta, place, BLK_EVENT_l2_load, &block);
     if (ret < 0) {
         return ret;
     }

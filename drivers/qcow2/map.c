@@ -119,7 +119,7 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
         return 0;
     }
     uint64_t place = qcow2_l2_entry_offset(q, l1_entry, offset);
-    ret = blk_meta_co_get(q->meta, place, &block);
+    ret = blk_meta_co_get_for(q->meta, place, BLK_EVENT_l2_load, &block);
     if (ret < 0) {
         return ret;
     }
@@ -160,7 +160,7 @@ static int co_walk_locked(BlkNode *node, uint64_t *pos, Qcow2WalkFn *fn, void *o
         return 0;
     }
     uint64_t place = qcow2_l2_entry_offset(q, l1_entry, *pos);
-    ret = blk_meta_co_get(q->meta, place, &block);
+    ret = blk_meta_co_get_for(q->meta, place, BLK_EVENT_l2_load, &block);
     if (ret < 0) {
         return ret;
     }

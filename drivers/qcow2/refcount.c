@@ -29,7 +29,7 @@ static int co_reftable_entry(BlkNode *node, uint64_t number, uint64_t *offset)
         return 0;
     }
     uint64_t place = q->header.refcount_table_offset + number * 8;
-    int ret = blk_meta_co_get(q->meta, place, &block);
+    int ret = blk_meta_co_get_for(q->meta, place, BLK_EVENT_reftable_load, &block);
     if (ret < 0) {
         return ret;
     }
@@ -58,7 +58,7 @@ int qcow2_co_refcount_find(BlkNode *node, uint64_t cluster, BlkMetaBlock **block
     uint64_t slice = MIN(q->cluster_size, 4096);
     *count = (slice * 8) >> order;
     *index = in_block & (*count - 1);
-    return blk_meta_co_get(q->meta, refblock + (in_block - *index) / *count * slice, block);
+    return blk_meta_co_get_for(q->meta, refblock + (in_block - *index) / *count * slice, BLK_EVENT_refblock_load, block);
 }
 
 int qcow2_co_refcount_get(BlkNode *node, uint64_t cluster, uint64_t *value)
@@ -280,6 +280,7 @@ static int co_link_refblock(BlkNode *node, uint64_t number, uint64_t offset, uin
     blk_co_event(node->file->node, BLK_EVENT_refblock_alloc);
     ret = co_write_refblock(node, offset, used);
     if (ret == 0) {
+        blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_hookup);
         ret = blk_meta_co_get(q->meta, place, &block);
     }
     if (ret < 0) {

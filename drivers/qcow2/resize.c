@@ -46,7 +46,9 @@ static int co_switch_l1(BlkNode *node, uint64_t offset, uint64_t entries)
 
     qcow2_put32(field, (uint32_t)entries);
     qcow2_put64(field + 4, offset);
-    blk_co_event(node->file->node, BLK_EVENT_l1_grow_activate_table);
+    if (entries > q->header.l1_size) {
+        blk_co_event(node->file->node, BLK_EVENT_l1_grow_activate_table);
+    }
     int ret = qcow2_co_switch(node, HEADER_L1_AT, field, sizeof(field));
     if (ret < 0) {
         qcow2_co_table_drop(node, offset, entries * 8);
@@ -65,9 +67,14 @@ static int co_replace_l1_locked(BlkNode *node, uint64_t entries)
     uint64_t offset;
     int ret = qcow2_co_table_read(node, q->header.l1_table_offset, MIN(q->header.l1_size, entries) * 8, entries * 8, &table);
 
+    bool grows = entries > q->header.l1_size;
+    if (ret == 0 && grows) {
+        blk_co_event(node->file->node, BLK_EVENT_l1_grow_alloc_table);
+    }
     if (ret == 0) {
         /* Commits all changes of the old table first: what the copy refers to is stable. */
-        ret = qcow2_co_table_write(node, table, entries * 8, BLK_EVENT_l1_grow_write_table, &offset);
+        ret = qcow2_co_table_write(node, table, entries * 8,
+                                   grows ? BLK_EVENT_l1_grow_write_table : BLK_EVENT_l1_shrink_write_table, &offset);
     }
     blk_buffer_free(table);
     return ret < 0 ? ret : co_switch_l1(node, offset, entries);
@@ -353,6 +360,8 @@ int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GErr
 int qcow2_co_make_empty(BlkNode *node, GError **error)
 {
     Qcow2 *q = node->opaque;
+
+    blk_co_event(node->file->node, BLK_EVENT_empty_image_prepare);
     int ret = !q->tables ? -EROFS : q->failed ? q->failed : co_drop_mappings(node, 0);
 
     if (ret == 0) {

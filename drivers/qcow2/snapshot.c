@@ -295,7 +295,7 @@ static int co_apply_raised(BlkNode *node, const Qcow2Snapshot *snapshot)
     }
     if (ret == 0) {
         tree.l1_size = MAX(tree.l1_size, 1);
-        ret = qcow2_co_table_write(node, l1, MAX(bytes, 8), BLK_EVENT_COUNT, &tree.l1_table_offset);
+        ret = qcow2_co_table_write(node, l1, MAX(bytes, 8), BLK_EVENT_l1_update, &tree.l1_table_offset);
     }
     blk_buffer_free(l1);
     if (ret == 0) {

@@ -344,7 +344,7 @@ int qcow2_co_reserve(BlkNode *node, BlkReservation *res)
         return ret;
     }
     uint64_t place = qcow2_l2_entry_offset(q, l1_entry, res->offset);
-    ret = blk_meta_co_get(q->meta, place, &block);
+    ret = blk_meta_co_get_for(q->meta, place, BLK_EVENT_l2_load, &block);
     if (ret < 0) {
         return ret;
     }
