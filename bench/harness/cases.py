@@ -120,10 +120,16 @@ def fills(inputs):
 
 # ---- requests of 4 KiB ----
 
-def request_case(inputs, operation, order, disk, through, depth, count, options=(), suffix="", latency=True,
-                 cold=False):
-    count = max(int(count * inputs.size.requests), 64)
+def request_count(inputs, write, disk, through, options):
+    """So many that a run takes some seconds."""
+    slow = write and through
+    count = 8192 if slow else 16384 if "none" in options else 131072 if disk == "plain" else 32768
+    return max(int(count * inputs.size.requests), 64)
+
+
+def request_case(inputs, operation, order, disk, through, depth, options=(), suffix="", cold=False):
     write = operation == "write"
+    count = request_count(inputs, write, disk, through, options)
     target = ("--image-opts", COMPRESS) if through else ("-f", "qcow2", "{image}")
     step = scattered_step(inputs.dense_bytes, REQUEST) if order == "random" else REQUEST
     name = f"{operation}-{order}-{disk}{'-filter' * through}-qd{depth}{suffix}"
@@ -135,8 +141,7 @@ def request_case(inputs, operation, order, disk, through, depth, count, options=
         ("img", "bench", *(("-w", "--pattern=90") if write else ()), *options, "-d", str(depth), "-s", str(REQUEST),
          "-S", str(step), "-c", str(count), *target),
         count * REQUEST, count, image=image, copied=write and (through or disk != "plain"), cold=cold,
-        latency_argv=("io", *io_commands(inputs, operation, order, depth, min(count, LATENCIES)), *target)
-        if latency else ())
+        latency_argv=("io", *options, *io_commands(inputs, operation, order, depth, min(count, LATENCIES)), *target))
 
 
 def io_commands(inputs, operation, order, depth, count):
@@ -161,12 +166,10 @@ def requests(inputs):
                         if disk == "zlib" and (through or (operation, order, depth) not in (
                                 ("read", "sequential", 1), ("read", "random", 16))):
                             continue
-                        slow = through and operation == "write"
-                        count = 8192 if slow else 131072 if disk == "plain" else 32768
-                        cases.append(request_case(inputs, operation, order, disk, through, depth, count))
-    cases += [request_case(inputs, "write", "random", "zlib", True, 16, 8192),
-              *(request_case(inputs, "read", "random", codec, False, 16, 32768, suffix="-cold", latency=False,
-                             cold=True) for codec in COMPRESSION_TYPES)]
+                        cases.append(request_case(inputs, operation, order, disk, through, depth))
+    cases += [request_case(inputs, "write", "random", "zlib", True, 16),
+              *(request_case(inputs, "read", "random", codec, False, 16, suffix="-cold", cold=True)
+                for codec in COMPRESSION_TYPES)]
     return cases
 
 
@@ -175,8 +178,7 @@ ENGINES = {"uring": ("-i", "io_uring"), "direct": ("-t", "none"), "direct-native
 
 
 def engines(inputs):
-    return [request_case(inputs, operation, "random", "plain", False, depth, 16384 if "none" in options else 131072,
-                         options, f"-{engine}", latency=False)
+    return [request_case(inputs, operation, "random", "plain", False, depth, options, f"-{engine}")
             for operation in ("read", "write") for depth in (1, 16) for engine, options in ENGINES.items()]
 
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A bar chart as SVG: for each case a bar of ours and one of the peer, the faster of the two over the full width."""
+import textwrap
 from xml.sax.saxutils import escape
 
 from harness.report import HEADINGS, number
 
-WIDTH, LABEL, BAR, VALUE = 1100, 420, 480, 200      # pixels: all, and its three columns
-LINE, HEADING, MARGIN = 30, 34, 40
+LABEL, BAR, VALUE = 480, 480, 200           # pixels: the columns
+WIDTH = LABEL + BAR + VALUE
+LINE, HEADING, SMALL = 30, 34, 14           # pixels: height of a pair of bars, a heading, small text
 STYLE = """text { font: 12px sans-serif; fill: #222 } .heading { font-weight: bold; font-size: 14px }
 .small { font-size: 10px } .ours { fill: #2a78b8 } .peer { fill: #b5b5b5 }"""
 
@@ -40,19 +42,28 @@ def pair(results, case, y):
     return parts
 
 
-def draw(results, title):
-    parts, y = [text(10, 22, title, "heading"), bar(32, 12, "ours"), text(LABEL + 18, 41, "ours", "small"),
-                f'<rect x="{LABEL + 60}" y="32" width="12" height="10" class="peer"/>',
-                text(LABEL + 78, 41, "peer; longer is faster", "small")], MARGIN + 10
+def head(about):
+    """The legend and what was measured; and where they end."""
+    parts = [bar(10, 12, "ours"), text(LABEL + 18, 19, "ours", "small"),
+             f'<rect x="{LABEL + 60}" y="10" width="12" height="10" class="peer"/>',
+             text(LABEL + 78, 19, "peer; longer is faster", "small")]
+    y = 19
+    for line in textwrap.wrap(about, WIDTH // 6):
+        y += SMALL
+        parts.append(text(10, y, line, "small"))
+    return parts, y
+
+
+def draw(results, about):
+    parts, y = head(about)
     for group, heading in HEADINGS.items():
-        cases = [case for case in results.cases.values() if case.group == group and "ours" in case.sides
-                 and results.of(case.name, "ours")]
+        cases = [case for case in results.cases.values() if case.group == group and results.of(case.name, "ours")]
         if cases:
-            parts.append(text(10, y + 22, heading, "heading"))
             y += HEADING
+            parts.append(text(10, y - 8, heading, "heading"))
         for case in cases:
             parts += pair(results, case, y)
             y += LINE
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}" '
-                      f'viewBox="0 0 {WIDTH} {y + 10}">', f"<style>{STYLE}</style>",
-                      f'<rect width="{WIDTH}" height="{y + 10}" fill="#fff"/>', *parts, "</svg>"]) + "\n"
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 10}">',
+                      f"<style>{STYLE}</style>", f'<rect width="{WIDTH}" height="{y + 10}" fill="#fff"/>', *parts,
+                      "</svg>"]) + "\n"

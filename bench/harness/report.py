@@ -98,10 +98,13 @@ def verdict(check):
 
 
 def requirement_lines(rows):
+    """Of what was measured, or failed."""
     lines = []
     for row in rows:
-        lines.append([row.title, *[""] * (len(REQUIREMENT_COLUMNS) - 1)])
-        for check in row.checks:
+        checks = [check for check in row.checks if check.wall is not None or check.note]
+        if checks:
+            lines.append([row.title, *[""] * (len(REQUIREMENT_COLUMNS) - 1)])
+        for check in checks:
             wanted = ("at most " if check.at_most else "") + number(check.wanted) + check.unit
             lines.append([INDENT + check.text, wanted, shown(check, check.wall), shown(check, check.cpu),
                           *verdict(check), check.note])

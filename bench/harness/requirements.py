@@ -74,11 +74,13 @@ class Judge:
 
     def against_peer(self, name, wanted, text=None):
         return self.check(text or f"{name} against the peer", wanted, self.speed(name), self.speed(name, "peer"),
-                          self.peer_fails(name))
+                          self.failure(name))
 
-    def peer_fails(self, name):
-        error = self.results.error(name, "peer")
-        return f"the peer fails: {error}" if error else ""
+    def failure(self, name):
+        """Who fails at a case, and why; "": nobody."""
+        errors = [(who, self.results.error(name, side))
+                  for who, side in (("ours fails", "ours"), ("the peer fails", "peer"))]
+        return "; ".join(f"{who}: {error}" for who, error in errors if error)
 
 
 def size_check(judge, name):
@@ -136,7 +138,7 @@ def rows(results, names):
             [judge.against_peer("fill-zstd-qd16", 1.3)]),
         Row("rewrite of everything through the filter", [
             judge.check(f"rewrite-{codec}-qd16 against the fill", 0.8, speed(f"rewrite-{codec}-qd16"),
-                        speed(f"fill-{codec}-qd16"), judge.peer_fails(f"rewrite-{codec}-qd16"))
+                        speed(f"fill-{codec}-qd16"), judge.failure(f"rewrite-{codec}-qd16"))
             for codec in COMPRESSION_TYPES]),
         Row("4 KiB sequential write through the filter, queue depth 1", [
             judge.check(f"fill-4k-{codec}-qd1 against the fill with 64 KiB", 0.5, speed(f"fill-4k-{codec}-qd1"),
@@ -144,7 +146,7 @@ def rows(results, names):
         Row("4 KiB random write, queue depth 16, working set 20 times the write buffer", [
             judge.check(f"write-random-{codec}-filter-qd16, a cluster each, against decompress + compress on 2 threads",
                         0.7, clusters(speed(f"write-random-{codec}-filter-qd16")), judge.both(codec),
-                        judge.peer_fails(f"write-random-{codec}-filter-qd16"))
+                        judge.failure(f"write-random-{codec}-filter-qd16"))
             for codec in COMPRESSION_TYPES]),
         Row("4 KiB sequential read of a compressed image, queue depth 1, in process",
             [judge.against_peer(f"read-sequential-{codec}-qd1", 8.0) for codec in COMPRESSION_TYPES]),
