@@ -3,6 +3,8 @@
  * crash.h - the parts of the crash test: see docs/crash-testing.md.
  *
  *   qcow2_crash.c   the program: seeds, workers, one round
+ *   crash_stack.c   the nodes of a round: images, what is below them, recorders
+ *   crash_chain.c   rebase and commit
  *   crash_guest.c   the workload: what a guest does with the image; what it may find afterwards
  *   crash_bitmap.c  dirty bitmaps in the image
  *   crash_snapshot.c   internal snapshots
@@ -45,7 +47,11 @@ typedef struct CrashSnapshot {
     Span created, deleted;          /* NEVER: not at all */
 } CrashSnapshot;
 
+/* What an image consists of: the second disk holds its data file, or the image below it. */
+typedef enum CrashKind { CRASH_ALONE, CRASH_DATA_FILE, CRASH_DATA_FILE_RAW, CRASH_REBASE, CRASH_COMMIT } CrashKind;
+
 typedef struct CrashConfig {
+    CrashKind kind;
     unsigned cluster_size, refcount_bits;
     uint64_t sectors, max_sectors;  /* of the guest: at first, and at most */
     bool v2, zstd, lazy, extended_l2, backing, bitmaps, snapshots;
@@ -54,12 +60,24 @@ typedef struct CrashConfig {
 
 /* An entry of the log that changes the disk (a write, zeroes or a discard) or makes it stable. */
 typedef struct CrashEntry {
+    unsigned disk;
     bool flush, discard;
     uint64_t offset, bytes;
     const uint8_t *data;            /* in the log */
     uint64_t begin, end;            /* of the disk's request */
     uint64_t logged;                /* when the entry was complete */
 } CrashEntry;
+
+enum { CRASH_DISKS = 2, CRASH_BASES = 2 };
+
+/* A disk whose changes are recorded. */
+typedef struct CrashDisk {
+    BlkNode *node, *log;            /* mem-disks */
+    uint8_t *initial;               /* what it held when the log began */
+    uint64_t initial_bytes;
+    uint8_t *state;                 /* what a crash left, which is judged */
+    uint64_t state_bytes;
+} CrashDisk;
 
 typedef struct CrashRound {
     BlkContext *ctx;
@@ -71,11 +89,13 @@ typedef struct CrashRound {
     unsigned samples;               /* per prefix, beside "all" and "nothing" */
 
     uint64_t now;
-    BlkNode *disk, *log;            /* mem-disks */
-    BlkNode *base;                  /* (nullable): the backing node */
-    BlkChild *image, *top;          /* users of the qcow2 node and of the compress filter above it */
-    uint8_t *initial;               /* what the disk held when the log began */
-    uint64_t initial_bytes;
+    CrashDisk disks[CRASH_DISKS];
+    unsigned n_disks;
+    bool recording;
+    BlkNode *bases[CRASH_BASES];    /* (nullable): raw backing nodes, "base0", "base1" */
+    char *backing;                  /* which of them the image stands on; NULL: none */
+    BlkChild *image, *top;          /* users of the qcow2 node and of the compress filter above it, if it can have one */
+    BlkChild *below;                /* (nullable): of the image that is committed to */
 
     GPtrArray *writes;              /* of GuestWrite */
     GPtrArray **by_sector;          /* of GuestWrite that cover it, in order of begin */
@@ -87,7 +107,7 @@ typedef struct CrashRound {
     unsigned running;               /* tasks of the guest ... */
     bool compressed;                /* ... who write through the filter */
 
-    GArray *entries;                /* of CrashEntry, in order of the log */
+    GArray *entries;                /* of CrashEntry, of all disks, in the order in which they were logged */
     uint64_t states;                /* that were judged */
     uint8_t *start;                 /* with bitmaps: what the guest found when the log began */
     uint64_t trusted;               /* looks at an image whose bitmap may be trusted */
@@ -96,8 +116,6 @@ typedef struct CrashRound {
     unsigned prefix;
     uint64_t time;
     const char *mode;
-    uint8_t *state;
-    uint64_t state_bytes;
 } CrashRound;
 
 /* Prints what is wrong and how to see it again, keeps the image, and ends the process. */
@@ -105,6 +123,26 @@ void crash_fail(CrashRound *round, const char *format, ...) G_GNUC_PRINTF(2, 3) 
 
 /* Opens a tree that is written with ' for "; the format may be printf's. */
 BlkNode *crash_try_open(CrashRound *round, GError **error, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+BlkNode *crash_co_must_open(CrashRound *round, const char *text);
+
+/* ---- crash_stack.c: all but clear may yield ---- */
+
+/* Makes the disks, an empty image in them, and what is below it. */
+void crash_stack_co_make(CrashRound *round);
+void crash_stack_clear(CrashRound *round);
+/* compress above qcow2, above the disks, or above their recorders. */
+void crash_stack_co_open(CrashRound *round);
+void crash_stack_co_close(CrashRound *round);
+/* The recorders begin: for a stack that is opened afterwards. */
+void crash_stack_record(CrashRound *round);
+
+/* ---- crash_chain.c: all may yield ---- */
+
+/* At the end of what the guest does before the log begins: the image names its backing. */
+void crash_chain_co_begin(CrashRound *round);
+/* A control operation: a rebase or a commit, if the round is one of these. */
+void crash_chain_co_control(CrashRound *round);
 
 /* ---- crash_guest.c ---- */
 
@@ -159,7 +197,7 @@ void crash_log_co_states(CrashRound *round);
 
 /* ---- crash_judge.c ---- */
 
-/* Judges round->state. May yield. */
+/* Judges the states of the disks. May yield. */
 void crash_judge_co_state(CrashRound *round);
 
 #endif

@@ -195,13 +195,16 @@ static void co_compact(CrashRound *round)
 
 static void co_control(CrashRound *round)
 {
+    bool data_file = round->config.kind == CRASH_DATA_FILE || round->config.kind == CRASH_DATA_FILE_RAW;
+
     /* Not the images of thousands of clusters: all prefixes of a log of 20,000 entries would take an hour. */
-    if (round->config.sectors <= 1024 && g_rand_int(round->rand) % 3 == 0) {
+    if (round->config.sectors <= 1024 && !data_file && g_rand_int(round->rand) % 3 == 0) {
         co_compact(round);
     }
     if (g_rand_boolean(round->rand)) {
         co_resize(round);
     }
+    crash_chain_co_control(round);
     crash_bitmap_co_control(round);
     crash_snapshot_co_control(round);
 }
@@ -210,6 +213,9 @@ void crash_guest_co_workload(CrashRound *round)
 {
     for (unsigned i = 0; i < PHASES; i++) {
         co_phase(round);
+        if (i == 0) {
+            crash_chain_co_control(round);
+        }
         if (g_rand_boolean(round->rand)) {
             co_control(round);
         }
@@ -229,6 +235,7 @@ void crash_guest_co_prefill(CrashRound *round)
     }
     co_flush(round);
     crash_bitmap_co_begin(round);
+    crash_chain_co_begin(round);
     crash_snapshot_co_control(round);
 }
 
@@ -244,9 +251,9 @@ void crash_guest_init(CrashRound *round)
     crash_snapshot_init(round);
     crash_guest_note_length(round, 0, sectors);
     add_write(round, 0, round->config.max_sectors, NULL)->end = ++round->now;
-    if (round->base) {
-        uint64_t bytes = MIN(blk_node_length(round->base), sectors * SECTOR);
-        add_write(round, 0, bytes / SECTOR, g_memdup2(mem_disk_of(round->base)->data, bytes))->end = ++round->now;
+    if (round->backing) {
+        uint64_t bytes = MIN(blk_node_length(round->bases[0]), sectors * SECTOR);
+        add_write(round, 0, bytes / SECTOR, g_memdup2(mem_disk_of(round->bases[0])->data, bytes))->end = ++round->now;
     }
 }
 

@@ -23,15 +23,42 @@ static void finding(const char *text, void *opaque)
     }
 }
 
-static BlkNode *co_open_state(CrashRound *round, bool writable)
+/* What the image that a crash left stands on, as it says itself. (transfer full) */
+static char *co_backing_text(CrashRound *round)
 {
     g_autoptr(GError) error = NULL;
-    BlkNode *node = crash_try_open(round, &error, "{'driver': 'qcow2', 'read-only': %s, 'file': 'crashed', "
-                                   "'discard': 'unmap', 'backing': %s}", writable ? "false" : "true",
-                                   round->base ? "'base'" : "null");
+    BlkInfo info;
+
+    if (round->config.kind == CRASH_COMMIT) {
+        return g_strdup("{'driver': 'qcow2', 'read-only': true, 'file': 'crashed1', 'backing': null}");
+    }
+    if (round->config.kind != CRASH_REBASE) {
+        return g_strdup(round->backing ? "'base0'" : "null");
+    }
+    BlkNode *node = crash_try_open(round, &error, "{'driver': 'qcow2', 'read-only': true, 'file': 'crashed0', 'backing': "
+                                   "null}");
+    if (!node || blk_co_info(node, &info, &error) < 0) {
+        crash_fail(round, "the image does not tell its backing file: %s", error->message);
+    }
+    char *text = info.backing_filename ? g_strdup_printf("'%s'", info.backing_filename) : g_strdup("null");
+    blk_info_clear(&info);
+    blk_co_unref(node);
+    return text;
+}
+
+/* The image in disk @number: the guest's, or the one that is committed to. */
+static BlkNode *co_open_state(CrashRound *round, unsigned number, bool writable)
+{
+    bool data_file = round->config.kind == CRASH_DATA_FILE || round->config.kind == CRASH_DATA_FILE_RAW;
+    g_autofree char *backing = number == 0 ? co_backing_text(round) : g_strdup("null");
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = crash_try_open(round, &error, "{'driver': 'qcow2', 'read-only': %s, 'file': 'crashed%u', "
+                                   "'discard': 'unmap', 'backing': %s%s}", writable ? "false" : "true", number, backing,
+                                   data_file ? ", 'data-file': 'crashed1'" : "");
 
     if (!node) {
-        crash_fail(round, "the image cannot be opened%s: %s", writable ? " for writing" : "", error->message);
+        crash_fail(round, "the image in disk %u cannot be opened%s: %s", number, writable ? " for writing" : "",
+                   error->message);
     }
     return node;
 }
@@ -114,40 +141,92 @@ static void check_guest(CrashRound *round, const uint8_t *guest, uint64_t sector
     }
 }
 
-void crash_judge_co_state(CrashRound *round)
+/* A raw data file alone is the disk, too. */
+static void check_raw_data(CrashRound *round, uint64_t sectors)
 {
-    g_autoptr(GError) error = NULL;
-    BlkNode *disk = crash_try_open(round, &error, "{'driver': 'mem-disk', 'node-name': 'crashed'}");
+    const CrashDisk *disk = &round->disks[1];
+    uint64_t stable = crash_guest_stable(round, round->time);
 
-    if (!disk) {
-        crash_fail(round, "no disk: %s", error->message);
+    for (uint64_t i = 0; i < MIN(disk->state_bytes / SECTOR, sectors); i++) {
+        if (!crash_guest_sector_allowed(round, round->time, stable, i, disk->state + i * SECTOR)) {
+            g_autofree char *history = crash_guest_history(round, i);
+            crash_fail(round, "sector %" PRIu64 " of the raw data file is neither what was flushed nor newer; %s", i, history);
+        }
     }
-    mem_disk_set(disk, round->state, round->state_bytes);
-    BlkChild *user = co_use(round, co_open_state(round, false), BLK_PERM_READ);
-    BlkNode *node = blk_child_node(user);
-    uint64_t length = blk_node_length(node);
-    bool unmarked = crash_snapshot_unmarked(round);
+}
+
+static void co_make_disks(CrashRound *round, BlkNode **disks)
+{
+    for (unsigned i = 0; i < round->n_disks; i++) {
+        g_autofree char *text = g_strdup_printf("{'driver': 'mem-disk', 'node-name': 'crashed%u', 'filename': 'crashed%u'}",
+                                                i, i);
+        disks[i] = crash_co_must_open(round, text);
+        mem_disk_set(disks[i], round->disks[i].state, round->disks[i].state_bytes);
+    }
+}
+
+static void co_check_if_clean(CrashRound *round, BlkNode *node, bool unmarked)
+{
     if (!co_is_dirty(round, node)) {
         co_check(round, node, false, false, unmarked ? CAREFUL_FLAGS : NO_ERRORS, "before anything was repaired");
     }
+}
+
+static void co_repair(CrashRound *round, BlkNode *node, bool unmarked)
+{
+    co_check(round, node, true, unmarked, NO_ERRORS, "opened for writing");
+    co_check(round, node, false, false, CLEAN, "after leaks were repaired");
+}
+
+/* The image that is committed to, by itself. */
+static void co_judge_below(CrashRound *round)
+{
+    BlkChild *user = co_use(round, co_open_state(round, 1, false), BLK_PERM_READ);
+
+    co_check_if_clean(round, blk_child_node(user), false);
+    blk_co_detach(user);
+    user = co_use(round, co_open_state(round, 1, true), BLK_PERM_READ | BLK_PERM_WRITE);
+    co_repair(round, blk_child_node(user), false);
+    blk_co_detach(user);
+}
+
+void crash_judge_co_state(CrashRound *round)
+{
+    BlkNode *disks[CRASH_DISKS];
+    bool unmarked = crash_snapshot_unmarked(round);
+
+    co_make_disks(round, disks);
+    BlkChild *user = co_use(round, co_open_state(round, 0, false), BLK_PERM_READ);
+    BlkNode *node = blk_child_node(user);
+    uint64_t length = blk_node_length(node);
+    co_check_if_clean(round, node, unmarked);
     g_autofree uint8_t *guest = co_read_guest(round, node);
     check_guest(round, guest, length / SECTOR);
+    if (round->config.kind == CRASH_DATA_FILE_RAW) {
+        check_raw_data(round, length / SECTOR);
+    }
     crash_bitmap_co_judge(round, node, guest);
     crash_snapshot_co_judge(round, node);
     blk_co_detach(user);
 
-    user = co_use(round, co_open_state(round, true), BLK_PERM_READ | BLK_PERM_WRITE);
+    if (round->config.kind == CRASH_COMMIT) {
+        co_judge_below(round);
+    }
+    user = co_use(round, co_open_state(round, 0, true), BLK_PERM_READ | BLK_PERM_WRITE);
     node = blk_child_node(user);
-    co_check(round, node, true, unmarked, NO_ERRORS, "opened for writing");
-    co_check(round, node, false, false, CLEAN, "after leaks were repaired");
+    co_repair(round, node, unmarked);
     g_autofree uint8_t *again = co_read_guest(round, node);
     if (blk_node_length(node) != length || memcmp(guest, again, length) != 0) {
         crash_fail(round, "the repair changed what the guest finds");
     }
     crash_bitmap_co_judge(round, node, again);
     blk_co_detach(user);
-    user = co_use(round, co_open_state(round, false), BLK_PERM_READ);
-    crash_snapshot_co_judge(round, blk_child_node(user));
-    blk_co_detach(user);
-    blk_co_unref(disk);
+    if (round->config.snapshots) {
+        user = co_use(round, co_open_state(round, 0, false), BLK_PERM_READ);
+        crash_snapshot_co_judge(round, blk_child_node(user));
+        blk_co_detach(user);
+    }
+    for (unsigned i = 0; i < round->n_disks; i++) {
+        blk_co_unref(disks[i]);
+    }
 }

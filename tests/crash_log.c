@@ -26,9 +26,9 @@ static uint64_t le64(const uint8_t *p)
 /* ---- reading ---- */
 
 /* When the last write to @offset of the log's disk ended. */
-static uint64_t when_logged(const CrashRound *round, uint64_t offset)
+static uint64_t when_logged(const CrashDisk *disk, uint64_t offset)
 {
-    const GArray *notes = mem_disk_of(round->log)->notes;
+    const GArray *notes = mem_disk_of(disk->log)->notes;
 
     for (guint i = notes->len; i > 0; i--) {
         const MemDiskNote *note = &g_array_index(notes, MemDiskNote, i - 1);
@@ -40,9 +40,9 @@ static uint64_t when_logged(const CrashRound *round, uint64_t offset)
 }
 
 /* The first note of such a change that no entry has taken yet: those of one range come in order. */
-static MemDiskNote *take_note(const CrashRound *round, const CrashEntry *entry)
+static MemDiskNote *take_note(const CrashDisk *disk, const CrashEntry *entry)
 {
-    GArray *notes = mem_disk_of(round->disk)->notes;
+    GArray *notes = mem_disk_of(disk->node)->notes;
 
     for (guint i = 0; i < notes->len; i++) {
         MemDiskNote *note = &g_array_index(notes, MemDiskNote, i);
@@ -56,9 +56,9 @@ static MemDiskNote *take_note(const CrashRound *round, const CrashEntry *entry)
 }
 
 /* The flush of the disk that the entry tells of: the last that had ended. */
-static const MemDiskNote *find_flush(const CrashRound *round, uint64_t logged)
+static const MemDiskNote *find_flush(const CrashDisk *disk, uint64_t logged)
 {
-    const GArray *notes = mem_disk_of(round->disk)->notes;
+    const GArray *notes = mem_disk_of(disk->node)->notes;
     const MemDiskNote *found = NULL;
 
     for (guint i = 0; i < notes->len; i++) {
@@ -70,16 +70,17 @@ static const MemDiskNote *find_flush(const CrashRound *round, uint64_t logged)
     return found;
 }
 
-static void add_entry(CrashRound *round, const uint8_t *head, uint64_t at)
+static void add_entry(CrashRound *round, unsigned disk, const uint8_t *head, uint64_t at)
 {
+    const CrashDisk *d = &round->disks[disk];
     uint64_t flags = le64(head + 16);
     CrashEntry entry = {
-        .flush = flags & ENTRY_FLUSH, .discard = flags & ENTRY_DISCARD,
+        .disk = disk, .flush = flags & ENTRY_FLUSH, .discard = flags & ENTRY_DISCARD,
         .offset = le64(head) * LOG_UNIT, .bytes = le64(head + 8) * LOG_UNIT, .data = head + LOG_UNIT,
-        .logged = when_logged(round, at),
+        .logged = when_logged(d, at),
     };
     const MemDiskNote nothing = { 0 };      /* the first flush, before anything was written, need not reach the disk */
-    const MemDiskNote *note = entry.flush ? find_flush(round, entry.logged) : take_note(round, &entry);
+    const MemDiskNote *note = entry.flush ? find_flush(d, entry.logged) : take_note(d, &entry);
 
     if (!note && entry.flush) {
         note = &nothing;
@@ -92,26 +93,25 @@ static void add_entry(CrashRound *round, const uint8_t *head, uint64_t at)
     entry.end = note->end;
     for (guint i = 0; entry.flush && i < round->entries->len; i++) {
         const CrashEntry *before = &g_array_index(round->entries, CrashEntry, i);
-        if (!before->flush && before->end > entry.begin) {
+        if (before->disk == disk && !before->flush && before->end > entry.begin) {
             crash_fail(round, "entry %u was not through when the flush that follows it in the log began", i);
         }
     }
     g_array_append_val(round->entries, entry);
 }
 
-void crash_log_read(CrashRound *round)
+static void read_disk(CrashRound *round, unsigned disk)
 {
-    const MemDisk *log = mem_disk_of(round->log);
-    const GArray *notes = mem_disk_of(round->disk)->notes;
+    const MemDisk *log = mem_disk_of(round->disks[disk].log);
+    const GArray *notes = mem_disk_of(round->disks[disk].node)->notes;
     uint64_t count = le64(log->data + 16), at = LOG_UNIT;
 
-    round->entries = g_array_new(FALSE, FALSE, sizeof(CrashEntry));
     for (uint64_t i = 0; i < count; i++) {
         const uint8_t *head = log->data + at;
         uint64_t flags = le64(head + 16);
 
         if (!(flags & ENTRY_MARK)) {
-            add_entry(round, head, at);
+            add_entry(round, disk, head, at);
         }
         at += LOG_UNIT;
         at += flags & (ENTRY_MARK | ENTRY_DISCARD) ? 0 : le64(head + 8) * LOG_UNIT;
@@ -119,10 +119,26 @@ void crash_log_read(CrashRound *round)
     for (guint i = 0; i < notes->len; i++) {
         const MemDiskNote *note = &g_array_index(notes, MemDiskNote, i);
         if (!note->used && note->op != MEM_DISK_FLUSH && note->bytes > 0) {
-            crash_fail(round, "a change of %" PRIu64 " bytes at %" PRIu64 " is not in the log", note->bytes,
-                       note->offset);
+            crash_fail(round, "a change of %" PRIu64 " bytes at %" PRIu64 " of disk %u is not in the log", note->bytes,
+                       note->offset, disk);
         }
     }
+}
+
+static gint compare_entries(gconstpointer a, gconstpointer b)
+{
+    const CrashEntry *first = a, *second = b;
+
+    return first->logged < second->logged ? -1 : first->logged > second->logged;
+}
+
+void crash_log_read(CrashRound *round)
+{
+    round->entries = g_array_new(FALSE, FALSE, sizeof(CrashEntry));
+    for (unsigned i = 0; i < round->n_disks; i++) {
+        read_disk(round, i);
+    }
+    g_array_sort(round->entries, compare_entries);
 }
 
 /* ---- states ---- */
@@ -133,21 +149,21 @@ static const char *const mode_names[] = {
     "all", "nothing", "each write by chance", "each sector by chance", "few sectors", "all writes but one", "one write",
 };
 
-static void make_room(CrashRound *round, uint64_t bytes, uint64_t *room)
+static void make_room(CrashDisk *disk, uint64_t bytes, uint64_t *room)
 {
     if (bytes > *room) {
-        round->state = g_realloc(round->state, bytes);
-        memset(round->state + *room, 0, bytes - *room);
+        disk->state = g_realloc(disk->state, bytes);
+        memset(disk->state + *room, 0, bytes - *room);
         *room = bytes;
     }
 }
 
-static void apply_sector(CrashRound *round, const CrashEntry *entry, uint64_t pos, uint64_t n)
+static void apply_sector(CrashDisk *disk, const CrashEntry *entry, uint64_t pos, uint64_t n)
 {
     if (entry->discard) {
-        memset(round->state + entry->offset + pos, 0, n);
+        memset(disk->state + entry->offset + pos, 0, n);
     } else {
-        memcpy(round->state + entry->offset + pos, entry->data + pos, n);
+        memcpy(disk->state + entry->offset + pos, entry->data + pos, n);
     }
 }
 
@@ -174,37 +190,43 @@ static int choose(CrashRound *round, Mode mode, unsigned i, unsigned lucky)
 static void apply_entry(CrashRound *round, const CrashEntry *entry, Mode mode, int there)
 {
     unsigned percent = there >= 0 ? 100 * (unsigned)there : mode == MODE_FEW ? 15 : 50;
+    CrashDisk *disk = &round->disks[entry->disk];
 
     for (uint64_t pos = 0; pos < entry->bytes; pos += SECTOR) {
         if (percent == 100 || (percent > 0 && (unsigned)g_rand_int_range(round->rand, 0, 100) < percent)) {
-            apply_sector(round, entry, pos, MIN(SECTOR, entry->bytes - pos));
+            apply_sector(disk, entry, pos, MIN(SECTOR, entry->bytes - pos));
             if (!entry->discard) {
-                round->state_bytes = MAX(round->state_bytes, entry->offset + MIN(pos + SECTOR, entry->bytes));
+                disk->state_bytes = MAX(disk->state_bytes, entry->offset + MIN(pos + SECTOR, entry->bytes));
             }
         }
     }
 }
 
-static uint64_t stable_before(const CrashRound *round, uint64_t time)
+/* Until when is stable what had ended, on each disk? */
+typedef struct Stable {
+    uint64_t until[CRASH_DISKS];
+} Stable;
+
+static Stable stable_before(const CrashRound *round, uint64_t time)
 {
-    uint64_t stable = 0;
+    Stable stable = { .until = { 0 } };
 
     for (guint i = 0; i < round->entries->len; i++) {
         const CrashEntry *entry = &g_array_index(round->entries, CrashEntry, i);
         if (entry->flush && entry->end <= time) {
-            stable = MAX(stable, entry->begin);
+            stable.until[entry->disk] = MAX(stable.until[entry->disk], entry->begin);
         }
     }
     return stable;
 }
 
 /* What may be there at @time but is not certain. */
-static bool is_open(const CrashEntry *entry, uint64_t time, uint64_t stable)
+static bool is_open(const CrashEntry *entry, uint64_t time, const Stable *stable)
 {
-    return !entry->flush && entry->begin <= time && entry->end >= stable;
+    return !entry->flush && entry->begin <= time && entry->end >= stable->until[entry->disk];
 }
 
-static unsigned count_open(const CrashRound *round, uint64_t time, uint64_t stable)
+static unsigned count_open(const CrashRound *round, uint64_t time, const Stable *stable)
 {
     unsigned count = 0;
 
@@ -214,60 +236,61 @@ static unsigned count_open(const CrashRound *round, uint64_t time, uint64_t stab
     return count;
 }
 
-/* Makes round->state what the disk holds after a crash at round->time. */
-static void build_state(CrashRound *round, Mode mode, uint64_t stable, unsigned open)
+/* Makes the states of the disks what they hold after a crash at round->time. */
+static void build_states(CrashRound *round, Mode mode, const Stable *stable, unsigned open)
 {
     unsigned lucky = open > 0 ? g_rand_int_range(round->rand, 0, open) : 0, number = 0;
-    uint64_t room = round->initial_bytes;
+    uint64_t room[CRASH_DISKS];
 
-    g_free(round->state);
-    round->state = g_memdup2(round->initial, round->initial_bytes);
-    round->state_bytes = round->initial_bytes;
+    for (unsigned i = 0; i < round->n_disks; i++) {
+        CrashDisk *disk = &round->disks[i];
+        g_free(disk->state);
+        disk->state = g_memdup2(disk->initial, disk->initial_bytes);
+        disk->state_bytes = room[i] = disk->initial_bytes;
+    }
     for (guint i = 0; i < round->entries->len; i++) {
         const CrashEntry *entry = &g_array_index(round->entries, CrashEntry, i);
         if (entry->flush || entry->begin > round->time) {
             continue;
         }
-        make_room(round, entry->offset + entry->bytes, &room);
+        make_room(&round->disks[entry->disk], entry->offset + entry->bytes, &room[entry->disk]);
         bool open_entry = is_open(entry, round->time, stable);
         apply_entry(round, entry, mode, open_entry ? choose(round, mode, number, lucky) : 1);
         number += open_entry;
     }
 }
 
-static void judge_mode(CrashRound *round, Mode mode, uint64_t stable, unsigned open)
+static void judge_mode(CrashRound *round, Mode mode, const Stable *stable, unsigned open)
 {
     round->mode = mode_names[mode];
-    build_state(round, mode, stable, open);
+    build_states(round, mode, stable, open);
     crash_judge_co_state(round);
     round->states++;
 }
 
 static void judge_time(CrashRound *round, uint64_t time)
 {
-    uint64_t stable = stable_before(round, time);
-    unsigned open = count_open(round, time, stable);
+    Stable stable = stable_before(round, time);
+    unsigned open = count_open(round, time, &stable);
 
     round->time = time;
-    judge_mode(round, MODE_ALL, stable, open);
+    judge_mode(round, MODE_ALL, &stable, open);
     if (open == 0) {
         return;
     }
-    judge_mode(round, MODE_NOTHING, stable, open);
+    judge_mode(round, MODE_NOTHING, &stable, open);
     for (unsigned i = 0; i < round->samples; i++) {
-        judge_mode(round, g_rand_int_range(round->rand, MODE_WRITES, open > 1 ? MODES : MODE_BUT_ONE), stable, open);
+        judge_mode(round, g_rand_int_range(round->rand, MODE_WRITES, open > 1 ? MODES : MODE_BUT_ONE), &stable, open);
     }
 }
 
 /* With all that was logged, the replay is the disk. */
-static void check_replay(CrashRound *round)
+static void check_replay(CrashRound *round, const CrashDisk *replayed)
 {
-    const MemDisk *disk = mem_disk_of(round->disk);
+    const MemDisk *disk = mem_disk_of(replayed->node);
 
-    round->time = round->now;
-    build_state(round, MODE_ALL, 0, 0);
-    for (uint64_t i = 0; i < round->state_bytes; i++) {
-        if (round->state[i] != (i < disk->room ? disk->data[i] : 0)) {
+    for (uint64_t i = 0; i < replayed->state_bytes; i++) {
+        if (replayed->state[i] != (i < disk->room ? disk->data[i] : 0)) {
             crash_fail(round, "the replay of the log differs from the disk at byte %" PRIu64, i);
         }
     }
@@ -275,7 +298,13 @@ static void check_replay(CrashRound *round)
 
 void crash_log_co_states(CrashRound *round)
 {
-    check_replay(round);
+    const Stable nothing = { .until = { 0 } };
+
+    round->time = round->now;
+    build_states(round, MODE_ALL, &nothing, 0);
+    for (unsigned i = 0; i < round->n_disks; i++) {
+        check_replay(round, &round->disks[i]);
+    }
     for (guint i = 0; i < round->entries->len; i++) {
         round->prefix = i + 1;
         judge_time(round, g_array_index(round->entries, CrashEntry, i).logged);

@@ -209,9 +209,15 @@ static int mem_disk_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prea
     return 0;
 }
 
+static const BlkOption mem_disk_options[] = {
+    { "filename", BLK_OPTION_STRING, "its name, where two disks must not look like the same one" },
+    { NULL },
+};
+
 static const BlkDriver mem_disk_driver = {
     .name = "mem-disk",
     .kind = BLK_PROTOCOL,
+    .options = mem_disk_options,
     .instance_size = sizeof(MemDisk),
     .co_open = mem_disk_co_open,
     .co_close = mem_disk_co_close,

@@ -2,7 +2,7 @@
 /*
  * qcow2_crash.c - what crashes may leave of qcow2 images: docs/crash-testing.md.
  *
- *     qcow2_crash --seed S --rounds N             so many rounds, with the seeds S, S + 1, ...
+ *     qcow2_crash --seed S --rounds N             so many rounds, with the seeds S, S + 1, ... (or every --step)
  *     qcow2_crash --seed S --seconds T            rounds until the time is over: the long mode
  *     qcow2_crash --seed S --rounds 1 --jobs 1    one of them again
  *
@@ -25,7 +25,6 @@
 
 void crash_fail(CrashRound *round, const char *format, ...)
 {
-    g_autofree char *name = g_strdup_printf("crash-%u.qcow2", round->seed);
     va_list args;
 
     printf("FAILED: seed %u: %s\n  prefix %u of %u, time %" PRIu64 ", %s:\n  ", round->seed, round->text, round->prefix,
@@ -34,8 +33,12 @@ void crash_fail(CrashRound *round, const char *format, ...)
     vprintf(format, args);
     va_end(args);
     printf("\n  again: qcow2_crash --seed %u --rounds 1 --jobs 1\n", round->seed);
-    if (round->state && g_file_set_contents(name, (const char *)round->state, (gssize)round->state_bytes, NULL)) {
-        printf("  the image is in %s\n", name);
+    for (unsigned i = 0; i < round->n_disks; i++) {
+        g_autofree char *name = g_strdup_printf("crash-%u-%u.img", round->seed, i);
+        const CrashDisk *disk = &round->disks[i];
+        if (disk->state && g_file_set_contents(name, (const char *)disk->state, (gssize)disk->state_bytes, NULL)) {
+            printf("  disk %u is in %s\n", i, name);
+        }
     }
     fflush(stdout);
     _exit(EXIT_FAILURE);
@@ -53,24 +56,16 @@ BlkNode *crash_try_open(CrashRound *round, GError **error, const char *format, .
     return tree ? blk_co_open(round->ctx, tree, error) : NULL;
 }
 
-static BlkNode *co_must_open(CrashRound *round, const char *text)
-{
-    g_autoptr(GError) error = NULL;
-    BlkNode *node = crash_try_open(round, &error, "%s", text);
-
-    if (!node) {
-        crash_fail(round, "%s: %s", text, error->message);
-    }
-    return node;
-}
-
 /* Each cluster size comes equally often; 512 bytes with counts that soon need a larger table. */
 static void pick_config(CrashRound *round)
 {
+    static const CrashKind kinds[] = { CRASH_ALONE, CRASH_DATA_FILE, CRASH_ALONE, CRASH_REBASE, CRASH_ALONE, CRASH_COMMIT };
+    static const char *const kind_texts[] = { "", ", data file", ", raw data file", ", rebase", ", commit" };
     static const unsigned clusters[] = { 512, 65536, 1024, 4096, 16384, 2048 }, widths[] = { 1, 2, 4, 8, 16, 32, 64 };
     CrashConfig *c = &round->config;
 
     c->cluster_size = clusters[round->seed % G_N_ELEMENTS(clusters)];
+    c->kind = kinds[round->seed / G_N_ELEMENTS(clusters) % G_N_ELEMENTS(kinds)];
     c->v2 = g_rand_int_range(round->rand, 0, 5) == 0;
     c->refcount_bits = c->v2 ? 16 : widths[g_rand_int_range(round->rand, 0, G_N_ELEMENTS(widths))];
     c->zstd = !c->v2 && g_rand_boolean(round->rand);
@@ -80,98 +75,28 @@ static void pick_config(CrashRound *round)
     c->bitmaps = !c->v2 && g_rand_boolean(round->rand);
     c->snapshots = c->refcount_bits > 1 && g_rand_boolean(round->rand);
     c->style = g_rand_int_range(round->rand, 0, 3);
+    if (c->kind == CRASH_DATA_FILE) {
+        c->kind = g_rand_boolean(round->rand) ? CRASH_DATA_FILE : CRASH_DATA_FILE_RAW;
+        c->backing = c->backing && c->kind == CRASH_DATA_FILE;
+        c->refcount_bits = c->v2 ? 16 : c->refcount_bits;
+        c->v2 = false;
+        c->style = 0;
+    } else if (c->kind != CRASH_ALONE) {
+        c->backing = false;         /* but for the ones that the kind has */
+    }
+    c->snapshots = c->snapshots && c->kind == CRASH_ALONE;      /* theirs would change with what is below */
     c->sectors = c->cluster_size < 4096 ? 512 : 1024;
     if (c->cluster_size == 512 && !c->v2) {
         c->refcount_bits = g_rand_boolean(round->rand) ? 64 : c->refcount_bits;
         c->sectors = c->refcount_bits == 64 ? 4600 : 1024;
     }
     c->max_sectors = c->sectors + c->sectors / 4;
-    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s%s, %s writes", c->cluster_size,
+    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s%s%s, %s writes",
+                                  c->cluster_size,
                                   c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
-                                  c->lazy ? ", lazy_refcounts" : "", c->extended_l2 ? ", extended_l2" : "",
+                                  kind_texts[c->kind], c->lazy ? ", lazy_refcounts" : "", c->extended_l2 ? ", extended_l2" : "",
                                   c->backing ? ", backing file" : "", c->bitmaps ? ", bitmaps" : "", c->snapshots ? ", snapshots" : "",
                                   c->style == 0 ? "plain" : c->style == 1 ? "compressed" : "plain and compressed");
-}
-
-static void co_make_base(CrashRound *round)
-{
-    uint64_t bytes = round->config.sectors * 5 / 6 * SECTOR;
-    g_autofree uint8_t *data = g_malloc(bytes);
-
-    for (uint64_t i = 0; i < bytes; i++) {
-        data[i] = (uint8_t)(i / SECTOR * 7 + i % 5);
-    }
-    round->base = co_must_open(round, "{'driver': 'mem-disk', 'node-name': 'base'}");
-    mem_disk_set(round->base, data, bytes);
-}
-
-/* An empty image, in the disk. */
-static void co_make_image(CrashRound *round)
-{
-    const CrashConfig *c = &round->config;
-    g_autofree char *path = g_build_filename(round->dir, "new.qcow2", NULL), *content = NULL;
-    g_autoptr(JsonObject) options = json_object_new();
-    g_autoptr(GError) error = NULL;
-    gsize bytes;
-
-    json_object_set_int_member(options, "size", (gint64)(c->sectors * SECTOR));
-    json_object_set_int_member(options, "cluster_size", c->cluster_size);
-    json_object_set_int_member(options, "refcount_bits", c->refcount_bits);
-    json_object_set_string_member(options, "compat", c->v2 ? "0.10" : "1.1");
-    json_object_set_string_member(options, "compression_type", c->zstd ? "zstd" : "zlib");
-    json_object_set_boolean_member(options, "lazy_refcounts", c->lazy);
-    json_object_set_boolean_member(options, "extended_l2", c->extended_l2);
-    if (blk_co_create(round->ctx, path, "qcow2", options, &error) < 0 ||
-        !g_file_get_contents(path, &content, &bytes, &error)) {
-        crash_fail(round, "%s", error->message);
-    }
-    g_unlink(path);
-    round->disk = co_must_open(round, "{'driver': 'mem-disk', 'node-name': 'disk', 'discard': 'unmap'}");
-    mem_disk_of(round->disk)->now = &round->now;
-    mem_disk_set(round->disk, content, bytes);
-}
-
-/* compress above qcow2, above @file. */
-static void co_open_stack(CrashRound *round, const char *file)
-{
-    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'discard': 'unmap', 'file': {'driver': 'qcow2', "
-                                            "'node-name': 'image', 'discard': 'unmap', 'file': %s, 'backing': %s}}",
-                                            file, round->base ? "'base'" : "null");
-    g_autoptr(GError) error = NULL;
-    BlkNode *top = co_must_open(round, text);
-
-    round->image = blk_co_attach(blk_node_find(round->ctx, "image"), "guest", BLK_PERM_READ | BLK_PERM_WRITE |
-                                 BLK_PERM_RESIZE, BLK_PERM_ALL, &error);
-    round->top = blk_co_attach(top, "guest", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, &error);
-    if (!round->image || !round->top) {
-        crash_fail(round, "%s", error->message);
-    }
-    blk_co_unref(top);
-}
-
-static void co_close_stack(CrashRound *round)
-{
-    blk_co_detach(round->image);
-    blk_co_detach(round->top);
-}
-
-/* The guest works with the log below. */
-static void co_record(CrashRound *round)
-{
-    MemDisk *disk = mem_disk_of(round->disk);
-
-    round->initial_bytes = blk_node_length(round->disk);
-    round->initial = g_memdup2(disk->data, round->initial_bytes);
-    g_rand_set_seed(disk->rand, round->seed);
-    disk->max_turns = 5;
-    disk->takes_notes = true;
-    round->log = co_must_open(round, "{'driver': 'mem-disk', 'node-name': 'log'}");
-    mem_disk_of(round->log)->now = &round->now;
-    mem_disk_of(round->log)->takes_notes = true;
-    co_open_stack(round, "{'driver': 'log-writes', 'discard': 'unmap', 'file': 'disk', 'log': 'log'}");
-    crash_guest_co_workload(round);
-    co_close_stack(round);
-    disk->max_turns = 0;
 }
 
 static int co_round(void *opaque)
@@ -180,15 +105,15 @@ static int co_round(void *opaque)
 
     round->rand = g_rand_new_with_seed(round->seed);
     pick_config(round);
-    if (round->config.backing) {
-        co_make_base(round);
-    }
-    co_make_image(round);
+    crash_stack_co_make(round);
     crash_guest_init(round);
-    co_open_stack(round, "'disk'");
+    crash_stack_co_open(round);
     crash_guest_co_prefill(round);
-    co_close_stack(round);
-    co_record(round);
+    crash_stack_co_close(round);
+    crash_stack_record(round);
+    crash_stack_co_open(round);
+    crash_guest_co_workload(round);
+    crash_stack_co_close(round);
     crash_guest_index(round);
     crash_log_read(round);
     crash_log_co_states(round);
@@ -197,13 +122,9 @@ static int co_round(void *opaque)
     fflush(stdout);
 
     crash_guest_clear(round);
-    blk_co_unref(round->disk);
-    blk_co_unref(round->log);
-    blk_co_unref(round->base);
+    crash_stack_clear(round);
     g_array_unref(round->entries);
     g_rand_free(round->rand);
-    g_free(round->initial);
-    g_free(round->state);
     g_free(round->start);
     g_free(round->text);
     return 0;
@@ -226,10 +147,11 @@ static uint64_t run_round(const char *dir, uint32_t seed, unsigned samples)
 /* ---- the program ---- */
 
 static gint64 arg_seed = -1, arg_at_least;
-static int arg_rounds = 20, arg_seconds, arg_jobs, arg_samples = 3;
+static int arg_step = 1, arg_rounds = 20, arg_seconds, arg_jobs, arg_samples = 3;
 
 static const GOptionEntry entries[] = {
     { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "of the first round; the next ones count up", "N" },
+    { "step", 0, 0, G_OPTION_ARG_INT, &arg_step, "by which they count up (default: 1; 6: one cluster size)", "N" },
     { "rounds", 0, 0, G_OPTION_ARG_INT, &arg_rounds, "how many", "N" },
     { "seconds", 0, 0, G_OPTION_ARG_INT, &arg_seconds, "rounds until so much time has passed", "N" },
     { "jobs", 0, 0, G_OPTION_ARG_INT, &arg_jobs, "processes (default: as many as processors)", "N" },
@@ -246,7 +168,7 @@ static void run_worker(int first, int fd)
     uint64_t states = 0;
 
     for (int i = first; arg_seconds > 0 ? g_get_monotonic_time() < end : i < arg_rounds; i += arg_jobs) {
-        states += run_round(dir, (uint32_t)(arg_seed + i), (unsigned)arg_samples);
+        states += run_round(dir, (uint32_t)(arg_seed + (gint64)i * arg_step), (unsigned)arg_samples);
     }
     g_rmdir(dir);
     _exit(write(fd, &states, sizeof(states)) == sizeof(states) ? EXIT_SUCCESS : EXIT_FAILURE);
@@ -298,6 +220,10 @@ int main(int argc, char **argv)
     }
     if (arg_seed < 0) {
         arg_seed = g_random_int();
+    }
+    if (arg_step < 1) {
+        fprintf(stderr, "--step must be at least 1\n");
+        return EXIT_FAILURE;
     }
     mallopt(M_MMAP_THRESHOLD, 32 << 20);        /* images come and go: their pages stay */
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
