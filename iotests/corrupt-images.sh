@@ -59,7 +59,7 @@ node_io "" "write -P 9 0 4k" "write -P 7 32M 64k" "read -P 1 256k 64k"
 like "$(cat cmd.out)" "Marking image as corrupt" "version 2: said"
 is "$(grep -c 'Input/output error' cmd.out) $(grep -c 'read 65536/65536' cmd.out)" "2 1" "version 2: writes are refused, reads go on"
 
-# What an entry says that cannot be is not followed, so nothing gets worse: writes there fail, others do not.
+# What an entry says that cannot be is not followed: writes there fail.
 for case in "entries data-unaligned" "corrupt payload-is-header"; do
     # shellcheck disable=SC2086
     new_case $case
@@ -73,9 +73,45 @@ new_case entries data-unaligned
 bounded "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" -c "read 0 64k" -c "read -P 3 256k 64k" disk.qcow2 >cmd.out 2>&1 || true
 is "$(grep -c 'Image is corrupt: .*guest offset 0 cannot be' cmd.out)" 1 "a read-only node says it once"
 unchanged "a read-only node"
+
+# A request that meets an L2 entry which contradicts the format marks the image where the peer does, and only there.
+meets() {       # GROUP CASE GUEST-OFFSET
+    local request wanted
+
+    for request in "read $3 4k" "write $3 4k"; do
+        new_case "$1" "$2"
+        bounded "$QEMU_IO" -f qcow2 -c "$request" disk.qcow2 >cmd.out 2>&1 </dev/null || true
+        wanted=$(grep -c 'Marking image as corrupt' cmd.out || true)$("$QEMU_IMG" info disk.qcow2 2>&1 | grep -o 'corrupt: .*')
+        new_case "$1" "$2"
+        node_io "" "$request" "$request"
+        is "$(grep -c 'Marking image as corrupt' cmd.out || true)$("$QEMU_IMG" info disk.qcow2 2>&1 | grep -o 'corrupt: .*')" \
+            "$wanted" "$1 $2: $request: said, and marked, as by the peer"
+        is "$(grep -c orrupt: cmd.out)$(grep -c 'Input/output error' cmd.out)" 12 "$1 $2: $request: said once, failed twice"
+    done
+}
+meets entries data-unaligned 0
+meets entries data-beyond-refcounts 0
+meets payload at-0 4M
 new_case entries data-unaligned
-node_io "" "read 0 64k" "write -P 7 32M 64k"
-marked no "a read of a bad entry does not forbid to write elsewhere"
+node_io "" "read 0 64k" "write -P 7 32M 64k" "read -P 3 256k 64k"
+is "$(grep -c 'Input/output error' cmd.out) $(grep -c 'read 65536/65536' cmd.out)" "2 1" \
+    "after a read of such an entry nothing is written, and other clusters are read"
+# Where an L1 entry cannot be the peer marks the image when a request meets it: here it is not opened for writing at all.
+for name in l2-unaligned l2-past-end; do
+    new_case entries $name
+    ends 1 1 "$name: not opened for writing" "$BLKSTACK_IO" -f qcow2 -c "write 0 4k" disk.qcow2
+    unchanged "$name"
+done
+base_options=(-o extended_l2=on)
+make_base
+for name in bit-for-both data-without-space data-without-space-copied data-unaligned; do
+    meets extended-entries $name 0
+done
+base_options=()
+make_data_base
+meets data-file-entries unaligned 64k
+meets data-file-entries compressed 64k
+make_base
 
 # What is looked after.
 allowed() {     # OPTIONS GROUP CASE

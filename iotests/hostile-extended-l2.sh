@@ -23,6 +23,7 @@ new_case extended-entries bit-for-both
 fails "reading its cluster fails" "Input/output error" "$BLKSTACK_IO" -r -f qcow2 -c "read 0 4k" disk.qcow2
 succeeds "its neighbour can be read" "$BLKSTACK_IO" -r -f qcow2 -c "read -P 3 64k 64k" disk.qcow2
 fails "it is not written to" "Input/output error" "$BLKSTACK_IO" -f qcow2 -c "write 0 4k" disk.qcow2
+new_case extended-entries bit-for-both
 succeeds "a whole compressed cluster replaces it" "$BLKSTACK_IO" -f qcow2 -c "write -c -P 5 0 64k" \
     -c "read -P 5 0 64k" disk.qcow2
 judge disk.qcow2 "replaced"

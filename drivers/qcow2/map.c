@@ -98,6 +98,25 @@ static bool map_continues(const BlkMapping *first, const BlkMapping *next, uint6
     return !(first->kind == BLK_MAP_DATA || first->preallocated) || next->host_offset == first->host_offset + distance;
 }
 
+/* Does the word of an entry that cannot be contradict the format? One that only lies too far away does not, nor a payload
+ * that cannot be where it is said to be: these are errors of their own cluster. */
+static bool contradicts(const Qcow2 *q, uint64_t word)
+{
+    const uint64_t place = word & QCOW2_OFFSET_MASK;
+
+    return q->has_data_file || (!(word & QCOW2_COMPRESSED) && (place % q->cluster_size != 0 || place < q->host_limit));
+}
+
+/* A request met an L2 entry that cannot be. An image that is open for writing is marked corrupt. */
+static int co_bad_entry(BlkNode *node, uint64_t word, uint64_t guest)
+{
+    Qcow2 *q = node->opaque;
+    static const char format[] = "the L2 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be";
+
+    return q->tables != NULL && contradicts(q, word) ? qcow2_co_corrupt(node, format, word, guest)
+                                                     : qcow2_read_corrupt(node, format, word, guest);
+}
+
 int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map)
 {
     Qcow2 *q = node->opaque;
@@ -125,8 +144,7 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     }
     ret = map_entry(q, block->data + (place - block->offset), offset, map);
     if (ret < 0) {
-        qcow2_read_corrupt(node, "the L2 entry %#" PRIx64 " of guest offset %#" PRIx64 " cannot be",
-                           qcow2_get64(block->data + (place - block->offset)), offset);
+        ret = co_bad_entry(node, qcow2_get64(block->data + (place - block->offset)), offset);
     }
     while (ret == 0 && map->bytes < bytes) {
         uint64_t there = offset + map->bytes;

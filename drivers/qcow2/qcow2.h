@@ -433,7 +433,7 @@ int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **er
  * Returns: -EIO
  */
 int qcow2_co_corrupt(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/* A read met an entry that cannot be: tells the user, once; nothing is marked. Returns: -EIO */
+/* The same where nothing is marked: the image is read only, or no other cluster is affected. Returns: -EIO */
 int qcow2_read_corrupt(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /**
