@@ -4,7 +4,8 @@
 
 Each case changes a few bytes or entries of tables in a copy of IMAGE, runs `check -r all`, and judges: no crash and no
 hang; guest clusters that could be read before read the same; and after exit status 0 both programs find the image sound.
-Prints "wrong SEED: ..." for each case that fails, "left SEED: ..." where something is left, and a summary.
+Prints "wrong SEED: ..." for each case that fails, "lost SEED: ..." where the active L1 table cannot be found, "left SEED: ..."
+where something else is left, and a summary.
 
 The reader is independent of the program under test. It knows versions 2 and 3 with zlib; no backing files.
 """
@@ -96,7 +97,7 @@ class Image:
     def tangled(self, tables):
         """L2 tables that refer to tables themselves, so that repairs change them: data there is no promise."""
         l2s = {(e & OFFSET) // self.cluster for e in self.entries(self.l1, self.l1_size) if e & OFFSET}
-        return {l2 for l2 in l2s if self.order == 0 or any(
+        return {l2 for l2 in l2s if any(
             not e & COMPRESSED and (e & OFFSET) // self.cluster in tables | l2s
             for e in self.entries(l2 * self.cluster, self.cluster // 8) if e & OFFSET)}
 
@@ -206,6 +207,22 @@ class Breaker:
             return 'L1 table of a snapshot moved'
         return 'L1 of a snapshot: ' + self.word_in(l1, self.image.l1_size)
 
+    def shared_tables(self):
+        """L1 entries, of the active table or of a snapshot's, that name the same L2 table."""
+        entry = self.random.choice([COPIED, 0]) | self.random.choice(self.l2s)
+        l1s = [self.image.l1] + [l1 for _, l1, _ in self.image.snapshots()]
+        for _ in range(self.random.randrange(1, 6)):
+            self.image.put(self.random.choice(l1s) + 8 * self.random.randrange(self.image.l1_size), entry)
+        return 'L1 entries that share the table at %#x' % (entry & OFFSET)
+
+    def shared_clusters(self):
+        """L2 entries that name the same data."""
+        entry = self.image.get(self.random.choice(self.l2s) + 8 * self.random.randrange(self.image.cluster // 8))
+        for _ in range(self.random.randrange(1, 20)):
+            at = self.random.choice(self.l2s) + 8 * self.random.randrange(self.image.cluster // 8)
+            self.image.put(at, entry)
+        return 'L2 entries like %#x' % entry
+
     def cut_off(self):
         cut = self.random.randrange(1, 4 * self.image.cluster)
         if max(self.places) + self.image.cluster <= len(self.image.data) - cut:
@@ -215,7 +232,7 @@ class Breaker:
     def run(self):
         kinds = [self.l1_entry, self.l2_entry, self.l2_entry, self.reftable_entry, self.lost_block, self.zero_block,
                  self.counts, self.some_bytes, self.table_on_table, self.reftable_place, self.reftable_length,
-                 self.marks, self.snapshot, self.snapshot, self.cut_off]
+                 self.marks, self.snapshot, self.snapshot, self.cut_off, self.shared_tables, self.shared_clusters]
         return '; '.join(self.random.choice(kinds)() for _ in range(self.random.choice([1, 1, 2, 4])))
 
 
@@ -233,7 +250,7 @@ def run(*command):
 
 
 def one_case(base, seed):
-    """(exit status of the repair, what was done, what is wrong or '')"""
+    """(exit status of the repair, what was done, what is wrong or '', is the active L1 table lost?)"""
     shutil.copy(base, 'disk.qcow2')
     image = Image('disk.qcow2')
     what = Breaker(image, seed).run()
@@ -241,30 +258,31 @@ def one_case(base, seed):
         file.write(image.data)
     before = digests('disk.qcow2')
     status, output = run(os.environ['BLKSTACK_IMG'], 'check', '-r', 'all', '-f', 'qcow2', 'disk.qcow2')
+    lost = 'nothing is repaired' in output
     if not 0 <= status <= 3:
-        return status, what, 'status %d: %s' % (status, output[-500:])
+        return status, what, 'status %d: %s' % (status, output[-500:]), lost
     after = digests('disk.qcow2')
     changed = [i for i, (x, y) in enumerate(zip(before, after)) if x not in (None, y)]
     if changed or len(before) != len(after):
-        return status, what, 'guest clusters %s read otherwise: %s' % (changed[:5], output[:1500])
+        return status, what, 'guest clusters %s read otherwise: %s' % (changed[:5], output[:1500]), lost
     if status == 0:
         for program in 'BLKSTACK_IMG', 'QEMU_IMG':
             found, output = run(os.environ[program], 'check', '-f', 'qcow2', 'disk.qcow2')
             if found != 0:
-                return status, what, '%s finds: %s' % (program, output[:1500])
-    return status, what, ''
+                return status, what, '%s finds: %s' % (program, output[:1500]), lost
+    return status, what, '', lost
 
 
 def main():
     base, cases, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     statuses = []
     for number in range(seed, seed + cases):
-        status, what, wrong = one_case(base, number)
+        status, what, wrong, lost = one_case(base, number)
         statuses.append(status)
         if wrong:
             print('wrong %d: %s: %s' % (number, what, wrong.replace('\n', ' | ')))
         elif status:
-            print('left %d: %s' % (number, what))
+            print('%s %d: %s' % ('lost' if lost else 'left', number, what))
     print('repaired %d of %d' % (statuses.count(0), cases))
 
 

@@ -3,8 +3,9 @@
  * check.c - is a qcow2 image sound? And repairs.
  *
  *     look:    structure -> window by window: count references, judge entries and flags, compare counts
- *     repair:  look -> mark dirty -> give up entries that cannot be -> structure -> move data off tables, and give up
- *              again -> look again -> counts (in place, or all refcount structures anew) -> COPIED flags -> unmark
+ *     repair:  look -> mark dirty -> give up entries that cannot be -> structure -> copy tables and data that too many
+ *              share, move data off tables, and give up again -> look again -> counts (in place, or all refcount
+ *              structures anew) -> COPIED flags -> unmark
  *
  * Repairs of mappings come before those of counts, so that the counts are those of the image as it will be. While the
  * mark is set (version 3) a repair that is cut off can be repeated. When something could not be read nothing is
@@ -250,7 +251,10 @@ static int co_change_window(Qcow2Check *check, void *opaque)
     qcow2_check_count_structure(check, false);
     ret = qcow2_check_co_walk(check, true);
     check->step = *step;
-    return ret == 0 ? qcow2_check_co_walk(check, false) : ret;
+    if (ret < 0) {
+        return ret;
+    }
+    return *step == QCOW2_CHECK_UNSHARE ? qcow2_check_co_unshare_tables(check) : qcow2_check_co_walk(check, false);
 }
 
 static int co_counts_window(Qcow2Check *check, void *opaque)
@@ -319,7 +323,7 @@ static int co_repair_mappings(Qcow2Check *check)
     const Qcow2Findings before = check->found;
     /* Encrypted data says something else in another place. */
     const bool encrypted = check->header.crypt_method != QCOW2_CRYPT_NONE;
-    const bool move = (before.overlaps > 0 || check->overflow) && !encrypted;
+    const bool unshare = check->overflow && !encrypted, move = unshare || (before.overlaps > 0 && !encrypted);
     int ret = 0;
 
     if (before.entries > 0) {
@@ -332,6 +336,9 @@ static int co_repair_mappings(Qcow2Check *check)
         if (ret == 0) {
             ret = qcow2_check_co_read_structure(check);
         }
+    }
+    if (ret == 0 && unshare) {
+        ret = co_step(check, QCOW2_CHECK_UNSHARE);
     }
     check->careful = true;
     if (ret == 0 && move) {

@@ -28,6 +28,7 @@
 typedef enum Qcow2CheckStep {
     QCOW2_CHECK_LOOK,               /* finds; changes nothing */
     QCOW2_CHECK_COUNT,              /* only counts */
+    QCOW2_CHECK_UNSHARE,            /* copies L2 tables that more refer to than a count can say */
     QCOW2_CHECK_MOVE,               /* copies guest data elsewhere that lies on a table, or that cannot be counted */
     QCOW2_CHECK_CLEAN,              /* gives up entries that cannot be */
     QCOW2_CHECK_FLAGS,              /* sets COPIED where, and only where, there is one reference */
@@ -250,6 +251,9 @@ int qcow2_check_co_drop_bitmaps(Qcow2Check *check);
 /* Walks over all L1 and L2 tables, in the window and for the step that check says. With @count, references are
  * counted. */
 int qcow2_check_co_walk(Qcow2Check *check, bool count);
+
+/* After such a walk, with the references counted: the step UNSHARE, for tables in the window. */
+int qcow2_check_co_unshare_tables(Qcow2Check *check);
 
 /* Does every entry of the L2 table in @buf refer to where data can be? Random bytes and other tables do not. */
 bool qcow2_check_reads_as_l2(const Qcow2Check *check, const uint8_t *buf);

@@ -9,8 +9,8 @@
  * fit in memory they are taken in several rounds.
  *
  * Repairs: guest data on a table is copied to the end of the file (whatever is right, the table or the mapping, the
- * guest reads the same before and after); an entry that cannot be is given up, and the guest reads zeroes there
- * (version 2 with a backing file: what the backing has).
+ * guest reads the same before and after), and so is what more refer to than a count can say, L2 tables first; an entry
+ * that cannot be is given up, and the guest reads zeroes there (version 2 with a backing file: what the backing has).
  */
 #include "drivers/qcow2/check.h"
 
@@ -128,7 +128,17 @@ static bool judge_l1_entry(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t i
     return l1->snapshot == NULL && judge_copied(check, entry, false, index);
 }
 
-typedef bool L1Visit(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry);
+/* 1: *entry was changed; 0: it was not; an error of a repair. */
+typedef int L1Visit(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry);
+
+/* Writes a table that was changed. */
+static int co_write_table(Qcow2Check *check, uint64_t offset, uint64_t bytes, const uint8_t *buf)
+{
+    const bool copied = check->step == QCOW2_CHECK_MOVE || check->step == QCOW2_CHECK_UNSHARE;
+    int ret = copied ? blk_co_flush(check->file) : 0;   /* what was copied is there before the table says so */
+
+    return ret == 0 ? qcow2_check_co_write(check, offset, bytes, buf) : ret;
+}
 
 /* Calls @visit for each entry that is not 0, and writes what it changes. */
 static int walk_l1(Qcow2Check *check, const Qcow2CheckL1 *l1, L1Visit *visit, uint8_t *buf)
@@ -146,14 +156,16 @@ static int walk_l1(Qcow2Check *check, const Qcow2CheckL1 *l1, L1Visit *visit, ui
         for (uint64_t i = 0; i < bytes; i += 8) {
             uint64_t entry = qcow2_get64(buf + i);
 
-            if (entry != 0 && visit(check, l1, (pos + i) / 8, &entry)) {
+            ret = entry == 0 ? 0 : visit(check, l1, (pos + i) / 8, &entry);
+            if (ret < 0) {
+                return ret;
+            }
+            if (ret > 0) {
                 qcow2_put64(buf + i, entry);
                 changed = true;
             }
         }
-        if (changed) {
-            ret = qcow2_check_co_write(check, l1->offset + pos, bytes, buf);
-        }
+        ret = changed ? co_write_table(check, l1->offset + pos, bytes, buf) : 0;
     }
     return ret;
 }
@@ -171,7 +183,7 @@ static int walk_all_l1(Qcow2Check *check, L1Visit *visit)
     return ret;
 }
 
-static bool judge_only(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
+static int judge_only(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
 {
     const bool changed = judge_l1_entry(check, l1, index, entry);
     const uint64_t offset = *entry & QCOW2_OFFSET_MASK;
@@ -182,7 +194,7 @@ static bool judge_only(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index
     return changed;
 }
 
-static bool judge_and_count(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
+static int judge_and_count(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
 {
     const bool changed = judge_only(check, l1, index, entry);
     const uint64_t offset = *entry & QCOW2_OFFSET_MASK;
@@ -191,6 +203,43 @@ static bool judge_and_count(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t 
         qcow2_check_count(check, offset, check->cluster_size, 1, 0);
     }
     return changed;
+}
+
+/* The table has more references than a count can say: gives this one a table of its own, at the end of the file. */
+static int co_unshare(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
+{
+    const uint64_t offset = *entry & QCOW2_OFFSET_MASK, place = qcow2_check_new_place(check);
+    g_autofree uint8_t *table = NULL;
+    int ret;
+
+    if (offset == 0 || why_no_table(check, offset) != NULL || !in_window(check, offset) ||
+        qcow2_check_refs(check, offset >> check->cluster_bits) <= qcow2_refcount_max(check->header.refcount_order) ||
+        qcow2_check_may_copy(check, check->cluster_size) < 0) {
+        return 0;
+    }
+    table = g_try_malloc(check->cluster_size);
+    if (table == NULL) {
+        return -ENOMEM;
+    }
+    ret = qcow2_check_co_read(check, offset, check->cluster_size, table);
+    if (ret == 0) {
+        ret = qcow2_check_co_write(check, place, check->cluster_size, table);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_check_uncount(check, offset, check->cluster_size, 1);
+    qcow2_check_count(check, place, check->cluster_size, 1, 0);
+    qcow2_check_repaired(check, "Repairing L1 entry %" PRIu64 "%s%s, l2_offset=%" PRIx64 ": too many refer to the table, and "
+                         "this one gets a copy", index, l1->snapshot ? " of snapshot " : "",
+                         l1->snapshot ? l1->snapshot : "", offset);
+    *entry = (*entry & ~(QCOW2_OFFSET_MASK | QCOW2_COPIED)) | place;
+    return 1;
+}
+
+int qcow2_check_co_unshare_tables(Qcow2Check *check)
+{
+    return walk_all_l1(check, co_unshare);
 }
 
 /* ---- the places of L2 tables ---- */
@@ -225,14 +274,14 @@ static void merge_tables(Qcow2Check *check)
     g_array_set_size(check->tables, kept);
 }
 
-static bool collect_table(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
+static int collect_table(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t index, uint64_t *entry)
 {
     Qcow2CheckTable table = { .offset = *entry & QCOW2_OFFSET_MASK, .refs = 1, .l1_index = index,
                               .active = !l1->snapshot };
 
     if (table.offset < MAX(check->table_first, 1) || table.offset >= check->table_end ||
         why_no_table(check, table.offset) != NULL) {
-        return false;
+        return 0;
     }
     if (check->tables->len == MAX_TABLES) {
         merge_tables(check);
@@ -241,11 +290,11 @@ static bool collect_table(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t in
             g_array_set_size(check->tables, MAX_TABLES / 2);
         }
         if (table.offset >= check->table_end) {
-            return false;
+            return 0;
         }
     }
     g_array_append_val(check->tables, table);
-    return false;
+    return 0;
 }
 
 /* ---- L2 ---- */
@@ -316,15 +365,15 @@ static bool on_table(Qcow2Check *check, const L2Entry *e)
     return false;
 }
 
-/* Are there more references to a cluster than a count can say? Of a table that is shared itself the copy would have as
- * many. */
-static bool overflows(Qcow2Check *check, const L2Entry *e)
+/* Are there more references to a cluster than a count can say, and may it be copied? Of a table that is shared by more than
+ * that itself the copy would have as many. */
+static bool may_unshare(Qcow2Check *check, const L2Entry *e)
 {
     const uint64_t max = qcow2_refcount_max(check->header.refcount_order);
 
     for (uint64_t i = e->offset >> check->cluster_bits; i <= (e->offset + e->bytes - 1) >> check->cluster_bits; i++) {
         if (qcow2_check_refs(check, i) > max) {
-            return e->table->refs <= max;
+            return e->table->refs <= max && qcow2_check_may_copy(check, e->bytes) == 0;
         }
     }
     return false;
@@ -503,7 +552,7 @@ static int judge_place(Qcow2Check *check, L2Entry *e, bool *changed)
                           "offset %#" PRIx64 ") lies on a table", e->guest, whose(e), e->offset);
         return 0;
     }
-    if (check->step == QCOW2_CHECK_MOVE && (on_table(check, e) || overflows(check, e))) {
+    if (check->step == QCOW2_CHECK_MOVE && (on_table(check, e) || may_unshare(check, e))) {
         *changed = true;
         return co_move(check, e);
     }
@@ -611,11 +660,8 @@ static int visit_table(Qcow2Check *check, uint64_t index, uint8_t *buf, bool cou
             ret = visit_entry(check, &e, count, &next, &changed);
         }
     }
-    if (ret == 0 && changed && check->step == QCOW2_CHECK_MOVE) {
-        ret = blk_co_flush(check->file);        /* what was moved is there before the table says so */
-    }
     if (ret == 0 && changed) {
-        ret = qcow2_check_co_write(check, table->offset, check->cluster_size, buf);
+        ret = co_write_table(check, table->offset, check->cluster_size, buf);
     }
     qcow2_check_progress(check, (double)(index + 1) / check->tables->len);
     return ret;
