@@ -23,9 +23,14 @@ static void set_granules(const Sequence *seq, uint8_t *granules, uint64_t offset
     }
 }
 
+static uint64_t all_granules(const Sequence *seq)
+{
+    return seq->config.most / seq->config.granularity + 1;
+}
+
 int bitmap_co_add(Sequence *seq)
 {
-    uint64_t granules = seq->config.size / seq->config.granularity + 1;
+    uint64_t granules = all_granules(seq);
     g_autoptr(GError) error = NULL;
 
     seq->must = g_malloc0(granules);
@@ -47,6 +52,17 @@ void bitmap_note(Sequence *seq, uint64_t offset, uint64_t bytes, bool certain)
         set_granules(seq, seq->must, offset, end);
     }
     set_granules(seq, seq->may, offset - offset % cluster, (end + cluster - 1) / cluster * cluster);
+}
+
+void bitmap_note_resize(Sequence *seq, uint64_t length)
+{
+    uint64_t granularity = seq->config.granularity, from;
+
+    if (seq->must && length < seq->config.size) {
+        from = (length + granularity - 1) / granularity;        /* one that is cut keeps its bit */
+        memset(seq->must + from, 0, all_granules(seq) - from);
+        memset(seq->may + from, 0, all_granules(seq) - from);
+    }
 }
 
 static int compare(Sequence *seq, const BlkDirtyBitmap *bitmap)
@@ -80,7 +96,7 @@ int bitmap_co_check(Sequence *seq)
 
 int bitmap_co_operation(Sequence *seq)
 {
-    uint64_t granules = seq->config.size / seq->config.granularity + 1;
+    uint64_t granules = all_granules(seq);
     BlkDirtyBitmap *bitmap = blk_bitmap_find(bitmap_node(seq), "b");
     g_autoptr(GError) error = NULL;
     int ret = bitmap_co_check(seq);

@@ -4,8 +4,6 @@
  *
  * Which amendments must be refused follows from the image's properties and snapshots; only whether all counts fit a
  * narrower width is not known here.
- *
- * Limitation: an image with a dirty bitmap keeps its length.
  */
 #include "random_image.h"
 
@@ -40,9 +38,6 @@ int change_co_resize(Sequence *seq)
     g_autoptr(GError) error = NULL;
     int ret;
 
-    if (seq->must) {
-        return 0;
-    }
     sequence_log(seq, " resize to %" PRIu64 "%s", length, preallocates ? ", preallocated" : "");
     ret = blk_co_truncate(sequence_node(seq), length, preallocates ? BLK_PREALLOC_METADATA : BLK_PREALLOC_OFF, &error);
     if (refused) {
@@ -51,6 +46,7 @@ int change_co_resize(Sequence *seq)
     if (ret < 0) {
         return sequence_fail(seq, "resize: %s", error->message);
     }
+    bitmap_note_resize(seq, length);
     change_set_length(seq, length);
     if (blk_node_length(sequence_node(seq)) != length) {
         return sequence_fail(seq, "resized to %" PRIu64 " bytes", blk_node_length(sequence_node(seq)));

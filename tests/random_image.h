@@ -51,7 +51,7 @@ typedef struct Sequence {
     ImageConfig config;
     uint8_t *model;             /* config.most bytes, zeroes from config.size on */
     uint8_t *backing;           /* (nullable): config.most bytes: what the backing file shows below the image */
-    uint8_t *must, *may;        /* (nullable): granules that must be, and that may be dirty */
+    uint8_t *must, *may;        /* (nullable): granules of config.most bytes that must be, and that may be dirty */
     GPtrArray *snapshots;       /* (nullable): what random_snapshot.c keeps */
     unsigned snapshots_made;
     BlkChild *user;             /* NULL: closed */
@@ -72,6 +72,8 @@ int sequence_co_operation(Sequence *seq);
 int bitmap_co_add(Sequence *seq);
 /* The range may have been written to; @certain: it has. */
 void bitmap_note(Sequence *seq, uint64_t offset, uint64_t bytes, bool certain);
+/* The image is about to have @length bytes: what is cut off is forgotten, what is new is clean. */
+void bitmap_note_resize(Sequence *seq, uint64_t length);
 int bitmap_co_check(Sequence *seq);
 int bitmap_co_operation(Sequence *seq);     /* checks, clears, stores */
 /* random_snapshot.c: makes, applies or deletes one; are all what they were? */
