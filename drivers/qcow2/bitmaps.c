@@ -86,9 +86,10 @@ void qcow2_bitmaps_close(BlkNode *node)
 
 void qcow2_co_bitmaps_finish(BlkNode *node)
 {
+    const Qcow2 *q = node->opaque;
     g_autoptr(GError) error = NULL;
 
-    if (qcow2_co_bitmaps_store(node, &error) < 0) {
+    if (qcow2_co_bitmaps_store(node, &error) < 0 && !q->bitmaps_failed) {
         blk_node_message(node, "not all dirty bitmaps could be stored; the others cannot be used any more: %s",
                          error->message);
     }
@@ -392,6 +393,7 @@ static int qcow2_co_bitmaps_store_locked(BlkNode *node, GError **error)
 
     blk_co_mutex_lock(&q->bitmaps_lock);
     int ret = qcow2_co_bitmaps_store(node, error);
+    q->bitmaps_failed = ret < 0;
     blk_co_mutex_unlock(&q->bitmaps_lock);
     return ret;
 }

@@ -107,6 +107,7 @@ typedef struct Qcow2 {
     bool lazy;                      /* counts are written late: see qcow2_co_commit() */
     bool counts_lag;                /* the image is marked since counts were left out of a commit */
     BlkCoMutex bitmaps_lock;        /* taken first */
+    bool bitmaps_failed;            /* who asked for storing them knows that they could not be */
     GPtrArray *removed_bitmaps;     /* of Qcow2BitmapEntry: in the file until the next store */
     GHashTable *bitmap_data;        /* set of host clusters (index) from which bits were loaded */
     bool discard_no_unref;          /* what is discarded keeps its host space */
@@ -483,7 +484,7 @@ void qcow2_co_table_drop(BlkNode *node, uint64_t offset, uint64_t bytes);
 
 /* Finds the bitmaps of an image. A damaged directory is a reason not to open it only @for_writing. */
 int qcow2_co_bitmaps_open(BlkNode *node, bool for_writing, GError **error);
-/* Stores what has changed; a failure is told as a message. */
+/* Stores what has changed; a failure that nobody knows of yet is told as a message. */
 void qcow2_co_bitmaps_finish(BlkNode *node);
 void qcow2_bitmaps_close(BlkNode *node);
 /* Adds all that the bitmaps refer to to q->tables. */
