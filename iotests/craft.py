@@ -162,6 +162,69 @@ SNAPSHOT = {
     },
 }
 
+def snapshot_entries(image):
+    """[head of 40 bytes, extra data, id, name] of each snapshot."""
+    entries, place = [], image.snapshots
+    for _ in range(image.get(60, 4)):
+        image.file.seek(place)
+        head = bytearray(image.file.read(40))
+        sizes = struct.unpack('>I', head[36:])[0], *struct.unpack('>HH', head[12:16])
+        entries.append([head] + [image.file.read(size) for size in sizes])
+        place += (40 + sum(sizes) + 7) // 8 * 8
+    return entries
+
+
+def change_entry(image, index, extra=None, name_id=None, name=None):
+    """Another extra data, id or name of snapshot @index; lengths follow."""
+    entries = snapshot_entries(image)
+    for part, new in enumerate((extra, name_id, name), 1):
+        entries[index][part] = entries[index][part] if new is None else new
+    table = b''
+    for head, *parts in entries:
+        head[12:16] = struct.pack('>HH', len(parts[1]), len(parts[2]))
+        head[36:40] = struct.pack('>I', len(parts[0]))
+        table += (bytes(head) + b''.join(parts)).ljust((40 + sum(map(len, parts)) + 7) // 8 * 8, b'\0')
+    image.bytes(image.snapshots, table)
+
+
+# With a second snapshot, "two". "snapshot-odd": unusual, but the format allows it. "snapshot-lies": it does not.
+CHANGED_SNAPSHOTS = {
+    'snapshot-odd': {
+        'id-twice': lambda i: change_entry(i, 1, name_id=b'1'),
+        'id-long': lambda i: change_entry(i, 0, name_id=b'7' * 100),
+        'id-largest': lambda i: change_entry(i, 1, name_id=b'18446744073709551615'),
+        'name-twice': lambda i: change_entry(i, 1, name=b'one'),
+        'name-of-other-id': lambda i: change_entry(i, 1, name=b'1'),
+        'name-long': lambda i: change_entry(i, 1, name=b'x' * 5000),
+        'name-empty': lambda i: change_entry(i, 1, name=b''),
+        'name-no-text': lambda i: change_entry(i, 1, name=b'\xff\x00\xfe\n'),
+        'extra-16': lambda i: change_entry(i, 0, extra=struct.pack('>QQ', 0, 64 << 20)),
+        'extra-1024': lambda i: change_entry(i, 0, extra=struct.pack('>QQ', 0, 64 << 20) + bytes(range(252)) * 4),
+        'disk-smaller': lambda i: change_entry(i, 0, extra=struct.pack('>QQQ', 0, 32 << 20, 0)),
+    },
+    'snapshot-lies': {
+        'table-cut-off': lambda i: i.file.truncate(i.snapshots + 50),
+        'extra-none': lambda i: change_entry(i, 0, extra=b''),
+        'extra-8': lambda i: change_entry(i, 0, extra=bytes(8)),
+        'id-empty': lambda i: change_entry(i, 0, name_id=b''),
+        'extra-1032': lambda i: change_entry(i, 0, extra=bytes(1032)),
+        'disk-huge': lambda i: change_entry(i, 0, extra=struct.pack('>QQQ', 0, 1 << 62, 0)),
+        'disk-negative': lambda i: change_entry(i, 0, extra=struct.pack('>QQQ', 0, (1 << 64) - 512, 0)),
+        'l1-outside': lambda i: i.put(i.snapshots, end(i) + 0x100000),
+        'l1-unaligned': lambda i: i.put(i.snapshots, i.get(i.snapshots) + 512),
+        'l1-on-header': lambda i: i.put(i.snapshots, 0),
+        'l1-on-l1': lambda i: i.put(i.snapshots, i.l1),
+        'l1-on-l2': lambda i: i.put(i.snapshots, i.l2),
+        'l1-on-data': lambda i: i.put(i.snapshots, i.get(i.plain) & 0x00fffffffffffe00),
+        'l1-on-refcounts': lambda i: i.put(i.snapshots, i.table),
+        'l1-on-table': lambda i: i.put(i.snapshots, i.snapshots),
+        'l1-long': lambda i: i.put(i.snapshots + 8, 20000, 4),
+        'l1-empty': lambda i: i.put(i.snapshots + 8, 0, 4),
+        'table-on-l2': lambda i: i.put(64, i.l2),
+        'table-on-data': lambda i: i.put(64, i.get(i.plain) & 0x00fffffffffffe00),
+    },
+}
+
 # Opened, and found by check.
 TABLE = {
     'entries': {
@@ -427,7 +490,7 @@ CORRUPT = {
         'snapshot-table-count-0': lambda i: uncount(i, i.snapshots),
     },
 }
-GROUPS = {**BITMAPS, **COSTLY_BITMAPS, **COSTLY, **CORRUPT, **DAMAGED, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED,
+GROUPS = {**BITMAPS, **CHANGED_SNAPSHOTS, **COSTLY_BITMAPS, **COSTLY, **CORRUPT, **DAMAGED, **HEADER, **REFCOUNT_TABLE, **SNAPSHOT, **TABLE, **EXTENDED,
           **DATA_FILE, **DATA, **NAMES}
 
 
