@@ -9,10 +9,8 @@
 
 typedef struct Vector {
     IoSession *session;
-    bool aio, write, zeroes, invalid;
-    bool machine, quiet, dump;
-    unsigned flags;             /* BlkReqFlags */
-    int pattern;                /* -1: none */
+    bool aio, write;
+    IoOptions options;
     uint64_t offset, bytes;
     IoBuffer buffer;
     struct iovec *vec;
@@ -28,51 +26,12 @@ static void vector_free(Vector *v)
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vector, vector_free)
 
-static int parse_options(const IoCommand *self, const char *letters, int argc, char **argv, Vector *v)
-{
-    int c, ret = 0;
-
-    optind = 0;
-    while (ret == 0 && (c = getopt(argc, argv, letters)) != -1) {
-        switch (c) {
-        case 'C':
-            v->machine = true;
-            break;
-        case 'f':
-            v->flags |= BLK_REQ_FUA;
-            break;
-        case 'i':
-            v->invalid = true;
-            break;
-        case 'P':
-            ret = io_parse_pattern(optarg, &v->pattern);
-            break;
-        case 'q':
-            v->quiet = true;
-            break;
-        case 'u':
-            v->flags |= BLK_REQ_UNMAP;
-            break;
-        case 'v':
-            v->dump = true;
-            break;
-        case 'z':
-            v->zeroes = true;
-            break;
-        default:
-            ret = io_usage(self);
-            break;
-        }
-    }
-    return ret;
-}
-
 static const char *conflict_of(const Vector *v, int lengths)
 {
-    if (v->zeroes && lengths != 1) {
+    if (v->options.zeroes && lengths != 1) {
         return "-z supports only a single length parameter";
     }
-    if ((v->flags & BLK_REQ_UNMAP) && !v->zeroes) {
+    if ((v->options.flags & BLK_REQ_UNMAP) && !v->options.zeroes) {
         return "-u requires -z to be specified";
     }
     return NULL;
@@ -81,7 +40,7 @@ static const char *conflict_of(const Vector *v, int lengths)
 /* Reads the lengths, makes the buffer and cuts it into one vector per length. */
 static int parse_lengths(Vector *v, int count, char **texts)
 {
-    int fill = v->pattern >= 0 && v->write ? v->pattern : v->write ? 0xcd : 0xab;
+    int fill = v->options.pattern >= 0 && v->write ? v->options.pattern : v->write ? 0xcd : 0xab;
     size_t at = 0;
     int ret = 0;
 
@@ -98,7 +57,7 @@ static int parse_lengths(Vector *v, int count, char **texts)
             ret = -EINVAL;
         }
     }
-    if (ret < 0 || v->zeroes) {
+    if (ret < 0 || v->options.zeroes) {
         return ret;
     }
     ret = io_buffer_init(&v->buffer, v->session, v->bytes, fill);
@@ -114,8 +73,7 @@ static int parse_vector(const IoCommand *self, const char *letters, int argc, ch
     const char *conflict;
     int ret;
 
-    v->pattern = -1;
-    ret = parse_options(self, letters, argc, argv, v);
+    ret = io_parse_options(self, letters, argc, argv, &v->options);
     if (ret < 0) {
         return ret;
     }
@@ -127,7 +85,7 @@ static int parse_vector(const IoCommand *self, const char *letters, int argc, ch
         printf("%s\n", conflict);
         return -EINVAL;
     }
-    if (v->invalid) {
+    if (v->options.invalid) {
         printf("injecting invalid %s request\n", v->write ? "write" : "read");
         return 0;
     }
@@ -140,10 +98,10 @@ static int co_transfer(Vector *v)
     BlkIov iov = { v->vec, v->count, 0 };
 
     v->start = io_clock_ns();
-    if (v->zeroes) {
-        return io_co_write_zeroes(v->session, v->offset, v->bytes, v->flags);
+    if (v->options.zeroes) {
+        return io_co_write_zeroes(v->session, v->offset, v->bytes, v->options.flags);
     }
-    return v->write ? io_co_write(v->session, v->offset, v->bytes, iov, v->flags)
+    return v->write ? io_co_write(v->session, v->offset, v->bytes, iov, v->options.flags)
                     : io_co_read(v->session, v->offset, v->bytes, iov);
 }
 
@@ -158,16 +116,16 @@ static int co_run_vector(Vector *v)
         printf("%s failed: %s\n", name, g_strerror(-ret));
         return ret;
     }
-    if (!v->write && v->pattern >= 0) {
-        ret = io_verify(v->buffer.data, v->pattern, 0, v->bytes, v->offset);
+    if (!v->write && v->options.pattern >= 0) {
+        ret = io_verify(v->buffer.data, v->options.pattern, 0, v->bytes, v->offset);
     }
-    if (v->quiet) {
+    if (v->options.quiet) {
         return ret;
     }
-    if (v->dump) {
+    if (v->options.dump) {
         io_dump(v->buffer.data, v->bytes, v->offset);
     }
-    io_report(v->write ? "wrote" : "read", v->start, v->offset, v->bytes, v->bytes, v->machine);
+    io_report(v->write ? "wrote" : "read", v->start, v->offset, v->bytes, v->bytes, v->options.machine);
     return ret;
 }
 
@@ -216,7 +174,7 @@ static int start_aio(IoSession *session, const IoCommand *self, bool write, cons
     g_autoptr(Vector) v = vector_new(session, write, true);
     int ret = parse_vector(self, letters, argc, argv, v);
 
-    if (ret < 0 || v->invalid) {
+    if (ret < 0 || v->options.invalid) {
         return ret;
     }
     session->in_flight++;

@@ -7,71 +7,38 @@
 /* ---- read ---- */
 
 typedef struct ReadArgs {
-    bool machine, quiet, dump, vm_state;
-    int pattern;                /* -1: none */
-    bool has_skip, has_check;
+    IoOptions options;
     uint64_t skip, check;       /* bytes: part of the buffer to verify */
     uint64_t offset, bytes;
 } ReadArgs;
 
-static int parse_read_options(const IoCommand *self, int argc, char **argv, ReadArgs *args)
-{
-    int c, ret = 0;
-
-    optind = 0;
-    while (ret == 0 && (c = getopt(argc, argv, "bCl:pP:qs:v")) != -1) {
-        switch (c) {
-        case 'b':
-            args->vm_state = true;
-            break;
-        case 'C':
-            args->machine = true;
-            break;
-        case 'l':
-            args->has_check = true;
-            ret = io_parse_number(optarg, &args->check);
-            break;
-        case 'p':
-            break;
-        case 'P':
-            ret = io_parse_pattern(optarg, &args->pattern);
-            break;
-        case 'q':
-            args->quiet = true;
-            break;
-        case 's':
-            args->has_skip = true;
-            ret = io_parse_number(optarg, &args->skip);
-            break;
-        case 'v':
-            args->dump = true;
-            break;
-        default:
-            ret = io_usage(self);
-            break;
-        }
-    }
-    return ret;
-}
-
 static int parse_read(const IoCommand *self, int argc, char **argv, ReadArgs *args)
 {
-    int ret = parse_read_options(self, argc, argv, args);
+    const IoOptions *o = &args->options;
+    int ret = io_parse_options(self, "bCl:pP:qs:v", argc, argv, &args->options);
 
     if (ret < 0) {
         return ret;
     }
-    if (optind != argc - 2 || (args->pattern < 0 && (args->has_skip || args->has_check))) {
+    if (optind != argc - 2 || (o->pattern < 0 && (o->source || o->length))) {
         return io_usage(self);
     }
-    ret = io_parse_number(argv[optind], &args->offset);
+    if (o->source) {
+        ret = io_parse_number(o->source, &args->skip);
+    }
+    if (ret == 0 && o->length) {
+        ret = io_parse_number(o->length, &args->check);
+    }
+    if (ret == 0) {
+        ret = io_parse_number(argv[optind], &args->offset);
+    }
     if (ret == 0) {
         ret = io_parse_length(argv[optind + 1], &args->bytes);
     }
     if (ret < 0) {
         return ret;
     }
-    if (args->skip <= args->bytes && !args->has_check) {
+    if (args->skip <= args->bytes && !o->length) {
         args->check = args->bytes - args->skip;
     }
     if (args->skip > args->bytes || args->check > args->bytes - args->skip) {
@@ -83,7 +50,7 @@ static int parse_read(const IoCommand *self, int argc, char **argv, ReadArgs *ar
 
 static int run_read(IoSession *session, const IoCommand *self, int argc, char **argv)
 {
-    ReadArgs args = { .pattern = -1 };
+    ReadArgs args = { 0 };
     g_auto(IoBuffer) buffer = { 0 };
     int64_t start;
     int ret = parse_read(self, argc, argv, &args);
@@ -95,7 +62,7 @@ static int run_read(IoSession *session, const IoCommand *self, int argc, char **
         return ret;
     }
     start = io_clock_ns();
-    if (args.vm_state) {
+    if (args.options.vm_state) {
         ret = -ENOTSUP;
     } else {
         struct iovec vec = { buffer.data, args.bytes };
@@ -106,77 +73,27 @@ static int run_read(IoSession *session, const IoCommand *self, int argc, char **
         printf("read failed: %s\n", g_strerror(-ret));
         return ret;
     }
-    if (args.pattern >= 0) {
-        ret = io_verify(buffer.data, args.pattern, args.skip, args.check, args.offset);
+    if (args.options.pattern >= 0) {
+        ret = io_verify(buffer.data, args.options.pattern, args.skip, args.check, args.offset);
     }
-    if (args.quiet) {
+    if (args.options.quiet) {
         return ret;
     }
-    if (args.dump) {
+    if (args.options.dump) {
         io_dump(buffer.data, args.bytes, args.offset);
     }
-    io_report("read", start, args.offset, args.bytes, args.bytes, args.machine);
+    io_report("read", start, args.offset, args.bytes, args.bytes, args.options.machine);
     return ret;
 }
 
 /* ---- write ---- */
 
 typedef struct WriteArgs {
-    bool machine, quiet, vm_state, zeroes;
-    unsigned flags;             /* BlkReqFlags */
-    int pattern;                /* -1: none */
-    const char *source;
+    IoOptions options;
     uint64_t offset, bytes;
 } WriteArgs;
 
-static int parse_write_options(const IoCommand *self, int argc, char **argv, WriteArgs *args)
-{
-    int c, ret = 0;
-
-    optind = 0;
-    while (ret == 0 && (c = getopt(argc, argv, "bcCfnpP:qs:uz")) != -1) {
-        switch (c) {
-        case 'b':
-            args->vm_state = true;
-            break;
-        case 'c':
-            args->flags |= BLK_REQ_COMPRESSED;
-            break;
-        case 'C':
-            args->machine = true;
-            break;
-        case 'f':
-            args->flags |= BLK_REQ_FUA;
-            break;
-        case 'n':
-            args->flags |= BLK_REQ_NO_FALLBACK;
-            break;
-        case 'p':
-            break;
-        case 'P':
-            ret = io_parse_pattern(optarg, &args->pattern);
-            break;
-        case 'q':
-            args->quiet = true;
-            break;
-        case 's':
-            args->source = optarg;
-            break;
-        case 'u':
-            args->flags |= BLK_REQ_UNMAP;
-            break;
-        case 'z':
-            args->zeroes = true;
-            break;
-        default:
-            ret = io_usage(self);
-            break;
-        }
-    }
-    return ret;
-}
-
-static const char *write_conflict(const WriteArgs *args)
+static const char *write_conflict(const IoOptions *args)
 {
     if (args->vm_state && args->zeroes) {
         return "-b and -z cannot be specified at the same time";
@@ -201,11 +118,11 @@ static int parse_write_length(WriteArgs *args, const char *text)
 {
     int ret;
 
-    if (!args->zeroes) {
+    if (!args->options.zeroes) {
         return io_parse_length(text, &args->bytes);
     }
     ret = io_parse_number(text, &args->bytes);
-    if (ret == 0 && args->bytes > IO_MAX_BYTES && !(args->flags & BLK_REQ_NO_FALLBACK)) {
+    if (ret == 0 && args->bytes > IO_MAX_BYTES && !(args->options.flags & BLK_REQ_NO_FALLBACK)) {
         printf("length cannot exceed %" PRIu64 " without -n, given %s\n", IO_MAX_BYTES, text);
         ret = -EINVAL;
     }
@@ -215,7 +132,7 @@ static int parse_write_length(WriteArgs *args, const char *text)
 static int parse_write(const IoCommand *self, int argc, char **argv, WriteArgs *args)
 {
     const char *conflict;
-    int ret = parse_write_options(self, argc, argv, args);
+    int ret = io_parse_options(self, "bcCfnpP:qs:uz", argc, argv, &args->options);
 
     if (ret < 0) {
         return ret;
@@ -223,7 +140,7 @@ static int parse_write(const IoCommand *self, int argc, char **argv, WriteArgs *
     if (optind != argc - 2) {
         return io_usage(self);
     }
-    conflict = write_conflict(args);
+    conflict = write_conflict(&args->options);
     if (conflict) {
         printf("%s\n", conflict);
         return -EINVAL;
@@ -239,27 +156,27 @@ static int co_write(IoSession *session, const WriteArgs *args, const IoBuffer *b
 {
     struct iovec vec = { buffer->data, args->bytes };
 
-    if (args->vm_state) {
+    if (args->options.vm_state) {
         return -ENOTSUP;
     }
-    if (args->zeroes) {
-        return io_co_write_zeroes(session, args->offset, args->bytes, args->flags & ~BLK_REQ_COMPRESSED);
+    if (args->options.zeroes) {
+        return io_co_write_zeroes(session, args->offset, args->bytes, args->options.flags & ~BLK_REQ_COMPRESSED);
     }
-    return io_co_write(session, args->offset, args->bytes, (BlkIov){ &vec, 1, 0 }, args->flags);
+    return io_co_write(session, args->offset, args->bytes, (BlkIov){ &vec, 1, 0 }, args->options.flags);
 }
 
 static int run_write(IoSession *session, const IoCommand *self, int argc, char **argv)
 {
-    WriteArgs args = { .pattern = -1 };
+    WriteArgs args = { 0 };
     g_auto(IoBuffer) buffer = { 0 };
     int64_t start;
     int ret = parse_write(self, argc, argv, &args);
 
-    if (ret == 0 && !args.zeroes) {
-        ret = io_buffer_init(&buffer, session, args.bytes, args.pattern >= 0 ? args.pattern : 0xcd);
+    if (ret == 0 && !args.options.zeroes) {
+        ret = io_buffer_init(&buffer, session, args.bytes, args.options.pattern >= 0 ? args.options.pattern : 0xcd);
     }
-    if (ret == 0 && args.source) {
-        ret = io_buffer_fill_from_file(&buffer, args.source);
+    if (ret == 0 && args.options.source) {
+        ret = io_buffer_fill_from_file(&buffer, args.options.source);
     }
     if (ret < 0) {
         return ret;
@@ -270,8 +187,8 @@ static int run_write(IoSession *session, const IoCommand *self, int argc, char *
         printf("write failed: %s\n", g_strerror(-ret));
         return ret;
     }
-    if (!args.quiet) {
-        io_report("wrote", start, args.offset, args.bytes, args.bytes, args.machine);
+    if (!args.options.quiet) {
+        io_report("wrote", start, args.offset, args.bytes, args.bytes, args.options.machine);
     }
     return 0;
 }
@@ -280,18 +197,13 @@ static int run_write(IoSession *session, const IoCommand *self, int argc, char *
 
 static int run_discard(IoSession *session, const IoCommand *self, int argc, char **argv)
 {
-    bool machine = false, quiet = false;
     uint64_t offset, bytes;
+    IoOptions options;
     int64_t start;
-    int c, ret;
+    int ret = io_parse_options(self, "Cq", argc, argv, &options);
 
-    optind = 0;
-    while ((c = getopt(argc, argv, "Cq")) != -1) {
-        if (c == '?') {
-            return io_usage(self);
-        }
-        machine |= c == 'C';
-        quiet |= c == 'q';
+    if (ret < 0) {
+        return ret;
     }
     if (optind != argc - 2) {
         return io_usage(self);
@@ -309,8 +221,8 @@ static int run_discard(IoSession *session, const IoCommand *self, int argc, char
         printf("discard failed: %s\n", g_strerror(-ret));
         return ret;
     }
-    if (!quiet) {
-        io_report("discard", start, offset, bytes, bytes, machine);
+    if (!options.quiet) {
+        io_report("discard", start, offset, bytes, bytes, options.machine);
     }
     return 0;
 }

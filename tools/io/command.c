@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * command.c - finds and runs a command; help and quit.
+ * command.c - finds and runs a command; what its options say; help and quit.
  *
  * A line is words between blanks; there is no quoting.
  */
@@ -20,6 +20,68 @@ static const IoCommand *find_command(const char *name)
         }
     }
     return NULL;
+}
+
+/* Letters mean the same in all commands. */
+static int take_option(const IoCommand *command, int letter, IoOptions *o)
+{
+    switch (letter) {
+    case 'b':
+        o->vm_state = true;
+        break;
+    case 'c':
+        o->flags |= BLK_REQ_COMPRESSED;
+        break;
+    case 'C':
+        o->machine = true;
+        break;
+    case 'f':
+        o->flags |= BLK_REQ_FUA;
+        break;
+    case 'i':
+        o->invalid = true;
+        break;
+    case 'l':
+        o->length = optarg;
+        break;
+    case 'n':
+        o->flags |= BLK_REQ_NO_FALLBACK;
+        break;
+    case 'p':
+        break;
+    case 'P':
+        return io_parse_pattern(optarg, &o->pattern);
+    case 'q':
+        o->quiet = true;
+        break;
+    case 's':
+        o->source = optarg;
+        break;
+    case 'u':
+        o->flags |= BLK_REQ_UNMAP;
+        break;
+    case 'v':
+        o->dump = true;
+        break;
+    case 'z':
+        o->zeroes = true;
+        break;
+    default:
+        return io_usage(command);
+    }
+    return 0;
+}
+
+int io_parse_options(const IoCommand *command, const char *letters, int argc, char **argv, IoOptions *options)
+{
+    int c, ret = 0;
+
+    *options = (IoOptions){ .pattern = -1 };
+    optind = 0;
+    while (ret == 0 && (c = getopt(argc, argv, letters)) != -1) {
+        ret = take_option(command, c, options);
+    }
+    return ret;
 }
 
 int io_usage(const IoCommand *command)

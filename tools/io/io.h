@@ -122,6 +122,18 @@ typedef struct IoCommand {
 /* Usage on standard output. Returns: -EINVAL. */
 int io_usage(const IoCommand *command);
 
+/* What the options of a command that moves data say. */
+typedef struct IoOptions {
+    bool machine, quiet, dump, vm_state, zeroes, invalid;
+    unsigned flags;             /* BlkReqFlags */
+    int pattern;                /* -1: none */
+    const char *source;         /* -s, (nullable): a file, or where in the buffer to begin */
+    const char *length;         /* -l, (nullable) */
+} IoOptions;
+
+/* Reads options of a command that takes those in @letters, of getopt(); optind is behind them. Returns: 0 or -EINVAL. */
+int io_parse_options(const IoCommand *command, const char *letters, int argc, char **argv, IoOptions *options);
+
 int io_co_run_line(IoSession *session, const char *line);
 
 /* Tables end with a NULL name. */
