@@ -191,6 +191,7 @@ static void co_compact(CrashRound *round)
     }
     flush.end = ++round->now;
     g_array_append_val(round->flushes, flush);
+    g_array_append_val(round->snapshot_spans, flush);       /* what snapshots share moves, as when one is made */
 }
 
 static void co_control(CrashRound *round)

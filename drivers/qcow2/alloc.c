@@ -89,14 +89,14 @@ static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
     return (gint64)run;
 }
 
-int qcow2_co_raise_run(BlkNode *node, uint64_t first, uint64_t count)
+int qcow2_co_raise_run(BlkNode *node, uint64_t first, uint64_t count, uint64_t refs)
 {
     for (uint64_t i = 0; i < count; i++) {
-        int ret = qcow2_co_refcount_raise(node, first + i);
+        int ret = qcow2_co_refcount_raise(node, first + i, refs);
         if (ret < 0) {
             Qcow2 *q = node->opaque;
             if (i > 0) {
-                qcow2_drop(q, first << q->cluster_bits, i << q->cluster_bits, false);
+                qcow2_drop_all(q, first << q->cluster_bits, i << q->cluster_bits, refs, false);
             }
             return ret;
         }
@@ -128,7 +128,7 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
     if (run < 0) {
         return run;
     }
-    int ret = qcow2_co_raise_run(node, *first, (uint64_t)run);
+    int ret = qcow2_co_raise_run(node, *first, (uint64_t)run, 1);
     if (ret < 0) {
         return ret;
     }
@@ -138,13 +138,12 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
     return run;
 }
 
-/* A run of free clusters that is short enough to lie between two refcount blocks, each of which begins its range. */
-static int co_find_short_run(BlkNode *node, uint64_t count, uint64_t *first)
+int qcow2_co_find_short_run(BlkNode *node, uint64_t count, uint64_t *first)
 {
     Qcow2 *q = node->opaque;
     uint64_t have = 0, cluster;
 
-    *first = q->free_hint;
+    *first = MAX(q->free_hint, q->append_from);
     while (have < count) {
         cluster = *first + have;
         gint64 run = co_find_free(node, count - have, &cluster);
@@ -166,20 +165,28 @@ int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first)
     int ret = qcow2_co_drain_limbo(node);
 
     if (ret == 0) {
-        ret = count < UINT64_C(1) << q->refblock_bits ? co_find_short_run(node, count, first)
+        ret = count < UINT64_C(1) << q->refblock_bits ? qcow2_co_find_short_run(node, count, first)
                                                      : qcow2_co_refcount_add_span(node, count, first);
     }
-    return ret < 0 ? ret : qcow2_co_raise_run(node, *first, count);
+    return ret < 0 ? ret : qcow2_co_raise_run(node, *first, count, 1);
 }
 
 /* ---- dropped space ---- */
 
+static void add_drop(Qcow2 *q, const Qcow2Drop *drop)
+{
+    g_array_append_vals(q->drops, drop, 1);
+    q->dropped_bytes += drop->bytes;
+}
+
 void qcow2_drop_for(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload, Qcow2DropReason reason)
 {
-    Qcow2Drop drop = { .offset = offset, .bytes = bytes, .payload = payload, .reason = reason };
+    add_drop(q, &(Qcow2Drop) { .offset = offset, .bytes = bytes, .refs = 1, .payload = payload, .reason = reason });
+}
 
-    g_array_append_val(q->drops, drop);
-    q->dropped_bytes += bytes;
+void qcow2_drop_all(Qcow2 *q, uint64_t offset, uint64_t bytes, uint64_t refs, bool payload)
+{
+    add_drop(q, &(Qcow2Drop) { .offset = offset, .bytes = bytes, .refs = refs, .payload = payload });
 }
 
 void qcow2_commit_freeze(void *opaque)
@@ -234,25 +241,25 @@ static void note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, Qcow2DropReaso
     }
 }
 
-int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload, Qcow2DropReason reason)
+int qcow2_co_give_back(BlkNode *node, const Qcow2Drop *drop)
 {
     Qcow2 *q = node->opaque;
-    uint64_t end = offset + length;
+    uint64_t end = drop->offset + drop->bytes;
 
     blk_co_event(node->file->node, BLK_EVENT_cluster_free);
-    for (uint64_t pos = offset; pos < end;) {
+    for (uint64_t pos = drop->offset; pos < end;) {
         uint64_t cluster = qcow2_cluster_of(q, pos), value;
         uint64_t bytes = MIN(end, (cluster + 1) << q->cluster_bits) - pos;
-        int ret = qcow2_co_refcount_lower(node, cluster, &value);
+        int ret = qcow2_co_refcount_lower(node, cluster, drop->refs, &value);
         if (ret < 0) {
             return ret;
         }
         if (value == 0) {
             cluster_is_free(q, cluster);
-            note_freed(q, cluster << q->cluster_bits, q->cluster_size, reason);
-        } else if (payload && qcow2_payload_is_known(q, cluster)) {
+            note_freed(q, cluster << q->cluster_bits, q->cluster_size, drop->reason);
+        } else if (drop->payload && qcow2_payload_is_known(q, cluster)) {
             qcow2_payload_freed(q, pos, bytes);
-            note_freed(q, pos, bytes, reason);
+            note_freed(q, pos, bytes, drop->reason);
         }
         pos += bytes;
     }
@@ -270,7 +277,7 @@ int qcow2_co_drain_limbo(BlkNode *node)
         }
         while (batch->next < batch->drops->len) {
             const Qcow2Drop *drop = &g_array_index(batch->drops, Qcow2Drop, batch->next);
-            int ret = qcow2_co_give_back(node, drop->offset, drop->bytes, drop->payload, drop->reason);
+            int ret = qcow2_co_give_back(node, drop);
             if (ret < 0) {
                 return ret;
             }

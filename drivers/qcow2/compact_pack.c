@@ -1,178 +1,83 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * compact_pack.c - moves everything down in the file, until no free space is left below it.
+ * compact_pack.c - moves everything down in the file that is not longer than a cluster, until no free space is left below it.
  *
  *     |packed.......|          gap           |next batch| ... |evacuated|
  *
- * See docs/compact.md. Extents are collected in windows, in the order of the file; each window costs a walk through the
- * tables.
+ * See docs/compact.md. What is moved is an extent with all of its references, which follow each other in the window: each
+ * window costs a walk through the tables.
  */
 #include "drivers/qcow2/compact.h"
 
 #define GAP_BYTES   (UINT64_C(8) << 20) /* of the gap that moves up */
 #define BATCH_BYTES (GAP_BYTES / 2)     /* of what moves down at once: the rest is for what does not fit exactly */
+#define NO_PLACE    UINT64_MAX
 
 enum {
-    WINDOW = 1 << 19,                   /* extents */
     WORTH_WHILE = 256,                  /* one part of so many of the file is free */
     ROUNDS = 3,                         /* at most: what found no place is tried once more */
 };
-
-typedef enum ExtentKind { EXTENT_TABLE, EXTENT_PAYLOAD, EXTENT_PLAIN, EXTENT_KINDS } ExtentKind;
-
-typedef struct Extent {
-    uint64_t host, guest;
-    uint32_t bytes;
-    ExtentKind kind;
-} Extent;
 
 typedef struct Pack {
     Qcow2Compact *c;
     BlkNode *node;
     Qcow2 *q;
-    uint64_t from, until;               /* the window: host offsets */
-    GArray *extents;                    /* of Extent, by host offset once the window is complete */
-    ExtentKind kind;                    /* that tasks move now */
+    Qcow2RefWindow *w;
+    Qcow2RefKind kind;                  /* that is moved now */
     bool lower;                         /* only to lower places */
-    guint next, end;                    /* the batch */
 } Pack;
-
-/* ---- the window ---- */
-
-static int compare_extents(const void *a, const void *b)
-{
-    const Extent *x = a, *y = b;
-
-    return x->host < y->host ? -1 : x->host > y->host;
-}
-
-/* Keeps the lower part of what was found, and ends the window there. */
-static void trim_window(Pack *p)
-{
-    g_array_sort(p->extents, compare_extents);
-    if (p->extents->len > WINDOW) {
-        p->until = g_array_index(p->extents, Extent, WINDOW).host;
-        g_array_set_size(p->extents, WINDOW);
-    }
-}
-
-static void add_extent(Pack *p, ExtentKind kind, uint64_t guest, uint64_t host, uint64_t bytes)
-{
-    Extent extent = { .host = host, .guest = guest, .bytes = (uint32_t)bytes, .kind = kind };
-
-    if (host >= p->from && host < p->until) {
-        g_array_append_val(p->extents, extent);
-        if (p->extents->len >= 2 * WINDOW) {
-            trim_window(p);
-        }
-    }
-}
-
-/* Qcow2WalkFn */
-static void collect_entry(Qcow2 *q, uint64_t guest, uint64_t word, bool shared, void *opaque)
-{
-    uint64_t offset, bytes;
-
-    if (shared || qcow2_entry_extent(q, word, &offset, &bytes) < 0 || bytes == 0) {
-        return;
-    }
-    if (!(word & QCOW2_COMPRESSED)) {
-        if (word & QCOW2_COPIED) {
-            add_extent(opaque, EXTENT_PLAIN, guest, offset, bytes);
-        }
-    } else if (offset % 512 == 0 && qcow2_payload_is_known(q, qcow2_cluster_of(q, offset)) &&
-               qcow2_payload_is_known(q, qcow2_cluster_of(q, offset + bytes - 1))) {
-        add_extent(opaque, EXTENT_PAYLOAD, guest, offset, bytes);
-    }
-}
-
-static int co_collect_tables(Pack *p)
-{
-    uint64_t span = UINT64_C(1) << (p->q->cluster_bits + p->q->l2_bits), l1_entry;
-    int ret = 0;
-
-    for (uint64_t guest = 0; ret == 0 && guest < p->node->length; guest += span) {
-        ret = qcow2_co_l1_entry(p->node, guest, &l1_entry);
-        if (ret == 0 && (l1_entry & QCOW2_COPIED)) {
-            add_extent(p, EXTENT_TABLE, guest, l1_entry & QCOW2_OFFSET_MASK, p->q->cluster_size);
-        }
-    }
-    return ret;
-}
-
-/* Collects the extents that lie at @from or behind, as many as there is room for. */
-static int co_collect(Pack *p, uint64_t from)
-{
-    uint64_t pos = 0;
-
-    p->from = from;
-    p->until = UINT64_MAX;
-    g_array_set_size(p->extents, 0);
-    int ret = co_collect_tables(p);
-    while (ret == 0 && pos < p->node->length) {
-        ret = qcow2_co_walk(p->node, &pos, collect_entry, p);
-    }
-    trim_window(p);
-    return ret;
-}
 
 /* ---- moving one extent ---- */
 
-#define NO_PLACE UINT64_MAX
-
-static int co_copy(Pack *p, uint64_t from, uint64_t to, uint64_t bytes)
+static int co_copy(Pack *p, const Qcow2Ref *ref, uint64_t to)
 {
     BlkNode *file = p->node->file->node;
-    uint64_t length = blk_node_length(file), there = from < length ? MIN(bytes, length - from) : 0;
-    uint8_t *buf = blk_buffer_try_alloc(file, bytes);
-    int ret = buf ? 0 : -ENOMEM;
+    uint8_t *buf = blk_buffer_try_alloc(file, qcow2_ref_space(ref));
+    int ret = buf ? qcow2_co_ref_read(p->node, ref, buf) : -ENOMEM;
 
     if (ret == 0) {
-        memset(buf + there, 0, bytes - there);
-        ret = blk_co_pread(file, from, there, buf, 0);
-    }
-    if (ret == 0) {
-        ret = blk_co_pwrite(file, to, bytes, buf, 0);
+        ret = blk_co_pwrite(file, to, qcow2_ref_space(ref), buf, 0);
     }
     blk_buffer_free(buf);
     return ret;
 }
 
-/* Lets the entry of the extent refer to @to. Nobody else changes entries meanwhile. */
-static int co_repoint(Pack *p, const Extent *extent, uint64_t to)
+/* Lets the references first..end - 1, which are all to one extent, refer to @to. Nobody else changes entries meanwhile. */
+static int co_repoint(Pack *p, guint first, guint end, uint64_t to, guint *done)
 {
     Qcow2 *q = p->q;
-    uint64_t l1_entry;
-    BlkMetaBlock *block;
-    int ret = qcow2_co_l1_entry(p->node, extent->guest, &l1_entry);
+    int ret = 0;
 
-    if (ret < 0) {
-        return ret;
+    for (*done = first; ret == 0 && *done < end; (*done)++) {
+        const Qcow2Ref *ref = qcow2_ref_at(p->w, *done);
+        BlkMetaBlock *block;
+        uint8_t *word;
+        ret = qcow2_co_ref_get(p->node, p->w, ref, &block, &word);
+        if (ret < 0) {
+            break;
+        }
+        qcow2_put64(word, ref->kind == QCOW2_REF_PAYLOAD
+                              ? qcow2_compressed_encode(q->cluster_bits, to + (ref->host & 511), ref->bytes)
+                              : (qcow2_get64(word) & ~QCOW2_OFFSET_MASK) | to);
+        blk_meta_dirty(q->meta, block, BLK_META_MAP);
+        blk_meta_put(q->meta, block);
+        if (blk_meta_wants_commit(q->meta)) {
+            ret = qcow2_co_commit_all(p->node);
+        }
     }
-    uint64_t place = qcow2_l2_entry_offset(q, l1_entry, extent->guest);
-    ret = blk_meta_co_get_for(q->meta, place, BLK_EVENT_l2_load, &block);
-    if (ret < 0) {
-        return ret;
-    }
-    uint8_t *at = block->data + (place - block->offset);
-    uint64_t word = qcow2_get64(at);
-    qcow2_put64(at, extent->kind == EXTENT_PAYLOAD ? qcow2_compressed_encode(q->cluster_bits, to, extent->bytes)
-                                                   : (word & ~QCOW2_OFFSET_MASK) | to);
-    blk_meta_dirty(q->meta, block, BLK_META_MAP);
-    blk_meta_put(q->meta, block);
-    qcow2_drop(q, extent->host, extent->bytes, extent->kind == EXTENT_PAYLOAD);
-    return 0;
+    return ret;
 }
 
-/* Takes a place for the extent; below it, if it is to move down: *to is NO_PLACE if there is none. With alloc_lock held. */
-static int co_take_place(Pack *p, const Extent *extent, uint64_t *to)
+/* Takes a place for @refs references to the extent; below it, if it is to move down: *to is NO_PLACE if there is none. With
+ * alloc_lock held. */
+static int co_take_place(Pack *p, const Qcow2Ref *ref, uint64_t refs, uint64_t *to)
 {
     Qcow2 *q = p->q;
     uint64_t cluster;
 
     *to = NO_PLACE;
-    if (extent->kind == EXTENT_PAYLOAD) {
-        int ret = qcow2_co_alloc_payload(p->node, extent->bytes, p->lower ? extent->host : UINT64_MAX, to);
+    if (ref->kind == QCOW2_REF_PAYLOAD) {
+        int ret = qcow2_co_alloc_payload(p->node, qcow2_ref_space(ref), refs, p->lower ? qcow2_ref_start(ref) : UINT64_MAX, to);
         if (ret == -EXFULL) {
             *to = NO_PLACE;
             ret = 0;
@@ -183,111 +88,104 @@ static int co_take_place(Pack *p, const Extent *extent, uint64_t *to)
     if (run < 0) {
         return (int)run;
     }
-    if (p->lower && cluster >= qcow2_cluster_of(q, extent->host)) {
+    if (p->lower && cluster >= qcow2_cluster_of(q, ref->host)) {
         return 0;
     }
-    *to = cluster << q->cluster_bits;
-    run = qcow2_co_alloc_clusters(p->node, 1, &cluster);
-    return run < 0 ? (int)run : 0;
+    int ret = qcow2_co_raise_run(p->node, cluster, 1, refs);
+    if (ret == 0) {
+        *to = cluster << q->cluster_bits;
+        q->free_hint = q->append_from ? q->free_hint : cluster + 1;
+    }
+    return ret;
 }
 
-static int co_move_data(Pack *p, const Extent *extent)
+/* What lies at @to from now on is known to be a table if what it was is. */
+static int co_register(Pack *p, const Qcow2Ref *ref, uint64_t to)
 {
-    uint64_t to;
+    Qcow2 *q = p->q;
 
-    blk_co_mutex_lock(&p->q->alloc_lock);
-    int ret = co_take_place(p, extent, &to);
-    blk_co_mutex_unlock(&p->q->alloc_lock);
+    if (ref->kind == QCOW2_REF_TABLE || ref->kind == QCOW2_REF_BITS) {
+        blk_meta_co_forget(q->meta, to, q->cluster_size);       /* what an earlier table there was like */
+    }
+    if (ref->kind == QCOW2_REF_TABLE) {
+        g_hash_table_insert(p->w->moved, GSIZE_TO_POINTER(qcow2_cluster_of(q, ref->host)),
+                            GSIZE_TO_POINTER(qcow2_cluster_of(q, to)));
+    }
+    if (!qcow2_is_table(q, qcow2_cluster_of(q, ref->host))) {
+        return 0;
+    }
+    return qcow2_co_tables_claim(p->node, ref->kind == QCOW2_REF_BITS ? QCOW2_TABLE_BITMAPS : QCOW2_TABLE_ACTIVE_L2, to,
+                                 q->cluster_size);
+}
+
+/* Can the extent be moved with the references that are known? A payload can always: what else lies in its clusters
+ * stays. */
+static int co_can_move(Pack *p, const Qcow2Ref *ref, uint64_t refs, bool *can)
+{
+    if (ref->kind != QCOW2_REF_PAYLOAD) {
+        return qcow2_co_refs_complete(p->node, ref, refs, can);
+    }
+    *can = qcow2_ref_space(ref) <= p->q->cluster_size;
+    return 0;
+}
+
+/* Qcow2GroupFn */
+static int co_move(Qcow2RefWindow *w, guint first, guint end, uint64_t refs, void *opaque)
+{
+    Pack *p = opaque;
+    Qcow2 *q = p->q;
+    const Qcow2Ref *ref = qcow2_ref_at(p->w, first);
+    bool payload = ref->kind == QCOW2_REF_PAYLOAD, can = false;
+    guint done = first;
+    uint64_t to;
+    int ret = ref->kind == p->kind ? co_can_move(p, ref, refs, &can) : 0;
+
+    if (ret < 0 || !can) {
+        return ret;
+    }
+    blk_co_mutex_lock(&q->alloc_lock);
+    ret = co_take_place(p, ref, refs, &to);
+    blk_co_mutex_unlock(&q->alloc_lock);
     if (ret < 0 || to == NO_PLACE) {
         return ret;
     }
-    ret = co_copy(p, extent->host, to, extent->bytes);
+    ret = co_copy(p, ref, to);
     if (ret == 0) {
-        ret = co_repoint(p, extent, to);
+        ret = co_register(p, ref, to);
     }
-    if (ret < 0) {
-        qcow2_drop(p->q, to, extent->bytes, extent->kind == EXTENT_PAYLOAD);
-    }
-    return ret;
-}
-
-/* The table is clean: a batch begins with its tables. */
-static int co_move_table(Pack *p, const Extent *extent)
-{
-    Qcow2 *q = p->q;
-    uint64_t cluster, l1_entry;
-
-    blk_co_mutex_lock(&q->alloc_lock);
-    gint64 run = qcow2_co_find_run(p->node, 1, &cluster);
-    blk_co_mutex_unlock(&q->alloc_lock);
-    if (run < 0) {
-        return (int)run;
-    }
-    if (p->lower && cluster >= qcow2_cluster_of(q, extent->host)) {
-        return 0;
-    }
-    blk_co_mutex_lock(&q->l2_lock);
-    int ret = qcow2_co_l1_entry(p->node, extent->guest, &l1_entry);
     if (ret == 0) {
-        ret = qcow2_co_new_table(p->node, extent->guest, &l1_entry);
+        ret = co_repoint(p, first, end, to, &done);
     }
-    blk_co_mutex_unlock(&q->l2_lock);
-    return ret;
-}
-
-static int co_move_task(void *opaque)
-{
-    Pack *p = opaque;
-    int ret = 0;
-
-    while (ret == 0 && p->next < p->end) {
-        const Extent extent = g_array_index(p->extents, Extent, p->next++);
-        if (extent.kind == p->kind) {
-            ret = extent.kind == EXTENT_TABLE ? co_move_table(p, &extent) : co_move_data(p, &extent);
-        }
+    if (ret == 0) {
+        qcow2_drop_all(q, ref->host, ref->bytes, refs, payload);
+    } else if (done == first) {
+        qcow2_drop_all(q, to, payload ? qcow2_ref_space(ref) : ref->bytes, refs, payload);
+    } else {
+        p->c->counts_high = true;       /* some refer to the new place, some to the old one: both stay counted for all */
     }
     return ret;
 }
 
 /* ---- batches ---- */
 
-/* Moves the extents first..end - 1; afterwards all of it is stable, and what was left is free. */
+/* Moves the extents of references first..end - 1; afterwards all of it is stable, and what was left is free. Tables come
+ * first: what they say is in the file, and nobody changes it. */
 static int co_move_batch(Pack *p, guint first, guint end)
 {
     int ret = 0;
 
-    p->end = end;
-    for (unsigned kind = 0; ret == 0 && kind < EXTENT_KINDS; kind++) {
-        BlkCoGroup group = BLK_CO_GROUP_INIT(QCOW2_COMPACT_TASKS);
+    for (unsigned kind = 0; ret == 0 && kind < QCOW2_REF_KINDS; kind++) {
         p->kind = kind;
-        p->next = first;
-        /* One table at a time: each looks for the lowest place, and then takes it. */
-        for (unsigned i = 0; i < (kind == EXTENT_TABLE ? 1 : QCOW2_COMPACT_TASKS); i++) {
-            if (blk_co_group_run(&group, co_move_task, p) < 0) {
-                break;
-            }
-        }
-        ret = blk_co_group_wait(&group);
+        ret = qcow2_co_refs_each(p->w, first, end, co_move, p);
     }
     return ret < 0 ? ret : qcow2_co_settle(p->node);
-}
-
-/* The end of a batch of about @most bytes that begins with extent @first. */
-static guint batch_end(const Pack *p, guint first, uint64_t most)
-{
-    uint64_t bytes = 0;
-
-    while (first < p->extents->len && bytes < most) {
-        bytes += g_array_index(p->extents, Extent, first++).bytes;
-    }
-    return first;
 }
 
 /* Makes the gap: what lies behind the first free space goes to the end of the file. */
 static int co_evacuate(Pack *p, uint64_t first_free)
 {
     Qcow2 *q = p->q;
-    int ret = co_collect(p, first_free);
+    int ret = qcow2_co_refs_collect(p->node, p->w, first_free);
 
     if (ret < 0) {
         return ret;
@@ -295,7 +193,7 @@ static int co_evacuate(Pack *p, uint64_t first_free)
     q->append_from = qcow2_cluster_of(q, blk_node_length(p->node->file->node) + q->cluster_size - 1);
     p->lower = false;
     qcow2_payload_retire_bump(q);
-    ret = co_move_batch(p, 0, batch_end(p, 0, GAP_BYTES));
+    ret = co_move_batch(p, 0, qcow2_refs_batch(p->w, 0, GAP_BYTES));
     q->append_from = 0;
     qcow2_payload_retire_bump(q);
     return ret;
@@ -308,13 +206,13 @@ static int co_slide(Pack *p, uint64_t from)
 
     p->lower = true;
     while (ret == 0 && from != UINT64_MAX) {
-        ret = co_collect(p, from);
-        for (guint first = 0, end; ret == 0 && first < p->extents->len; first = end) {
-            end = batch_end(p, first, BATCH_BYTES);
+        ret = qcow2_co_refs_collect(p->node, p->w, from);
+        for (guint first = 0, end; ret == 0 && first < p->w->refs->len; first = end) {
+            end = qcow2_refs_batch(p->w, first, BATCH_BYTES);
             ret = co_move_batch(p, first, end);
-            qcow2_compact_progress(p->c, (double)g_array_index(p->extents, Extent, end - 1).host / (double)length);
+            qcow2_compact_progress(p->c, (double)qcow2_ref_at(p->w, end - 1)->host / (double)length);
         }
-        from = p->until;
+        from = p->w->until;
     }
     return ret;
 }
@@ -351,11 +249,10 @@ static int co_pack(Pack *p, bool *done)
     return ret < 0 ? ret : co_slide(p, first_free);
 }
 
-int qcow2_co_compact_pack(Qcow2Compact *c, GError **error)
+int qcow2_co_compact_pack(Qcow2Compact *c, Qcow2RefWindow *w, GError **error)
 {
     Qcow2 *q = c->node->opaque;
-    g_autoptr(GArray) extents = g_array_new(FALSE, FALSE, sizeof(Extent));
-    Pack p = { .c = c, .node = c->node, .q = q, .extents = extents };
+    Pack p = { .c = c, .node = c->node, .q = q, .w = w };
     bool done = false;
     int ret = 0;
 

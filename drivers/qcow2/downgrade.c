@@ -28,11 +28,9 @@ static int co_zero_cluster(Downgrade *d, uint64_t refs, uint64_t *offset)
     blk_co_mutex_lock(&q->alloc_lock);
     gint64 got = qcow2_co_alloc_clusters(d->node, 1, &cluster);
     int ret = got < 0 ? (int)got : 0;
-    for (; ret == 0 && raised < refs; raised++) {
-        ret = qcow2_co_refcount_raise(d->node, cluster);
-        if (ret < 0) {
-            break;
-        }
+    if (ret == 0 && refs > 1) {
+        ret = qcow2_co_refcount_raise(d->node, cluster, refs - 1);
+        raised = ret == 0 ? refs : 1;
     }
     blk_co_mutex_unlock(&q->alloc_lock);
     if (got < 0) {
@@ -42,8 +40,8 @@ static int co_zero_cluster(Downgrade *d, uint64_t refs, uint64_t *offset)
     if (ret == 0) {
         ret = blk_co_pwrite_zeroes(d->node->file->node, *offset, q->cluster_size, 0);
     }
-    for (uint64_t i = 0; ret < 0 && i < raised; i++) {
-        qcow2_drop(q, *offset, q->cluster_size, false);
+    if (ret < 0) {
+        qcow2_drop_all(q, *offset, q->cluster_size, raised, false);
     }
     return ret;
 }

@@ -134,12 +134,12 @@ void qcow2_payload_forget(Qcow2 *q)
 
 /* ---- taking space ---- */
 
-/* Counts a reference to each cluster that a payload in known clusters touches. */
-static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes)
+/* Counts @refs references to each cluster that a payload in known clusters touches. */
+static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t refs)
 {
     Qcow2 *q = node->opaque;
     uint64_t first = qcow2_cluster_of(q, offset), last = qcow2_cluster_of(q, offset + bytes - 1);
-    int ret = qcow2_co_raise_run(node, first, last - first + 1);
+    int ret = qcow2_co_raise_run(node, first, last - first + 1, refs);
 
     for (uint64_t pos = offset; ret == 0 && pos < offset + bytes; pos += 512) {
         uint8_t *uses = packed_uses(q, qcow2_cluster_of(q, pos));
@@ -161,10 +161,10 @@ void qcow2_payload_retire_bump(Qcow2 *q)
 }
 
 /* Takes @bytes from the bump area, which has them. */
-static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t *offset)
+static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t refs, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
-    int ret = co_raise_payload(node, q->bump, bytes);
+    int ret = co_raise_payload(node, q->bump, bytes, refs);
 
     if (ret == 0) {
         *offset = q->bump;
@@ -174,7 +174,7 @@ static int co_bump_take(BlkNode *node, uint64_t bytes, uint64_t *offset)
 }
 
 /* Takes @bytes from @cluster, which is free, beginning in the rest of the last one if that is its neighbour. */
-static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_t *offset)
+static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_t refs, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
     uint64_t start = cluster << q->cluster_bits;
@@ -183,10 +183,10 @@ static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_
         q->bump = start;
     }
     q->bump_end = start + q->cluster_size;
-    int ret = co_bump_take(node, bytes, offset);
+    int ret = co_bump_take(node, bytes, refs, offset);
     if (ret == -ERANGE) {       /* the rest of the last cluster cannot be counted once more */
         q->bump = start;
-        ret = co_bump_take(node, bytes, offset);
+        ret = co_bump_take(node, bytes, refs, offset);
     }
     if (ret < 0) {
         q->bump = q->bump_end = 0;
@@ -199,10 +199,10 @@ static int co_bump_next(BlkNode *node, uint64_t cluster, uint64_t bytes, uint64_
     return 0;
 }
 
-static int co_hole_take(BlkNode *node, uint64_t offset, uint64_t bytes)
+static int co_hole_take(BlkNode *node, uint64_t offset, uint64_t bytes, uint64_t refs)
 {
     Qcow2 *q = node->opaque;
-    int ret = co_raise_payload(node, offset, bytes);
+    int ret = co_raise_payload(node, offset, bytes, refs);
 
     if (ret == 0 || ret == -ERANGE) {       /* as many payloads as can be counted: of no use until the cluster is free */
         qcow2_holes_remove(q->holes, offset, bytes);
@@ -220,7 +220,7 @@ static uint64_t packed_end(const Qcow2 *q)
 }
 
 /* The lowest place with room. -ERANGE: a place that cannot be used is gone. */
-static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset)
+static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t refs, uint64_t below, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
     bool bump = q->bump_end - q->bump >= bytes;
@@ -231,7 +231,7 @@ static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t below, uint64_
     int ret;
 
     if (!q->append_from && qcow2_holes_find_lowest(q->holes, bytes, offset) && *offset < other) {
-        return *offset > below - bytes ? -EXFULL : co_hole_take(node, *offset, bytes);
+        return *offset > below - bytes ? -EXFULL : co_hole_take(node, *offset, bytes, refs);
     }
     if (run < 0) {
         return (int)run;
@@ -240,16 +240,16 @@ static int co_take_lowest(BlkNode *node, uint64_t bytes, uint64_t below, uint64_
         return -EXFULL;
     }
     if (!bump) {
-        return co_bump_next(node, cluster, bytes, offset);
+        return co_bump_next(node, cluster, bytes, refs, offset);
     }
-    ret = co_bump_take(node, bytes, offset);
+    ret = co_bump_take(node, bytes, refs, offset);
     if (ret == -ERANGE) {
         q->bump = q->bump_end = 0;
     }
     return ret;
 }
 
-int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset)
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t refs, uint64_t below, uint64_t *offset)
 {
     Qcow2 *q = node->opaque;
     int ret = qcow2_co_drain_limbo(node);
@@ -261,9 +261,9 @@ int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64
         /* What moves down in the file goes as low as it can: only below the first free cluster the best hole counts. */
         uint64_t end = below == UINT64_MAX ? packed_end(q) : MIN(below, q->free_hint << q->cluster_bits);
         if (!q->append_from && qcow2_holes_find_best(q->holes, bytes, end, offset)) {
-            ret = co_hole_take(node, *offset, bytes);
+            ret = co_hole_take(node, *offset, bytes, refs);
         } else {
-            ret = co_take_lowest(node, bytes, below, offset);
+            ret = co_take_lowest(node, bytes, refs, below, offset);
         }
     } while (ret == -ERANGE);
     return ret;

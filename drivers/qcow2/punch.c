@@ -150,7 +150,7 @@ void qcow2_co_punch(BlkNode *node)
     }
 }
 
-/* The end of the last cluster that is in use. */
+/* The end of the last cluster that is in use, or of the payloads in it. */
 static int co_used_end(BlkNode *node, uint64_t *end)
 {
     Qcow2 *q = node->opaque;
@@ -165,6 +165,12 @@ static int co_used_end(BlkNode *node, uint64_t *end)
         cluster--;
     }
     *end = cluster << q->cluster_bits;
+    if (q->bump_end == *end && q->bump < *end) {
+        *end = q->bump;
+    }
+    while (*end > 512 && qcow2_holes_cover(q->holes, *end - 512, 512)) {
+        *end -= 512;
+    }
     return ret;
 }
 

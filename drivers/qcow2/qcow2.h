@@ -43,9 +43,10 @@ typedef enum Qcow2DropReason {
     QCOW2_DROP_OTHER, QCOW2_DROP_REQUEST, QCOW2_DROP_SNAPSHOT, QCOW2_DROP_REASONS,
 } Qcow2DropReason;
 
-/* Host space that lost one reference: each cluster that it touches. */
+/* Host space that lost references: each cluster that it touches. */
 typedef struct Qcow2Drop {
     uint64_t offset, bytes;
+    uint64_t refs;
     bool payload;                   /* else whole clusters */
     Qcow2DropReason reason;
 } Qcow2Drop;
@@ -226,8 +227,12 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first);
 /* Takes exactly @count clusters in one run. */
 int qcow2_co_alloc_contiguous(BlkNode *node, uint64_t count, uint64_t *first);
 
-/* Counts a reference to each cluster of a run; all or none. -ERANGE: a counter is full. */
-int qcow2_co_raise_run(BlkNode *node, uint64_t first, uint64_t count);
+/* Counts @refs references to each cluster of a run; all or none. -ERANGE: a counter is full. */
+int qcow2_co_raise_run(BlkNode *node, uint64_t first, uint64_t count, uint64_t refs);
+
+/* The lowest run of @count free clusters, so few that they can lie between two refcount blocks, each of which begins its
+ * range. Nothing is counted yet. */
+int qcow2_co_find_short_run(BlkNode *node, uint64_t count, uint64_t *first);
 
 /* The lowest run of at most @max free clusters. Nothing is counted yet. */
 gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first);
@@ -236,14 +241,17 @@ gint64 qcow2_co_find_run(BlkNode *node, uint64_t max, uint64_t *first);
  * it. Does not yield; needs no lock. */
 void qcow2_drop_for(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload, Qcow2DropReason reason);
 
+/* All @refs references that there were are gone in memory: a payload's space is not free before the last one is. */
+void qcow2_drop_all(Qcow2 *q, uint64_t offset, uint64_t bytes, uint64_t refs, bool payload);
+
 static inline void qcow2_drop(Qcow2 *q, uint64_t offset, uint64_t bytes, bool payload)
 {
     qcow2_drop_for(q, offset, bytes, payload, QCOW2_DROP_OTHER);
 }
 
-/* Takes one reference to each cluster of host space away at once: for what nothing in the file and no reader refers to any
- * more. -EIO: there was none. */
-int qcow2_co_give_back(BlkNode *node, uint64_t offset, uint64_t length, bool payload, Qcow2DropReason reason);
+/* Takes the references to each cluster of host space away at once: for what nothing in the file and no reader refers to any
+ * more. -EIO: there were not so many. */
+int qcow2_co_give_back(BlkNode *node, const Qcow2Drop *drop);
 
 /* Gives back what can be given back. */
 int qcow2_co_drain_limbo(BlkNode *node);
@@ -260,13 +268,13 @@ void qcow2_payload_close(Qcow2 *q);
 
 /**
  * qcow2_co_alloc_payload:
- * @bytes: a multiple of 512, less than a cluster
+ * @bytes: a multiple of 512, at most a cluster
  * @below: the payload must end at or before it; UINT64_MAX: anywhere
  *
- * Takes host space for a payload; counts a reference to each cluster that it touches. Returns: 0; -EXFULL if there is none
+ * Takes host space for a payload; counts @refs references to each cluster that it touches. Returns: 0; -EXFULL if there is none
  * below; others as qcow2_co_alloc_clusters().
  */
-int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t below, uint64_t *offset);
+int qcow2_co_alloc_payload(BlkNode *node, uint64_t bytes, uint64_t refs, uint64_t below, uint64_t *offset);
 
 /* Makes a hole of what is left of the cluster that was taken last, so that the next payload looks for the best place. */
 void qcow2_payload_retire_bump(Qcow2 *q);
@@ -324,10 +332,10 @@ void qcow2_survey_cluster_freed(Qcow2 *q, uint64_t cluster);
  * how many counters that part has. *block is NULL if there is no refcount block: then the count is 0. */
 int qcow2_co_refcount_find(BlkNode *node, uint64_t cluster, BlkMetaBlock **block, uint64_t *index, uint64_t *count);
 int qcow2_co_refcount_get(BlkNode *node, uint64_t cluster, uint64_t *value);
-/* Adds one reference; -ERANGE: the counter is full. */
-int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster);
-/* Takes one reference away; *value: what is left. -EIO: there was none. */
-int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value);
+/* Adds references; -ERANGE: the counter cannot count so many. */
+int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster, uint64_t refs);
+/* Takes references away; *value: what is left. -EIO: there were not so many. */
+int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t refs, uint64_t *value);
 /* Makes the refcount block that counts @cluster, and a larger table if needed. */
 int qcow2_co_refcount_add_block(BlkNode *node, uint64_t cluster);
 
@@ -342,6 +350,10 @@ int qcow2_co_refcount_add_span(BlkNode *node, uint64_t count, uint64_t *first);
 
 /* Gives back refcount blocks behind all that is in use, which keep the file from becoming shorter. */
 int qcow2_co_refcount_trim(BlkNode *node);
+
+/* Without locks, the node drained, all stable: moves refcount blocks to lower clusters, and makes the table as short as it can
+ * be, or puts it lower. *moved: (inout): set if something was. */
+int qcow2_co_refcount_pack(BlkNode *node, bool *moved);
 
 /* ---- holes.c ---- */
 
@@ -516,10 +528,16 @@ int qcow2_co_tree_register(BlkNode *node, const Qcow2Tree *tree);
 
 extern const BlkSnapshotOps qcow2_snapshot_ops;
 
+/* Writes a new snapshot table, lets the header refer to it, and drops the old one, of @old_bytes. After an error nothing has
+ * changed. */
+int qcow2_co_switch_snapshots(BlkNode *node, const GArray *snapshots, uint64_t old_bytes, GError **error);
+
 /* ---- resize.c ---- */
 
 int qcow2_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
 int qcow2_co_make_empty(BlkNode *node, GError **error);
+/* Replaces the L1 table by a copy of its first @entries, in the lowest run that is free; those behind them say nothing. */
+int qcow2_co_replace_l1(BlkNode *node, uint64_t entries);
 
 /* ---- amend.c, refcount_width.c, downgrade.c: nothing else uses the node meanwhile ---- */
 

@@ -73,7 +73,7 @@ int qcow2_co_refcount_get(BlkNode *node, uint64_t cluster, uint64_t *value)
     return ret;
 }
 
-int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster)
+int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster, uint64_t refs)
 {
     Qcow2 *q = node->opaque;
     uint64_t index, count;
@@ -90,10 +90,10 @@ int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster)
         return ret;
     }
     uint64_t value = qcow2_refcount_get(block->data, q->header.refcount_order, index);
-    if (value == q->refcount_max) {
+    if (refs > q->refcount_max - value) {
         ret = -ERANGE;
     } else {
-        qcow2_refcount_set(block->data, q->header.refcount_order, index, value + 1);
+        qcow2_refcount_set(block->data, q->header.refcount_order, index, value + refs);
         q->used_clusters += value == 0 && cluster < q->used_counted;
         blk_meta_dirty(q->meta, block, BLK_META_COUNTS);
     }
@@ -101,7 +101,7 @@ int qcow2_co_refcount_raise(BlkNode *node, uint64_t cluster)
     return ret;
 }
 
-int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value)
+int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t refs, uint64_t *value)
 {
     Qcow2 *q = node->opaque;
     uint64_t index, count;
@@ -117,11 +117,12 @@ int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t *value)
                                 cluster << q->cluster_bits);
     }
     *value = qcow2_refcount_get(block->data, q->header.refcount_order, index);
-    if (*value == 0) {
-        ret = qcow2_co_corrupt(node, "the refcount of the cluster at offset %#" PRIx64 " is 0, but it was in use",
-                               cluster << q->cluster_bits);
+    if (*value < refs) {
+        ret = qcow2_co_corrupt(node, "the refcount of the cluster at offset %#" PRIx64 " is %" PRIu64 ", but it had %" PRIu64
+                               " users", cluster << q->cluster_bits, *value, refs);
     } else {
-        qcow2_refcount_set(block->data, q->header.refcount_order, index, --*value);
+        *value -= refs;
+        qcow2_refcount_set(block->data, q->header.refcount_order, index, *value);
         q->used_clusters -= *value == 0 && cluster < q->used_counted;
         blk_meta_dirty(q->meta, block, BLK_META_COUNTS);
     }
@@ -220,24 +221,30 @@ static int co_growth_write(BlkNode *node, const Growth *g)
     return ret;
 }
 
-/* Lets the header refer to the new table: its two fields are in one sector. */
-static int co_growth_switch(BlkNode *node, const Growth *g)
+/* Lets the header refer to a new table, its two fields being in one sector, and drops the old one. */
+static int co_switch_table(BlkNode *node, uint64_t offset, uint64_t clusters)
 {
     Qcow2 *q = node->opaque;
-    uint64_t offset = (g->start + g->blocks) << q->cluster_bits;
+    uint64_t old_offset = q->header.refcount_table_offset;
+    uint64_t old_bytes = (uint64_t)q->header.refcount_table_clusters << q->cluster_bits;
     uint8_t field[12];
 
     qcow2_put64(field, offset);
-    qcow2_put32(field + 8, (uint32_t)g->table);
+    qcow2_put32(field + 8, (uint32_t)clusters);
     blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_switch_table);
-    return qcow2_co_switch(node, HEADER_REFTABLE_AT, field, sizeof(field));
+    int ret = qcow2_co_switch(node, HEADER_REFTABLE_AT, field, sizeof(field));
+    if (ret < 0) {
+        return ret;
+    }
+    q->header.refcount_table_offset = offset;
+    q->header.refcount_table_clusters = (uint32_t)clusters;
+    qcow2_co_table_drop(node, old_offset, old_bytes);
+    return 0;
 }
 
 static int co_grow_table(BlkNode *node, uint64_t cluster)
 {
     Qcow2 *q = node->opaque;
-    uint64_t old_offset = q->header.refcount_table_offset;
-    uint64_t old_bytes = (uint64_t)q->header.refcount_table_clusters << q->cluster_bits;
     Growth g;
     int ret = growth_plan(q, cluster, &g);
 
@@ -253,17 +260,12 @@ static int co_grow_table(BlkNode *node, uint64_t cluster)
         ret = blk_co_flush(node->file->node);
     }
     if (ret == 0) {
-        ret = co_growth_switch(node, &g);
+        ret = co_switch_table(node, (g.start + g.blocks) << q->cluster_bits, g.table);
     }
     if (ret < 0) {
         qcow2_tables_remove(q, g.start << q->cluster_bits, (g.blocks + g.table) << q->cluster_bits);
-        return ret;
     }
-    q->header.refcount_table_offset = (g.start + g.blocks) << q->cluster_bits;
-    q->header.refcount_table_clusters = (uint32_t)g.table;
-    blk_meta_co_forget(q->meta, old_offset, old_bytes);
-    qcow2_drop(q, old_offset, old_bytes, false);
-    return 0;
+    return ret;
 }
 
 /* Writes a refcount block at @offset, the first @used of whose counters are 1, and lets the table refer to it. */
@@ -419,4 +421,126 @@ int qcow2_co_refcount_trim(BlkNode *node)
         }
     }
     return ret;
+}
+
+/* ---- lower places ---- */
+
+/* Takes the lowest free cluster if it lies below @offset; *to is 0 if it does not. With alloc_lock held. */
+static int co_take_lower(BlkNode *node, uint64_t offset, uint64_t *to)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t cluster;
+    gint64 run = qcow2_co_find_run(node, 1, &cluster);
+
+    *to = 0;
+    if (run < 0 || cluster >= qcow2_cluster_of(q, offset)) {
+        return run < 0 ? (int)run : 0;
+    }
+    run = qcow2_co_alloc_clusters(node, 1, &cluster);
+    if (run < 0) {
+        return (int)run;
+    }
+    *to = cluster << q->cluster_bits;
+    return qcow2_co_tables_claim(node, QCOW2_TABLE_REFCOUNT_BLOCK, *to, q->cluster_size);
+}
+
+/* Copies block @number to @to, which is counted, and lets the table refer to it. The old one is stable, and no count changes
+ * meanwhile. */
+static int co_copy_block(BlkNode *node, uint64_t number, uint64_t offset, uint64_t to)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t place = q->header.refcount_table_offset + number * 8;
+    uint8_t *buf = NULL;
+    BlkMetaBlock *block;
+    int ret = qcow2_co_table_read(node, offset, q->cluster_size, q->cluster_size, &buf);
+
+    blk_meta_co_forget(q->meta, to, q->cluster_size);
+    if (ret == 0) {
+        ret = blk_co_pwrite(node->file->node, to, q->cluster_size, buf, 0);
+    }
+    blk_buffer_free(buf);
+    if (ret == 0) {
+        ret = blk_meta_co_get(q->meta, place, &block);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_put64(block->data + (place - block->offset), to);
+    blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
+    blk_meta_put(q->meta, block);
+    return 0;
+}
+
+static int co_move_block(BlkNode *node, uint64_t number, bool *moved)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t offset, to = 0;
+
+    blk_co_mutex_lock(&q->alloc_lock);
+    int ret = co_reftable_entry(node, number, &offset);
+    if (ret == 0 && offset != 0) {
+        ret = co_take_lower(node, offset, &to);
+    }
+    blk_co_mutex_unlock(&q->alloc_lock);
+    if (to == 0) {
+        return ret;
+    }
+    if (ret == 0) {
+        ret = qcow2_co_settle(node);
+    }
+    if (ret == 0 && !blk_meta_is_dirty(q->meta)) {
+        ret = co_copy_block(node, number, offset, to);
+        *moved = *moved || ret == 0;
+        qcow2_co_table_drop(node, ret == 0 ? offset : to, q->cluster_size);
+    } else {
+        qcow2_drop(q, to, q->cluster_size, false);
+    }
+    return ret < 0 ? ret : qcow2_co_settle(node);
+}
+
+/* Makes a copy of the table that has no more clusters than it needs, in the lowest run that is free. */
+static int co_move_table(BlkNode *node, bool *moved)
+{
+    Qcow2 *q = node->opaque;
+    uint64_t used, clusters, first = UINT64_MAX, offset = 0, per_cluster = q->cluster_size / 8;
+    uint8_t *table = NULL, *now = NULL;
+
+    blk_co_mutex_lock(&q->alloc_lock);
+    int ret = co_first_unused_number(node, &used);
+    clusters = MAX((used + per_cluster - 1) / per_cluster, 1);
+    if (ret == 0 && clusters < UINT64_C(1) << q->refblock_bits) {
+        ret = qcow2_co_find_short_run(node, clusters, &first);
+    }
+    blk_co_mutex_unlock(&q->alloc_lock);
+    if (ret < 0 || (clusters >= q->header.refcount_table_clusters &&
+                    first >= qcow2_cluster_of(q, q->header.refcount_table_offset))) {
+        return ret;
+    }
+    uint64_t bytes = clusters << q->cluster_bits;
+    ret = qcow2_co_table_read(node, q->header.refcount_table_offset, bytes, bytes, &table);
+    if (ret == 0) {
+        ret = qcow2_co_table_write(node, table, bytes, BLK_EVENT_COUNT, &offset);
+    }
+    if (ret == 0) {
+        ret = qcow2_co_table_read(node, q->header.refcount_table_offset, bytes, bytes, &now);
+    }
+    if (ret == 0 && memcmp(table, now, bytes) == 0) {
+        ret = co_switch_table(node, offset, clusters);
+        *moved = *moved || ret == 0;
+        offset = ret == 0 ? 0 : offset;
+    }
+    blk_buffer_free(table);
+    blk_buffer_free(now);
+    qcow2_co_table_drop(node, offset, offset ? bytes : 0);      /* a block was added meanwhile: another time */
+    return ret < 0 ? ret : qcow2_co_settle(node);
+}
+
+int qcow2_co_refcount_pack(BlkNode *node, bool *moved)
+{
+    int ret = qcow2_co_settle(node);
+
+    for (uint64_t number = reftable_entries(node->opaque); ret == 0 && number > 0; number--) {
+        ret = co_move_block(node, number - 1, moved);
+    }
+    return ret < 0 ? ret : co_move_table(node, moved);
 }

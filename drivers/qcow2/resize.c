@@ -80,6 +80,16 @@ static int co_replace_l1_locked(BlkNode *node, uint64_t entries)
     return ret < 0 ? ret : co_switch_l1(node, offset, entries);
 }
 
+int qcow2_co_replace_l1(BlkNode *node, uint64_t entries)
+{
+    Qcow2 *q = node->opaque;
+
+    blk_co_mutex_lock(&q->l2_lock);
+    int ret = co_replace_l1_locked(node, entries);
+    blk_co_mutex_unlock(&q->l2_lock);
+    return ret;
+}
+
 static int co_grow_l1(BlkNode *node, uint64_t length)
 {
     Qcow2 *q = node->opaque;
@@ -91,10 +101,7 @@ static int co_grow_l1(BlkNode *node, uint64_t length)
     if (entries * 8 > QCOW2_MAX_L1_BYTES) {
         return -EFBIG;
     }
-    blk_co_mutex_lock(&q->l2_lock);
-    int ret = co_replace_l1_locked(node, entries);
-    blk_co_mutex_unlock(&q->l2_lock);
-    return ret;
+    return qcow2_co_replace_l1(node, entries);
 }
 
 /* What another program may have left in the last cluster, behind the old end, must read as zeroes. */

@@ -133,8 +133,7 @@ static int co_give_up_tree(BlkNode *node, const Qcow2Tree *old, const char *what
     return 0;
 }
 
-/* Writes a new snapshot table and lets the header refer to it. After an error nothing has changed. */
-static int co_switch_table(BlkNode *node, const GArray *snapshots, uint64_t old_bytes, GError **error)
+int qcow2_co_switch_snapshots(BlkNode *node, const GArray *snapshots, uint64_t old_bytes, GError **error)
 {
     Qcow2 *q = node->opaque;
     uint64_t bytes = qcow2_snapshots_table_bytes(snapshots), offset = 0, old_offset = q->header.snapshots_offset;
@@ -211,7 +210,7 @@ static int co_create_raised(BlkNode *node, GArray *snapshots, uint64_t table_byt
     if (ret < 0) {
         return blk_error_errno(error, ret, "could not write the snapshot's L1 table");
     }
-    ret = co_switch_table(node, snapshots, table_bytes, error);
+    ret = qcow2_co_switch_snapshots(node, snapshots, table_bytes, error);
     if (ret < 0) {
         qcow2_co_table_drop(node, snapshot->l1_table_offset, l1_bytes);
     }
@@ -359,7 +358,7 @@ static int co_delete(BlkNode *node, GArray *snapshots, unsigned index, uint64_t 
     Qcow2Tree tree = tree_of(&g_array_index(snapshots, Qcow2Snapshot, index));
 
     g_array_remove_index(snapshots, index);
-    int ret = co_switch_table(node, snapshots, table_bytes, error);
+    int ret = qcow2_co_switch_snapshots(node, snapshots, table_bytes, error);
     return ret < 0 ? ret : co_give_up_tree(node, &tree, "it is deleted, but", counts_right, error);
 }
 

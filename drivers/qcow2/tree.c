@@ -136,7 +136,7 @@ static int co_visit_raise(BlkNode *node, Visitor *v, uint64_t *entry, bool is_ta
     uint64_t first, count;
     int ret = entry_clusters(node->opaque, *entry, &first, &count);
 
-    return ret < 0 ? ret : qcow2_co_raise_run(node, first, count);
+    return ret < 0 ? ret : qcow2_co_raise_run(node, first, count, 1);
 }
 
 static int co_visit_lower(BlkNode *node, Visitor *v, uint64_t *entry, bool is_table)
@@ -145,8 +145,10 @@ static int co_visit_lower(BlkNode *node, Visitor *v, uint64_t *entry, bool is_ta
     uint64_t first, count;
     int ret = entry_clusters(q, *entry, &first, &count);
 
-    return ret < 0 ? ret : qcow2_co_give_back(node, first << q->cluster_bits, count << q->cluster_bits, false,
-                                              QCOW2_DROP_SNAPSHOT);
+    Qcow2Drop drop = {
+        .offset = first << q->cluster_bits, .bytes = count << q->cluster_bits, .refs = 1, .reason = QCOW2_DROP_SNAPSHOT,
+    };
+    return ret < 0 ? ret : qcow2_co_give_back(node, &drop);
 }
 
 static int co_visit_flag(BlkNode *node, Visitor *v, uint64_t *entry, bool is_table)

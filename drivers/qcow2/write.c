@@ -239,7 +239,7 @@ static int co_reserve_payload(BlkNode *node, BlkReservation *res)
     blk_co_event(node->file->node, BLK_EVENT_cluster_alloc_bytes);
     res->bytes = q->cluster_size;
     res->host_bytes = (res->payload_bytes + 511) & ~UINT64_C(511);
-    return qcow2_co_alloc_payload(node, res->host_bytes, UINT64_MAX, &res->host_offset);
+    return qcow2_co_alloc_payload(node, res->host_bytes, 1, UINT64_MAX, &res->host_offset);
 }
 
 /* With the L2 entries at hand: checks what is to be dropped, takes host space. */
