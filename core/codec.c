@@ -41,6 +41,8 @@
 #define ZSTD_LEVEL_DEFAULT 3
 #define ZSTD_LEVEL_MAX 22
 
+enum { SHORT_DECOMPRESSION = 65536 };      /* bytes: 50 to 200 us */
+
 struct BlkCodec {
     BlkCodecType type;
     int level;
@@ -325,5 +327,6 @@ int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, 
 {
     CodecJob job = { .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes };
 
-    return blk_co_offload(decompress_job, &job);
+    return dst_bytes <= SHORT_DECOMPRESSION ? blk_co_offload_short(decompress_job, &job)
+                                            : blk_co_offload(decompress_job, &job);
 }

@@ -37,7 +37,8 @@ gssize blk_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, co
  */
 int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 
-/* The same on the worker pool. Context: coroutine; may yield. */
+/* The same on the worker pool; decompression of up to 64 KiB in this thread if the context is idle otherwise. Context:
+ * coroutine; may yield. */
 gssize blk_co_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 

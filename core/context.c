@@ -82,13 +82,12 @@ static void run_ready(BlkContext *ctx)
 
     ctx->ready_head = ctx->ready_tail = NULL;
     while (co) {
-        BlkCo *next = co->next;
-
+        ctx->turn_next = co->next;
         co->state = BLK_CO_RUNNING;
         if (blk_coroutine_enter(co)) {
             retire(ctx, co);
         }
-        co = next;
+        co = ctx->turn_next;
     }
 }
 
@@ -418,6 +417,11 @@ void blk_context_free(BlkContext *ctx)
 const char *blk_context_aio_name(const BlkContext *ctx)
 {
     return ctx->engine->name;
+}
+
+unsigned blk_context_workers(const BlkContext *ctx)
+{
+    return blk_pool_threads(ctx->workers);
 }
 
 BlkGraph *blk_context_graph(const BlkContext *ctx)

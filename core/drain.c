@@ -36,6 +36,12 @@ void blk_co_request_begin(BlkNode **node)
     *node = waiter.node;
 }
 
+void blk_request_join(BlkNode *node)
+{
+    g_assert(node->core->in_flight > 0);
+    node->core->in_flight++;
+}
+
 void blk_request_end(BlkNode *node)
 {
     g_assert(node->core->in_flight > 0);
@@ -123,6 +129,7 @@ void blk_co_drain_begin(BlkNode *node)
         while (next->core->in_flight > 0) {
             blk_co_queue_wait(&next->core->idle);
         }
+        blk_engine_drained(next);
         blk_co_unref(next);
     }
 }

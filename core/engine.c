@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * engine.c - what the parts of the format engine share: its state, readers' epochs, buffers.
+ * engine.c - what the parts of the format engine share: its state, readers' epochs, buffers, the cache of clusters.
  */
 #include "core/engine.h"
 
@@ -24,6 +24,7 @@ void blk_engine_free(BlkEngine *engine)
     if (engine) {
         g_assert(!engine->first);
         g_ptr_array_unref(engine->buffers);
+        blk_cluster_cache_free(engine->cache);
         g_free(engine);
     }
 }
@@ -90,6 +91,42 @@ bool blk_engine_has_readers(BlkNode *node, uint64_t epoch)
     const BlkEngineReader *first = node->core->engine->first;
 
     return first && first->epoch <= epoch;
+}
+
+/* ---- decompressed clusters ---- */
+
+void blk_engine_set_decompressed_cache(BlkNode *node, uint64_t bytes)
+{
+    g_assert(!node->core->engine->cache);
+    node->core->engine->cache_bytes = bytes;
+}
+
+BlkClusterCache *blk_engine_cluster_cache(BlkNode *node)
+{
+    BlkEngine *engine = node->core->engine;
+
+    if (engine->cache_bytes == 0 || node->core->drained > 0) {
+        return NULL;
+    }
+    if (!engine->cache) {
+        engine->cache = blk_cluster_cache_new(engine->cache_bytes, node->limits.cluster_size);
+    }
+    return engine->cache;
+}
+
+void blk_engine_drained(BlkNode *node)
+{
+    if (node->core->engine && node->core->engine->cache) {
+        blk_cluster_cache_clear(node->core->engine->cache);
+    }
+}
+
+void blk_engine_publish(BlkNode *node, BlkReservation *res)
+{
+    if (res->kind == BLK_MAP_COMPRESSED && node->core->engine->cache) {
+        blk_cluster_cache_drop(node->core->engine->cache, res->child, res->host_offset);
+    }
+    node->driver->format->publish(node, res);
 }
 
 int blk_engine_co_flush(BlkNode *node)

@@ -10,6 +10,7 @@
 
 #include <blkstack/driver.h>
 
+#include "core/cluster_cache.h"
 #include "core/range_lock.h"
 
 /* A read in flight; lives on the reader's stack. */
@@ -18,11 +19,26 @@ typedef struct BlkEngineReader {
     struct BlkEngineReader *prev, *next;
 } BlkEngineReader;
 
+enum { BLK_ENGINE_STREAMS = 16 };
+
+/* Reads that follow each other without a gap. */
+typedef struct BlkReadStream {
+    uint64_t start, next;               /* guest range that has been read; the next read is expected at next */
+    uint64_t ahead;                     /* what lies before it has been asked for */
+    uint64_t used;                      /* number of the last read; 0: none */
+    bool continued;                     /* by a second read */
+} BlkReadStream;
+
 typedef struct BlkEngine {
     BlkRangeLock clusters;              /* guest ranges: shared = writes in place, exclusive = mapping changes */
     BlkEngineReader *first, *last;      /* in order of epoch */
     uint64_t epoch;
     GPtrArray *buffers;                 /* free buffers of one cluster, for payloads and bounces */
+    uint64_t cache_bytes;
+    BlkClusterCache *cache;             /* NULL until it is needed */
+    BlkReadStream streams[BLK_ENGINE_STREAMS];
+    uint64_t reads;
+    unsigned ahead_tasks;
 } BlkEngine;
 
 /* For a node whose driver has BlkFormatOps, before its co_open. */
@@ -47,6 +63,19 @@ void blk_engine_buffer_put(BlkNode *node, void *buffer);
 /* Between them the reader may use host offsets that the driver gives it. */
 void blk_engine_reader_begin(BlkNode *node, BlkEngineReader *reader);
 void blk_engine_reader_end(BlkNode *node, BlkEngineReader *reader);
+
+/* NULL: it is not to be used now. */
+BlkClusterCache *blk_engine_cluster_cache(BlkNode *node);
+/* The node is drained: what its driver does to the image now, the cache does not hear of. */
+void blk_engine_drained(BlkNode *node);
+/* All new mappings of guest writes pass here. */
+void blk_engine_publish(BlkNode *node, BlkReservation *res);
+
+/* Notes a guest read. If it goes on where another ended, the clusters behind it may be loaded in the background.
+ * Returns: whether it does. */
+bool blk_engine_read_ahead(BlkNode *node, uint64_t offset, uint64_t bytes);
+/* Loads the cluster of guest @offset into the cache, if it is compressed. Nobody hears of errors. */
+void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset);
 
 int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req);
 

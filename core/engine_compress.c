@@ -40,7 +40,7 @@ static int co_write_payload(BlkNode *node, uint64_t offset, uint8_t *payload, ui
     if (ret < 0) {
         node->driver->format->cancel(node, &res);
     } else {
-        node->driver->format->publish(node, &res);
+        blk_engine_publish(node, &res);
     }
     return ret;
 }

@@ -5,6 +5,9 @@
  * A read is cut into pieces, one for each answer of the driver. The first piece is read by the request's own coroutine;
  * if there are more, a few further coroutines take them, so that payloads are read and decoded at once. No lock is held:
  * the reader's epoch keeps what it looks at from being reused.
+ *
+ * Parts of compressed clusters are read through the cache of decompressed ones. Whole clusters are decoded where the reader
+ * wants them, and not cached: a long read leaves in the cache what small ones use.
  */
 #include "core/codec.h"
 #include "core/engine.h"
@@ -17,10 +20,16 @@ enum { READ_TASKS = 8 };            /* pieces of one request in flight */
 typedef struct ReadJob {
     BlkNode *node;
     const BlkRequest *req;
+    bool sequential;                /* it goes on where another read ended */
     uint64_t next;                  /* bytes of the request that somebody reads or has read */
     BlkCoMutex mutex;               /* pieces are found one after the other */
     bool failed;
 } ReadJob;
+
+typedef struct PayloadRead {
+    BlkNode *node;
+    const BlkMapping *map;
+} PayloadRead;
 
 /* Reads from a child, whose end may come early: a file that was cut, or a short backing. The rest is zeroes. */
 static int read_child(BlkNode *child, uint64_t offset, uint64_t bytes, BlkIov iov)
@@ -58,9 +67,16 @@ static int read_payload(BlkNode *node, const BlkMapping *map, void *out)
     return ret;
 }
 
-static int read_compressed(BlkNode *node, const BlkMapping *map, uint64_t offset, uint64_t bytes, BlkIov iov)
+/* BlkClusterLoad */
+static int load_payload(void *opaque, uint8_t *out)
 {
-    uint64_t in_cluster = offset & (node->limits.cluster_size - 1);
+    const PayloadRead *read = opaque;
+
+    return read_payload(read->node, read->map, out);
+}
+
+static int read_uncached(BlkNode *node, const BlkMapping *map, uint64_t in_cluster, uint64_t bytes, BlkIov iov)
+{
     void *direct = bytes == node->limits.cluster_size ? blk_iov_contiguous(iov, bytes) : NULL;
 
     if (direct) {
@@ -78,14 +94,39 @@ static int read_compressed(BlkNode *node, const BlkMapping *map, uint64_t offset
     return ret;
 }
 
-static int read_piece(BlkNode *node, const BlkMapping *map, uint64_t offset, uint64_t bytes, BlkIov iov)
+static int read_compressed(const ReadJob *job, const BlkMapping *map, uint64_t offset, uint64_t bytes, BlkIov iov)
 {
+    BlkNode *node = job->node;
+    uint64_t size = node->limits.cluster_size, in_cluster = offset & (size - 1);
+    BlkClusterCache *cache = blk_engine_cluster_cache(node);
+    BlkCachedCluster *cluster = NULL;
+    PayloadRead read = { .node = node, .map = map };
+    int ret = cache ? blk_cluster_cache_co_find(cache, map, &cluster) : 0;
+
+    if (ret == 0 && cache && !cluster && bytes < size) {
+        ret = blk_cluster_cache_co_load(cache, map, load_payload, &read, false, &cluster);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    if (!cluster) {
+        return read_uncached(node, map, in_cluster, bytes, iov);
+    }
+    blk_iov_from_buf(iov, cluster->data + in_cluster, bytes);
+    blk_cluster_cache_put(cache, cluster, job->sequential && in_cluster + bytes == size);
+    return 0;
+}
+
+static int read_piece(const ReadJob *job, const BlkMapping *map, uint64_t offset, uint64_t bytes, BlkIov iov)
+{
+    BlkNode *node = job->node;
+
     switch (map->kind) {
     case BLK_MAP_DATA:
         blk_co_event(map->child->node, BLK_EVENT_read_aio);
         return read_child(map->child->node, map->host_offset, bytes, iov);
     case BLK_MAP_COMPRESSED:
-        return read_compressed(node, map, offset, bytes, iov);
+        return read_compressed(job, map, offset, bytes, iov);
     case BLK_MAP_UNALLOCATED:
         if (node->backing) {
             blk_co_event(node->file->node, BLK_EVENT_read_backing_aio);
@@ -131,7 +172,7 @@ static int read_pieces(void *opaque)
             return 0;
         }
         if (ret == 0) {
-            ret = read_piece(job->node, &map, job->req->offset + done, bytes, blk_iov_advance(job->req->iov, done));
+            ret = read_piece(job, &map, job->req->offset + done, bytes, blk_iov_advance(job->req->iov, done));
         }
         if (ret < 0) {
             job->failed = true;
@@ -157,7 +198,7 @@ static int read_all(ReadJob *job)
             blk_co_group_run(&group, read_pieces, job);
         }
     }
-    ret = read_piece(job->node, &map, req->offset, bytes, req->iov);
+    ret = read_piece(job, &map, req->offset, bytes, req->iov);
     if (ret < 0) {
         job->failed = true;
     } else if (bytes < req->bytes) {
@@ -172,10 +213,36 @@ int blk_engine_co_preadv(BlkNode *node, BlkRequest *req)
     ReadJob job = { .node = node, .req = req };
     BlkEngineReader reader;
 
+    job.sequential = blk_engine_read_ahead(node, req->offset, req->bytes);
     blk_engine_reader_begin(node, &reader);
     int ret = read_all(&job);
     blk_engine_reader_end(node, &reader);
     return ret;
+}
+
+void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset)
+{
+    BlkMapping map;
+    PayloadRead read = { .node = node, .map = &map };
+    BlkClusterCache *cache = blk_engine_cluster_cache(node);
+    BlkCachedCluster *cluster = NULL;
+    BlkEngineReader reader;
+
+    if (!cache) {
+        return;
+    }
+    blk_engine_reader_begin(node, &reader);
+    int ret = node->driver->format->co_map(node, offset, node->limits.cluster_size, &map);
+    if (ret == 0 && map.kind == BLK_MAP_COMPRESSED) {
+        ret = blk_cluster_cache_co_find(cache, &map, &cluster);
+        if (ret == 0 && !cluster) {
+            blk_cluster_cache_co_load(cache, &map, load_payload, &read, true, &cluster);
+        }
+    }
+    if (cluster) {
+        blk_cluster_cache_put(cache, cluster, false);
+    }
+    blk_engine_reader_end(node, &reader);
 }
 
 int blk_engine_co_read_padded(BlkNode *node, uint64_t offset, uint64_t bytes, void *buf)

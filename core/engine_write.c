@@ -140,7 +140,7 @@ static int co_write_reserved(BlkNode *node, BlkReservation *res, uint64_t bytes,
     if (ret < 0) {
         node->driver->format->cancel(node, res);
     } else {
-        node->driver->format->publish(node, res);
+        blk_engine_publish(node, res);
     }
     return ret;
 }
@@ -303,7 +303,7 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
             node->driver->format->cancel(node, &res);
             return ret;
         }
-        node->driver->format->publish(node, &res);
+        blk_engine_publish(node, &res);
         done += res.bytes;
     }
     return 0;

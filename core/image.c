@@ -67,9 +67,19 @@ void blk_info_clear(BlkInfo *info)
 
 int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
 {
+    bool repair = options->fix_errors || options->fix_leaks;
+    int ret;
+
     *result = (BlkCheckResult) { .corruptions = 0 };
     if (node->driver->co_check) {
-        return node->driver->co_check(node, options, result, error);
+        if (repair) {
+            blk_co_drain_begin(node);
+        }
+        ret = node->driver->co_check(node, options, result, error);
+        if (repair) {
+            blk_drain_end(node);
+        }
+        return ret;
     }
     if (blk_node_filtered(node)) {
         return blk_co_check(blk_node_filtered(node), options, result, error);

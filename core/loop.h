@@ -28,6 +28,7 @@ struct BlkContext {
     void *message_opaque;
 
     BlkCo *ready_head, *ready_tail;
+    BlkCo *turn_next;           /* runs next in this turn; no more on the ready list */
     BlkCo *idle;                /* without a function, to be used again */
     unsigned n_idle;
     unsigned n_live;            /* with a function */

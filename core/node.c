@@ -100,6 +100,9 @@ void blk_co_node_close(BlkNode *node)
 {
     GList *l;
 
+    while (node->core->in_flight > 0) {         /* reading ahead */
+        blk_co_queue_wait(&node->core->idle);
+    }
     if (node->driver->co_close) {
         node->driver->co_close(node);
     }

@@ -97,6 +97,7 @@ int blk_co_snapshot_describe(BlkNode *node, JsonArray **array, GError **error);
 /* ---- drain.c ---- */
 /* Counts a request in at *@node; while that is drained it waits, and may come out at another node. */
 void blk_co_request_begin(BlkNode **node);
+void blk_request_join(BlkNode *node);           /* one more, on behalf of one that is in flight */
 void blk_request_end(BlkNode *node);
 void blk_gate_redirect(BlkNode *from, BlkNode *to);     /* the requests that wait at @from go to @to */
 void blk_drain_forget(BlkNode *node);           /* @node is closed: no drained section holds it any more */

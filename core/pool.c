@@ -111,6 +111,11 @@ void blk_pool_free(BlkPool *pool)
     g_free(pool);
 }
 
+unsigned blk_pool_threads(const BlkPool *pool)
+{
+    return pool->max_threads;
+}
+
 void blk_pool_submit(BlkPool *pool, BlkJob *job)
 {
     bool need_thread;
@@ -147,4 +152,12 @@ int blk_co_pool_run(BlkPool *pool, int (*fn)(void *arg), void *arg)
 int blk_co_offload(int (*fn)(void *arg), void *arg)
 {
     return blk_co_pool_run(blk_co_context()->workers, fn, arg);
+}
+
+int blk_co_offload_short(int (*fn)(void *arg), void *arg)
+{
+    const BlkContext *ctx = blk_co_context();
+    bool alone = !ctx->ready_head && !ctx->turn_next && ctx->outstanding == 0;
+
+    return alone ? fn(arg) : blk_co_offload(fn, arg);
 }

@@ -30,10 +30,12 @@ typedef struct LogDisk {
     GArray *flushes;                        /* of LogFlush, in order of end */
     GRand *rand;
     uint64_t fail_write_from;               /* writes that begin there or behind fail */
+    uint64_t fail_read_from;                /* and reads */
     bool hold_writes, hold_reads;           /* they stop ... */
     uint64_t hold_from;                     /* ... from this offset on ... */
     BlkCoQueue held;                        /* ... here */
     unsigned holding;
+    unsigned payload_reads;                 /* events read_compressed */
 } LogDisk;
 
 static inline void log_write_free(void *data)
@@ -52,7 +54,7 @@ static int log_co_open(BlkNode *node, const BlkOptions *options, GError **error)
     disk->writes = g_ptr_array_new_with_free_func(log_write_free);
     disk->flushes = g_array_new(FALSE, FALSE, sizeof(LogFlush));
     disk->rand = g_rand_new_with_seed(1);
-    disk->fail_write_from = UINT64_MAX;
+    disk->fail_write_from = disk->fail_read_from = UINT64_MAX;
     return 0;
 }
 
@@ -89,6 +91,9 @@ static int log_co_preadv(BlkNode *node, BlkRequest *req)
 
     log_turns(disk);
     log_hold(disk, &disk->hold_reads, req);
+    if (req->offset >= disk->fail_read_from) {
+        return -EIO;
+    }
     blk_iov_from_buf(req->iov, disk->data + req->offset, req->bytes);
     return 0;
 }
@@ -130,6 +135,13 @@ static int log_co_flush(BlkNode *node)
     return 0;
 }
 
+static void log_co_event(BlkNode *node, BlkEvent event)
+{
+    LogDisk *disk = node->opaque;
+
+    disk->payload_reads += event == BLK_EVENT_read_compressed;
+}
+
 static const BlkDriver log_driver = {
     .name = "log",
     .kind = BLK_PROTOCOL,
@@ -139,6 +151,7 @@ static const BlkDriver log_driver = {
     .co_preadv = log_co_preadv,
     .co_pwritev = log_co_pwritev,
     .co_flush = log_co_flush,
+    .co_event = log_co_event,
 };
 
 static inline LogDisk *log_disk(BlkNode *node)

@@ -86,6 +86,46 @@ START_TEST(offload_from_a_thousand_coroutines)
 }
 END_TEST
 
+static int note_thread(void *arg)
+{
+    *(GThread **)arg = g_thread_self();
+    return 7;
+}
+
+static int short_task(void *opaque)
+{
+    ck_assert_int_eq(blk_co_offload_short(note_thread, opaque), 7);
+    return 0;
+}
+
+static int short_main(void *opaque)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(3);
+    GThread *alone, *threads[3] = { NULL };
+
+    ck_assert_int_eq(blk_co_offload_short(note_thread, &alone), 7);
+    ck_assert_ptr_eq(alone, g_thread_self());
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+        ck_assert_int_eq(blk_co_group_run(&group, short_task, &threads[i]), 0);
+    }
+    ck_assert_int_eq(blk_co_offload_short(note_thread, &alone), 7);     /* the tasks are ready */
+    ck_assert_ptr_ne(alone, g_thread_self());
+    ck_assert_int_eq(blk_co_group_wait(&group), 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+        ck_assert_ptr_ne(threads[i], g_thread_self());                  /* this one's job is in flight, or those of others */
+    }
+    return 0;
+}
+
+/* Nobody waits for short work that is done in the loop's thread. */
+START_TEST(short_work_is_done_here_if_nobody_waits)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+
+    ck_assert_int_eq(blk_run(ctx, short_main, NULL), 0);
+}
+END_TEST
+
 START_TEST(workers_can_be_limited)
 {
     g_setenv("BLKSTACK_WORKERS", "1", true);
@@ -226,5 +266,6 @@ START_TEST(no_wake_up_is_lost)
 }
 END_TEST
 
-BLK_TEST_MAIN("pool", offload_from_a_thousand_coroutines, workers_can_be_limited, bad_number_of_workers_is_refused,
+BLK_TEST_MAIN("pool", offload_from_a_thousand_coroutines, short_work_is_done_here_if_nobody_waits,
+              workers_can_be_limited, bad_number_of_workers_is_refused,
               blocking_call_does_not_block_the_loop, result_is_passed_on, threads_take_no_signals, no_wake_up_is_lost)

@@ -25,6 +25,7 @@ static const BlkOption qcow2_options[] = {
     { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
     { "l2-cache-size", BLK_OPTION_SIZE, "a part of cache-size, which then is the sum of its parts: all tables share it" },
     { "refcount-cache-size", BLK_OPTION_SIZE, "the other part of cache-size" },
+    { "decompressed-cache", BLK_OPTION_SIZE, "memory for decompressed clusters; 0: none", "16M" },
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
     { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
       "repairs it (default: as the image says)" },
@@ -252,6 +253,7 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
         return ret;
     }
     q->meta = blk_meta_new(node, block_size, cache_bytes / block_size, &hooks);
+    blk_engine_set_decompressed_cache(node, blk_options_uint(options, "decompressed-cache"));
     ret = qcow2_open_codec(q, options, error);
     if (ret == 0) {
         ret = qcow2_co_open_data(node, options, error);

@@ -132,6 +132,10 @@ int blk_co_group_wait(BlkCoGroup *group);                            /* may yiel
 /* Runs @fn(@arg), which must not touch nodes, on the CPU worker pool. May yield. Returns what @fn returned. */
 int blk_co_offload(int (*fn)(void *arg), void *arg);
 
+/* The same for work that takes no longer than two changes of threads: done here if nobody in the context waits for it, which
+ * is when no other coroutine is ready and nothing is in flight. */
+int blk_co_offload_short(int (*fn)(void *arg), void *arg);
+
 /* ---- opening nodes ---- */
 
 /**

@@ -277,6 +277,10 @@ typedef struct BlkFormatOps {
 uint64_t blk_engine_read_epoch(BlkNode *node);
 bool blk_engine_has_readers(BlkNode *node, uint64_t epoch);
 
+/* How much memory the node takes for decompressed clusters; 0 (the default): none. If not, one cluster at least. Payloads
+ * may be changed otherwise than by BlkFormatOps only while the node is drained. Context: co_open. */
+void blk_engine_set_decompressed_cache(BlkNode *node, uint64_t bytes);
+
 /* ---- internal snapshots: control path; the node is drained ---- */
 
 typedef struct BlkSnapshotOps {
@@ -356,6 +360,7 @@ struct BlkDriver {
     int (*co_block_status)(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
     int (*co_truncate)(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);
     int (*co_info)(BlkNode *node, BlkInfo *info, GError **error);
+    /* The node is drained if it is to be repaired. */
     int (*co_check)(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
     /* Context: the node is drained. */
     int (*co_compact)(BlkNode *node, const BlkCompactOptions *options, GError **error);
