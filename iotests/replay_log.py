@@ -4,13 +4,17 @@
 
     replay_log.py list LOG                      prints one line for each entry
     replay_log.py replay LOG IMAGE [ENTRIES]    applies the first ENTRIES (default: all) to the raw file IMAGE
+    replay_log.py replay LOG IMAGE ENTRIES SEED the same, but of those that no flush made stable only some, by chance
     replay_log.py points LOG                    prints the numbers of entries after which the image has changed or is stable
+    replay_log.py borders LOG                   prints the numbers of entries after flushes
+    replay_log.py mark LOG ENTRIES              prints the last mark among the first ENTRIES
 
 The format, all numbers little-endian: sector 0 holds magic, version, number of entries (64 bits each) and the bytes of
 a sector (32 bits). An entry is one sector with sector, number of sectors, flags and bytes of data (64 bits each); the
 data of a mark is in the same sector, that of a write in the sectors behind.
 """
 import os
+import random
 import struct
 import sys
 
@@ -59,10 +63,13 @@ def list_log(log):
             print(name, offset, size)
 
 
-def replay(log, image, limit):
-    for number, (name, offset, size, data) in enumerate(entries(log)):
-        if number >= limit:
-            break
+def replay(log, image, limit, seed):
+    chosen = list(entries(log))[:limit]
+    stable = max([i + 1 for i, entry in enumerate(chosen) if entry[0] == "flush"], default=0)
+    rng = random.Random(seed)
+    for number, (name, offset, size, data) in enumerate(chosen):
+        if seed is not None and number >= stable and rng.random() < 0.5:
+            continue
         if name.startswith("write"):
             image.seek(offset)
             image.write(data)
@@ -74,16 +81,21 @@ def replay(log, image, limit):
 
 
 def main(argv):
-    if len(argv) < 3 or argv[1] not in ("list", "replay", "points"):
+    if len(argv) < 3 or argv[1] not in ("list", "replay", "points", "borders", "mark"):
         sys.exit(__doc__)
     with open(argv[2], "rb") as log:
         if argv[1] == "list":
             list_log(log)
         elif argv[1] == "points":
             print(*[i + 1 for i, entry in enumerate(entries(log)) if entry[0] != "mark"])
+        elif argv[1] == "borders":
+            print(*[i + 1 for i, entry in enumerate(entries(log)) if entry[0] == "flush"])
+        elif argv[1] == "mark":
+            marks = [entry[3].decode() for entry in list(entries(log))[:int(argv[3])] if entry[0] == "mark"]
+            print(marks[-1] if marks else "")
         else:
             with open(argv[3], "r+b") as image:
-                replay(log, image, int(argv[4]) if len(argv) > 4 else sys.maxsize)
+                replay(log, image, int(argv[4]) if len(argv) > 4 else sys.maxsize, argv[5] if len(argv) > 5 else None)
 
 
 main(sys.argv)
