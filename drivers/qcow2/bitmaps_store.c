@@ -90,10 +90,16 @@ static int co_note_stale(Store *store, uint64_t offset, uint64_t bytes)
 }
 
 /* The old table of a bitmap and all that it refers to. */
-static int co_note_stale_bitmap(Store *store, const Qcow2BitmapEntry *entry, GError **error)
+static int co_note_stale_bitmap(Store *store, Qcow2BitmapEntry *entry, GError **error)
 {
     Qcow2 *q = store->node->opaque;
-    int ret = co_note_stale(store, entry->table_offset, (uint64_t)entry->table_size * 8);
+    int ret = qcow2_bitmap_co_read_table(store->node->file->node, &q->header, entry, error);
+
+    if (ret < 0) {
+        g_prefix_error(error, "bitmap '%s': ", entry->name);
+        return ret;
+    }
+    ret = co_note_stale(store, entry->table_offset, (uint64_t)entry->table_size * 8);
 
     for (uint32_t i = 0; ret == 0 && i < entry->table_size; i++) {
         if (entry->table[i] & QCOW2_OFFSET_MASK) {
