@@ -375,8 +375,8 @@ int blk_co_bitmaps_store(BlkNode *node, GError **error)
     if (!node->driver->bitmaps) {
         return 0;
     }
-    blk_co_drain_begin(node);       /* bits that are set meanwhile would be lost */
-    ret = node->driver->bitmaps->co_store(node, error);
+    ret = blk_co_image_drain(node, error);      /* bits that are set meanwhile would be lost */
+    ret = ret < 0 ? ret : node->driver->bitmaps->co_store(node, error);
     blk_drain_end(node);
     return ret;
 }

@@ -279,10 +279,18 @@ static int zstd_decompress(uint8_t *dst, size_t dst_bytes, const uint8_t *src, s
 
 /* ---- both ---- */
 
-gssize blk_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+unsigned blk_codec_max_level(const BlkCodec *codec)
 {
-    return codec->type == BLK_CODEC_ZSTD ? zstd_compress(codec->level, dst, dst_bytes, src, src_bytes)
-                                         : deflate_compress(codec->level, dst, dst_bytes, src, src_bytes);
+    return codec->type == BLK_CODEC_ZSTD ? ZSTD_LEVEL_MAX : DEFLATE_LEVEL_MAX;
+}
+
+gssize blk_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size_t dst_bytes, const void *src,
+                          size_t src_bytes)
+{
+    int used = level > 0 ? (int)level : codec->level;
+
+    return codec->type == BLK_CODEC_ZSTD ? zstd_compress(used, dst, dst_bytes, src, src_bytes)
+                                         : deflate_compress(used, dst, dst_bytes, src, src_bytes);
 }
 
 int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
@@ -293,6 +301,7 @@ int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, con
 
 typedef struct CodecJob {
     const BlkCodec *codec;
+    unsigned level;
     void *dst;
     size_t dst_bytes;
     const void *src;
@@ -304,7 +313,7 @@ static int compress_job(void *arg)
 {
     CodecJob *job = arg;
 
-    job->compressed = blk_codec_compress(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes);
+    job->compressed = blk_codec_compress(job->codec, job->level, job->dst, job->dst_bytes, job->src, job->src_bytes);
     return 0;
 }
 
@@ -315,9 +324,12 @@ static int decompress_job(void *arg)
     return blk_codec_decompress(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes);
 }
 
-gssize blk_co_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+gssize blk_co_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size_t dst_bytes, const void *src,
+                             size_t src_bytes)
 {
-    CodecJob job = { .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes };
+    CodecJob job = {
+        .codec = codec, .level = level, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes,
+    };
     int ret = blk_co_offload(compress_job, &job);
 
     return ret < 0 ? ret : job.compressed;

@@ -19,13 +19,18 @@ typedef enum BlkCodecType { BLK_CODEC_DEFLATE, BLK_CODEC_ZSTD } BlkCodecType;
 BlkCodec *blk_codec_new(BlkCodecType type, int level, GError **error);
 void blk_codec_free(BlkCodec *codec);       /* NULL is ignored */
 
+/* The highest level; all from 1 on can be used. */
+unsigned blk_codec_max_level(const BlkCodec *codec);
+
 /**
  * blk_codec_compress:
+ * @level: 1 to blk_codec_max_level(); 0: the codec's own
  *
  * Context: any thread.
  * Returns: bytes written to @dst (1..@dst_bytes); -ENOSPC if the result is longer than @dst_bytes; -ENOMEM.
  */
-gssize blk_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+gssize blk_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size_t dst_bytes, const void *src,
+                          size_t src_bytes);
 
 /**
  * blk_codec_decompress:
@@ -39,7 +44,8 @@ int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, con
 
 /* The same on the worker pool; decompression of up to 64 KiB in this thread if the context is idle otherwise. Context:
  * coroutine; may yield. */
-gssize blk_co_codec_compress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+gssize blk_co_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size_t dst_bytes, const void *src,
+                             size_t src_bytes);
 int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 
 #endif

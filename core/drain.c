@@ -5,6 +5,9 @@
  * A drained section holds the node and all nodes above it, topmost first: a node is gated when everything above it is
  * idle, so that a request of a parent that is still under way always finds the gates below it open and can end.
  *
+ * A node may hold data that its children have not got yet: it hands it down when it is idle, while the gates below it are
+ * still open.
+ *
  * A request that finds the gate closed waits there. If the graph changes meanwhile it goes to the node that took the
  * place of the one that it was sent to.
  */
@@ -113,10 +116,11 @@ static BlkNode *next_to_gate(BlkNode *node, const GPtrArray *gated)
     return found;
 }
 
-void blk_co_drain_begin(BlkNode *node)
+int blk_co_drain_begin(BlkNode *node)
 {
     BlkDrain *drain = g_new0(BlkDrain, 1);
     BlkNode *next;
+    int ret = 0;
 
     drain->node = node;
     drain->gated = g_ptr_array_new();
@@ -129,9 +133,12 @@ void blk_co_drain_begin(BlkNode *node)
         while (next->core->in_flight > 0) {
             blk_co_queue_wait(&next->core->idle);
         }
+        int settled = next->driver->co_settle && next->core->open ? next->driver->co_settle(next) : 0;
+        ret = ret < 0 ? ret : settled;
         blk_engine_drained(next);
         blk_co_unref(next);
     }
+    return ret;
 }
 
 void blk_drain_end(BlkNode *node)

@@ -33,6 +33,8 @@ typedef struct BlkEngine {
     BlkRangeLock clusters;              /* guest ranges: shared = writes in place, exclusive = mapping changes */
     BlkEngineReader *first, *last;      /* in order of epoch */
     uint64_t epoch;
+    unsigned compressing;               /* clusters */
+    BlkCoQueue compress_turn;           /* wait until there are fewer */
     GPtrArray *buffers;                 /* free buffers of one cluster, for payloads and bounces */
     uint64_t cache_bytes;
     BlkClusterCache *cache;             /* NULL until it is needed */

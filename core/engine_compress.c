@@ -45,10 +45,26 @@ static int co_write_payload(BlkNode *node, uint64_t offset, uint8_t *payload, ui
     return ret;
 }
 
-/* Compresses @cluster, cluster_size bytes, to a new buffer. *bytes is 0, without a buffer, if it does not shrink. */
-static int co_compress(BlkNode *node, const void *cluster, uint8_t **payload, uint64_t *bytes)
+/* The codec, on no more threads than @flags say. */
+static gssize co_run_codec(BlkNode *node, unsigned flags, void *out, size_t out_bytes, const void *cluster)
 {
-    const BlkCodec *codec = node->driver->format->codec(node);
+    BlkEngine *engine = node->core->engine;
+    unsigned threads = blk_req_threads(flags);
+
+    while (threads > 0 && engine->compressing >= threads) {
+        blk_co_queue_wait(&engine->compress_turn);
+    }
+    engine->compressing++;
+    gssize n = blk_co_codec_compress(node->driver->format->codec(node), blk_req_level(flags), out, out_bytes, cluster,
+                                     node->limits.cluster_size);
+    engine->compressing--;
+    blk_co_queue_wake_one(&engine->compress_turn);
+    return n;
+}
+
+/* Compresses @cluster, cluster_size bytes, to a new buffer. *bytes is 0, without a buffer, if it does not shrink. */
+static int co_compress(BlkNode *node, unsigned flags, const void *cluster, uint8_t **payload, uint64_t *bytes)
+{
     uint64_t size = node->limits.cluster_size;
 
     *payload = NULL;
@@ -60,7 +76,7 @@ static int co_compress(BlkNode *node, const void *cluster, uint8_t **payload, ui
     if (!out) {
         return -ENOMEM;
     }
-    gssize n = blk_co_codec_compress(codec, out, size - COMPRESS_GRAIN, cluster, size);
+    gssize n = co_run_codec(node, flags, out, size - COMPRESS_GRAIN, cluster);
     if (n < 0) {
         blk_engine_buffer_put(node, out);
         return n == -ENOSPC ? 0 : (int)n;
@@ -71,7 +87,7 @@ static int co_compress(BlkNode *node, const void *cluster, uint8_t **payload, ui
 }
 
 /* With the cluster locked; @cluster is cluster_size bytes. */
-static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster)
+static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster, unsigned flags)
 {
     uint64_t bytes = node->limits.cluster_size;
     struct iovec vec = { .iov_base = cluster, .iov_len = bytes };
@@ -85,7 +101,7 @@ static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster
     }
     uint8_t *payload;
     uint64_t payload_bytes;
-    ret = co_compress(node, cluster, &payload, &payload_bytes);
+    ret = co_compress(node, flags, cluster, &payload, &payload_bytes);
     if (ret == 0) {
         ret = payload ? co_write_payload(node, offset, payload, payload_bytes)
                       : blk_engine_co_write_plain_locked(node, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 });
@@ -95,7 +111,7 @@ static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster
 }
 
 /* @bytes are less than a cluster only at the end of the node; the rest is zeroes. */
-static int co_write_cluster(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov)
+static int co_write_cluster(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, unsigned flags)
 {
     BlkEngine *engine = node->core->engine;
     uint64_t size = node->limits.cluster_size;
@@ -115,7 +131,7 @@ static int co_write_cluster(BlkNode *node, uint64_t offset, uint64_t bytes, BlkI
         }
     }
     if (ret == 0) {
-        ret = co_write_cluster_locked(node, offset, direct ? direct : bounce);
+        ret = co_write_cluster_locked(node, offset, direct ? direct : bounce, flags);
     }
     blk_range_unlock(&engine->clusters, &hold);
     blk_engine_buffer_put(node, bounce);
@@ -131,11 +147,23 @@ static int co_write_clusters(void *opaque)
     while (job->next < req->bytes) {
         uint64_t done = job->next, bytes = MIN(job->node->limits.cluster_size, req->bytes - done);
         job->next += bytes;
-        int ret = co_write_cluster(job->node, req->offset + done, bytes, blk_iov_advance(req->iov, done));
+        int ret = co_write_cluster(job->node, req->offset + done, bytes, blk_iov_advance(req->iov, done), req->flags);
         if (ret < 0) {
             job->next = req->bytes;
             return ret;
         }
+    }
+    return 0;
+}
+
+int blk_check_compression_level(BlkNode *node, unsigned level, GError **error)
+{
+    const BlkFormatOps *format = (node = blk_node_skip_filters(node))->driver->format;
+    unsigned max = format && format->codec && format->codec(node) ? blk_codec_max_level(format->codec(node)) : 0;
+
+    if (level > max) {
+        return blk_error(error, -EINVAL, "the compression of '%s' has the levels 1 to %u, not %u", blk_node_filename(node),
+                         max, level);
     }
     return 0;
 }
@@ -180,7 +208,7 @@ static int co_shrink_locked(BlkNode *node, uint64_t offset, uint8_t *cluster, ui
         return ret == -ENOTSUP ? 0 : ret;
     }
     if (ret == 0) {
-        ret = co_compress(node, cluster, &payload, &bytes);
+        ret = co_compress(node, 0, cluster, &payload, &bytes);
     }
     if (ret < 0 || !payload) {
         return ret;

@@ -127,8 +127,13 @@ int blk_co_remove_filter(BlkNode *filter, GError **error)
     }
     blk_node_ref(below);
     blk_node_ref(filter);
-    blk_co_drain_begin(below);
-    ret = replace_node(filter, below, error);
+    ret = blk_co_drain_begin(below);
+    if (ret < 0) {
+        blk_error_errno(error, ret, "The filter '%s' cannot be removed, since it holds data that could not be written",
+                        blk_node_name(filter));
+    } else {
+        ret = replace_node(filter, below, error);
+    }
     blk_drain_end(below);
     blk_co_unref(filter);
     blk_co_unref(below);

@@ -87,13 +87,21 @@ int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *
     return blk_error(error, -ENOTSUP, "This image format does not support checks");
 }
 
+int blk_co_image_drain(BlkNode *node, GError **error)
+{
+    int ret = blk_co_drain_begin(node);
+
+    return ret < 0 ? blk_error_errno(error, ret, "a node above '%s' holds data that cannot be written", blk_node_name(node))
+                   : 0;
+}
+
 int blk_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **error)
 {
     int ret;
 
     if (node->driver->co_compact) {
-        blk_co_drain_begin(node);
-        ret = node->driver->co_compact(node, options, error);
+        ret = blk_co_image_drain(node, error);
+        ret = ret < 0 ? ret : node->driver->co_compact(node, options, error);
         blk_drain_end(node);
         return ret;
     }
@@ -194,8 +202,8 @@ int blk_co_amend(BlkNode *node, const BlkAmendOptions *options, GError **error)
     if (ret < 0) {
         return ret;
     }
-    blk_co_drain_begin(node);
-    ret = driver->co_amend(node, parsed, options, error);
+    ret = blk_co_image_drain(node, error);
+    ret = ret < 0 ? ret : driver->co_amend(node, parsed, options, error);
     blk_node_refresh_above(node, NULL);
     blk_drain_end(node);
     return ret;
@@ -213,8 +221,8 @@ int blk_co_change_backing(BlkNode *node, const char *filename, const char *forma
     }
     ret = check_may_change(node, error);
     if (ret == 0) {
-        blk_co_drain_begin(node);
-        ret = node->driver->co_change_backing(node, filename, format, error);
+        ret = blk_co_image_drain(node, error);
+        ret = ret < 0 ? ret : node->driver->co_change_backing(node, filename, format, error);
         blk_drain_end(node);
     }
     return ret;
@@ -232,8 +240,8 @@ int blk_co_make_empty(BlkNode *node, GError **error)
     }
     ret = check_may_change(node, error);
     if (ret == 0) {
-        blk_co_drain_begin(node);
-        ret = node->driver->co_make_empty(node, error);
+        ret = blk_co_image_drain(node, error);
+        ret = ret < 0 ? ret : node->driver->co_make_empty(node, error);
         blk_drain_end(node);
     }
     return ret;

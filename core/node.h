@@ -100,6 +100,9 @@ void blk_co_request_begin(BlkNode **node);
 void blk_request_join(BlkNode *node);           /* one more, on behalf of one that is in flight */
 void blk_request_end(BlkNode *node);
 void blk_gate_redirect(BlkNode *from, BlkNode *to);     /* the requests that wait at @from go to @to */
+/* blk_co_drain_begin() for an operation that changes the image as a whole, and cannot be done without what nodes above
+ * hold. The section has begun also after an error. */
+int blk_co_image_drain(BlkNode *node, GError **error);
 void blk_drain_forget(BlkNode *node);           /* @node is closed: no drained section holds it any more */
 
 /* What its driver does not do itself, the child does. */

@@ -116,6 +116,11 @@ unsigned blk_pool_threads(const BlkPool *pool)
     return pool->max_threads;
 }
 
+void blk_pool_allow(BlkPool *pool, unsigned max_threads)
+{
+    pool->max_threads = MAX(pool->max_threads, max_threads);
+}
+
 void blk_pool_submit(BlkPool *pool, BlkJob *job)
 {
     bool need_thread;

@@ -23,6 +23,8 @@ BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads);
 void blk_pool_free(BlkPool *pool);      /* no job may be left; NULL is ignored */
 
 unsigned blk_pool_threads(const BlkPool *pool);     /* at most */
+/* Raises that, if it is less. Context: the loop's thread. */
+void blk_pool_allow(BlkPool *pool, unsigned max_threads);
 
 /* Runs @job->fn on a thread, first in, first out; ends with blk_context_finish_job(). Context: the loop's thread. */
 void blk_pool_submit(BlkPool *pool, BlkJob *job);

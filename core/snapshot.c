@@ -130,9 +130,9 @@ static int co_operate(BlkNode *node, const BlkSnapshotKey *key, unsigned perm,
     if (ret < 0) {
         return ret;
     }
-    blk_co_drain_begin(node);
+    ret = blk_co_image_drain(node, error);
     uint64_t old_length = node->length;
-    ret = co_find(node, key, &index, error);
+    ret = ret < 0 ? ret : co_find(node, key, &index, error);
     if (ret == 0) {
         ret = co_op(node, index, error);
     }
@@ -161,8 +161,8 @@ int blk_co_snapshot_create(BlkNode *node, const char *name, GError **error)
     if (strlen(name) > MAX_NAME_BYTES || !g_utf8_validate(name, -1, NULL)) {
         return blk_error(error, -EINVAL, "the name of a snapshot is UTF-8 text of at most %d bytes", MAX_NAME_BYTES);
     }
-    blk_co_drain_begin(node);
-    ret = node->driver->snapshots->co_create(node, name, error);
+    ret = blk_co_image_drain(node, error);
+    ret = ret < 0 ? ret : node->driver->snapshots->co_create(node, name, error);
     blk_drain_end(node);
     return ret;
 }

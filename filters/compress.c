@@ -2,46 +2,220 @@
 /*
  * compress.c - filter "compress": every write becomes a compressed write, also over what was written before.
  *
- * The unit of a write is the cluster of the node below, so that core reads what a smaller write leaves alone. Reads are
- * not changed: a small read stays small. Zeroes and discards pass as they are.
+ * Writes gather in a buffer until they are whole clusters of the node below (write_buffer.c). With write-buffer=0 the
+ * unit of a write is the cluster, so that core reads what a smaller write leaves alone, and a write returns when its
+ * clusters are compressed. Reads are not changed: a small read stays small. Zeroes and discards pass as they are.
  *
  * Limitations: the node below must be able to rewrite compressed clusters; any other is refused when it becomes the
- * child.
+ * child. With a buffer, nobody else may write to it.
  */
 #include "drivers/drivers.h"
 
+#include "core/codec.h"
+#include "filters/write_buffer.h"
+
+typedef struct CompressState {
+    WriteBuffer *buffer;            /* NULL: none */
+    unsigned flags;                 /* of compressed writes */
+} CompressState;
+
+static const BlkOption compress_options[] = {
+    { "file", BLK_OPTION_NODE, "the image", .required = true },
+    { "write-buffer", BLK_OPTION_SIZE, "memory in which writes gather until they are whole clusters; 0: none", "16M" },
+    { "level", BLK_OPTION_UINT, "of the compression: 1 to 12 (zlib) or 22 (zstd), 0: the format's default", "0",
+      .max = BLK_MAX_COMPRESSION_LEVEL },
+    { "threads", BLK_OPTION_UINT, "clusters compressed at once; 0: one for each processor", "0",
+      .max = BLK_MAX_COMPRESSION_THREADS },
+    { NULL },
+};
+
 static int compress_check_child(BlkNode *node, BlkNode *child, GError **error)
 {
-    if ((child->caps & BLK_CAP_COMPRESSED_REWRITE) && child->limits.cluster_size > 0) {
-        if (child->read_only && !node->read_only) {
-            return blk_error(error, -EACCES, "compress: the node '%s' (driver '%s') is read-only; open the filter "
-                             "with read-only=on, or the node for writing", blk_node_filename(child),
-                             child->driver->name);
-        }
-        return 0;
+    const CompressState *s = node->opaque;
+
+    if (!(child->caps & BLK_CAP_COMPRESSED_REWRITE) || child->limits.cluster_size == 0) {
+        return blk_error(error, -ENOTSUP, "compress: the node '%s' (driver '%s') cannot rewrite compressed clusters; put "
+                         "the filter above a qcow2 node without an external data file", blk_node_filename(child),
+                         child->driver->name);
     }
-    return blk_error(error, -ENOTSUP, "compress: the node '%s' (driver '%s') cannot rewrite compressed clusters; put "
-                     "the filter above a qcow2 node without an external data file", blk_node_filename(child),
-                     child->driver->name);
+    if (child->read_only && !node->read_only) {
+        return blk_error(error, -EACCES, "compress: the node '%s' (driver '%s') is read-only; open the filter "
+                         "with read-only=on, or the node for writing", blk_node_filename(child), child->driver->name);
+    }
+    if (s->buffer && !write_buffer_is_empty(s->buffer) && child->limits.cluster_size != write_buffer_unit(s->buffer)) {
+        return blk_error(error, -EBUSY, "compress: the node '%s' has another cluster size than the data that the filter '%s' "
+                         "could not write yet", blk_node_filename(child), blk_node_name(node));
+    }
+    return blk_check_compression_level(child, blk_req_level(s->flags), error);
+}
+
+static int compress_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    CompressState *s = node->opaque;
+    uint64_t buffer = blk_options_uint(options, "write-buffer");
+    unsigned threads = (unsigned)blk_options_uint(options, "threads");
+
+    s->flags = BLK_REQ_COMPRESSED | blk_req_compression((unsigned)blk_options_uint(options, "level"), threads);
+    blk_context_need_workers(node->ctx, threads);
+    if (!blk_co_open_child(node, options, "file", BLK_ROLE_FILTERED, error)) {
+        return -EINVAL;
+    }
+    if (buffer > 0 && !node->read_only) {
+        s->buffer = write_buffer_new(node, buffer, s->flags);
+    }
+    return 0;
+}
+
+static void compress_co_close(BlkNode *node)
+{
+    CompressState *s = node->opaque;
+
+    write_buffer_free(s->buffer);
 }
 
 static void compress_refresh_limits(BlkNode *node)
 {
-    node->limits.write_align = node->limits.cluster_size;
+    CompressState *s = node->opaque;
+
+    node->limits.write_align = s->buffer ? WRITE_BUFFER_SECTOR : node->limits.cluster_size;
     node->limits.zeroes_align = node->limits.cluster_size;
+    if (s->buffer) {
+        write_buffer_set_unit(s->buffer, node->limits.cluster_size);
+    }
+}
+
+/* What is around buffered data is read late, so nobody else may write meanwhile; it is written also when the users have
+ * gone. A filter without users asks for nothing, so that it can be opened above a node in use, and inserted. */
+static void compress_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
+                                unsigned *child_perm, unsigned *child_shared)
+{
+    const CompressState *s = node->opaque;
+    bool buffers = s->buffer && ((perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)) || !write_buffer_is_empty(s->buffer));
+
+    *child_perm = perm | (buffers ? BLK_PERM_READ | BLK_PERM_WRITE : 0);
+    *child_shared = buffers ? shared & ~(unsigned)(BLK_PERM_WRITE | BLK_PERM_RESIZE) : shared;
+}
+
+static int compress_co_preadv(BlkNode *node, BlkRequest *req)
+{
+    CompressState *s = node->opaque;
+
+    return s->buffer ? write_buffer_co_read(s->buffer, req) : blk_co_pass_through_read(node, req);
 }
 
 static int compress_co_pwritev(BlkNode *node, BlkRequest *req)
 {
-    req->flags |= BLK_REQ_COMPRESSED;
-    return blk_co_pass_through_write(node, req);
+    CompressState *s = node->opaque;
+
+    if (!s->buffer) {
+        req->flags |= s->flags;
+        return blk_co_pass_through_write(node, req);
+    }
+    int ret = write_buffer_co_write(s->buffer, req);
+    if (ret == 0 && (req->flags & BLK_REQ_FUA)) {
+        ret = write_buffer_co_settle(s->buffer, req->offset, req->bytes);
+        ret = ret < 0 ? ret : blk_co_flush(node->file->node);
+    }
+    return ret;
+}
+
+/* Until release_range() only the caller changes the range below. */
+static int co_hold_range(BlkNode *node, WriteBufferHold *hold, uint64_t offset, uint64_t bytes)
+{
+    CompressState *s = node->opaque;
+
+    return s->buffer ? write_buffer_co_hold(s->buffer, hold, offset, bytes) : 0;
+}
+
+static void release_range(BlkNode *node, WriteBufferHold *hold)
+{
+    CompressState *s = node->opaque;
+
+    if (s->buffer) {
+        write_buffer_release(s->buffer, hold);
+    }
+}
+
+static int compress_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
+{
+    WriteBufferHold hold;
+    int ret = co_hold_range(node, &hold, req->offset, req->bytes);
+
+    if (ret == 0) {
+        ret = blk_co_pwrite_zeroes(node->file->node, req->offset, req->bytes, req->flags);
+        release_range(node, &hold);
+    }
+    return ret;
+}
+
+static int compress_co_discard(BlkNode *node, BlkRequest *req)
+{
+    WriteBufferHold hold;
+    int ret = co_hold_range(node, &hold, req->offset, req->bytes);
+
+    if (ret == 0) {
+        ret = blk_co_discard(node->file->node, req->offset, req->bytes);
+        release_range(node, &hold);
+    }
+    return ret;
+}
+
+static int compress_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
+{
+    WriteBufferHold hold;
+    int ret = co_hold_range(node, &hold, 0, BLK_MAX_LENGTH);
+
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "The image cannot be resized, since data written before cannot be stored");
+    }
+    ret = blk_co_truncate(node->file->node, length, prealloc, error);
+    release_range(node, &hold);
+    return ret;
+}
+
+static int compress_co_flush(BlkNode *node)
+{
+    CompressState *s = node->opaque;
+
+    return s->buffer ? write_buffer_co_flush(s->buffer) : 0;
+}
+
+static int compress_co_settle(BlkNode *node)
+{
+    CompressState *s = node->opaque;
+
+    return s->buffer ? write_buffer_co_settle(s->buffer, 0, BLK_MAX_LENGTH) : 0;
+}
+
+static int compress_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status)
+{
+    CompressState *s = node->opaque;
+
+    if (s->buffer && write_buffer_holds(s->buffer, offset, &bytes)) {
+        status->bytes = bytes;
+        status->flags = BLK_STATUS_DATA | BLK_STATUS_ALLOCATED;
+        return 0;
+    }
+    return blk_co_block_status(node->file->node, offset, bytes, status);
 }
 
 const BlkDriver blk_driver_compress = {
     .name = "compress",
     .kind = BLK_FILTER,
     .help = "turns every write into a compressed write",
+    .options = compress_options,
+    .instance_size = sizeof(CompressState),
+    .co_open = compress_co_open,
+    .co_close = compress_co_close,
     .check_child = compress_check_child,
+    .child_perm = compress_child_perm,
     .refresh_limits = compress_refresh_limits,
+    .co_preadv = compress_co_preadv,
     .co_pwritev = compress_co_pwritev,
+    .co_pwrite_zeroes = compress_co_pwrite_zeroes,
+    .co_discard = compress_co_discard,
+    .co_truncate = compress_co_truncate,
+    .co_flush = compress_co_flush,
+    .co_settle = compress_co_settle,
+    .co_block_status = compress_co_block_status,
 };

@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # R05: when the read half of a read-modify-write fails, in the backing file or in the image itself, the write fails and
-# nothing changes; whole clusters need no such read and succeed.
+# nothing changes; whole clusters need no such read and succeed. With a write buffer it is the flush that fails.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 
 fault_opts() {  # ERRNO
-    echo "{\"driver\": \"compress\", \"file\": {\"driver\": \"qcow2\"," \
+    echo "{\"driver\": \"compress\", \"write-buffer\": $buffer, \"file\": {\"driver\": \"qcow2\"," \
         "\"file\": {\"driver\": \"file\", \"filename\": \"disk.qcow2\"}," \
         "\"backing\": {\"driver\": \"raw\", \"file\": {\"driver\": \"fault\"," \
         "\"inject-error\": [{\"event\": \"none\", \"iotype\": \"read\", \"errno\": $1," \
@@ -15,7 +15,7 @@ fault_opts() {  # ERRNO
 }
 
 image_fault_opts() {    # EVENT: reads of the image fail from then on
-    echo "{\"driver\": \"compress\", \"file\": {\"driver\": \"qcow2\", \"file\": {\"driver\": \"fault\"," \
+    echo "{\"driver\": \"compress\", \"write-buffer\": $buffer, \"file\": {\"driver\": \"qcow2\", \"file\": {\"driver\": \"fault\"," \
         "\"inject-error\": [{\"event\": \"$1\", \"iotype\": \"read\", \"errno\": 5, \"once\": false}]," \
         "\"image\": {\"driver\": \"file\", \"filename\": \"disk.qcow2\"}}}}"
 }
@@ -46,5 +46,7 @@ read_error() {
     agrees "after a failed read of plain data"
 }
 
-matrix read_error
+for buffer in 0 1048576; do
+    matrix read_error
+done
 done_testing

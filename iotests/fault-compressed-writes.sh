@@ -6,7 +6,7 @@
 requires qemu-img qemu-io
 
 fault_opts() {  # EVENT ERRNO MORE
-    echo "driver=compress,file.driver=qcow2,file.file.driver=fault,file.file.inject-error.0.event=$1" \
+    echo "driver=compress,write-buffer=0,file.driver=qcow2,file.file.driver=fault,file.file.inject-error.0.event=$1" \
         "file.file.inject-error.0.errno=$2$3" \
         "file.file.image.driver=file,file.file.image.filename=disk.qcow2" | tr ' ' ,
 }

@@ -150,9 +150,10 @@ io_run() {      # PROGRAM-AND-OPTIONS... -- COMMAND...
     fi
 }
 
-# The graph of a compress filter above a qcow2 file, for --image-opts.
+# The graph of a compress filter above a qcow2 file, for --image-opts. Without a write buffer on one of the back ends.
+[ "$BLKSTACK_AIO" != threads ] || write_buffer=,write-buffer=0
 filter_opts() { # FILE
-    echo "driver=compress,file.driver=qcow2,file.file.driver=file,file.file.filename=$1"
+    echo "driver=compress${write_buffer:-},file.driver=qcow2,file.file.driver=file,file.file.filename=$1"
 }
 
 zio() {         # FILE COMMAND...: through the compress filter

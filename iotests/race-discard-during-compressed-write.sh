@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 
-opts="driver=compress,discard=unmap,file.driver=qcow2,file.discard=unmap,file.file.driver=fault,file.file.discard=unmap"
+opts="driver=compress,write-buffer=0,discard=unmap,file.driver=qcow2,file.discard=unmap,file.file.driver=fault,file.file.discard=unmap"
 opts+=",file.file.image.driver=file,file.file.image.filename=disk.qcow2"
 
 # The one value that all bytes of cluster N have, or "mixed".

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 
-opts="driver=compress,file.driver=qcow2,file.file.driver=fault"
+opts="driver=compress,write-buffer=0,file.driver=qcow2,file.file.driver=fault"
 opts+=",file.file.image.driver=file,file.file.image.filename=disk.qcow2"
 
 race() {

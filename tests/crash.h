@@ -56,6 +56,7 @@ typedef struct CrashConfig {
     uint64_t sectors, max_sectors;  /* of the guest: at first, and at most */
     bool v2, zstd, lazy, extended_l2, backing, bitmaps, snapshots;
     unsigned style;                 /* of writes: plain, compressed, both by turns */
+    unsigned buffer;                /* of the compress filter, bytes; else nobody could write beside it */
 } CrashConfig;
 
 /* An entry of the log that changes the disk (a write, zeroes or a discard) or makes it stable. */

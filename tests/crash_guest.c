@@ -171,7 +171,7 @@ static void co_resize(CrashRound *round)
     }
     crash_guest_note_content(round, MIN(old, sectors), MAX(old, sectors) - MIN(old, sectors), NULL);
     Span flush = { .begin = ++round->now };
-    if (blk_co_truncate(blk_child_node(round->image), sectors * SECTOR, BLK_PREALLOC_OFF, &error) < 0) {
+    if (blk_co_truncate(blk_child_node(round->top), sectors * SECTOR, BLK_PREALLOC_OFF, &error) < 0) {
         crash_fail(round, "the workload's change of the length failed: %s", error->message);
     }
     crash_guest_note_length(round, flush.begin, sectors);

@@ -180,6 +180,7 @@ static void co_open_below(CrashRound *round)
 
 void crash_stack_co_open(CrashRound *round)
 {
+    const unsigned all = BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE;
     bool data_file = round->config.kind == CRASH_DATA_FILE || round->config.kind == CRASH_DATA_FILE_RAW;
     g_autofree char *file = disk_text(round, 0), *second = disk_text(round, 1);
     g_autofree char *data = data_file ? g_strdup_printf(", 'data-file': %s", second) : g_strdup("");
@@ -190,11 +191,12 @@ void crash_stack_co_open(CrashRound *round)
     const char *backing = round->below ? "below" : round->backing, *quote = backing ? "'" : "";
     g_autofree char *image = g_strdup_printf("{'driver': 'qcow2', 'node-name': 'image', 'discard': 'unmap', 'file': %s%s, "
                                              "'backing': %s%s%s}", file, data, quote, backing ? backing : "null", quote);
-    g_autofree char *filter = g_strdup_printf("{'driver': 'compress', 'discard': 'unmap', 'file': %s}", image);
+    g_autofree char *filter = g_strdup_printf("{'driver': 'compress', 'write-buffer': %u, 'discard': 'unmap', "
+                                              "'file': %s}", round->config.buffer, image);
     BlkNode *top = crash_co_must_open(round, data_file ? image : filter);
 
-    round->image = co_attach(round, blk_node_find(round->ctx, "image"), BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE);
-    round->top = co_attach(round, top, BLK_PERM_READ | BLK_PERM_WRITE);
+    round->image = co_attach(round, blk_node_find(round->ctx, "image"), round->config.buffer > 0 ? BLK_PERM_READ : all);
+    round->top = co_attach(round, top, all);
     blk_co_unref(top);
 }
 

@@ -87,6 +87,9 @@ int bitmap_co_check(Sequence *seq)
     if (!seq->must) {
         return 0;
     }
+    if (blk_co_flush(sequence_node(seq)) < 0) {     /* what the filter holds has not reached the bitmap */
+        return sequence_fail(seq, "bitmap: flush");
+    }
     bitmap = blk_bitmap_find_usable(bitmap_node(seq), "b", &error);
     if (!bitmap || blk_co_bitmap_load(bitmap, &error) < 0) {
         return sequence_fail(seq, "bitmap: %s", error->message);

@@ -82,6 +82,8 @@ static void pick_config(Rng *rng, ImageConfig *config)
     if (!config->v2 && rng_percent(rng, 50)) {
         config->granularity = UINT64_C(512) << rng_below(rng, 9);
     }
+    n = rng_below(rng, 100);
+    config->write_buffer = n < 35 ? 0 : n < 75 ? (1 + rng_below(rng, 5)) * config->cluster_size : 16 << 20;
     config->data_file = !config->v2 && rng_percent(rng, 25);
     config->data_file_raw = config->data_file && !config->backing_format && rng_percent(rng, 60);
 }
@@ -90,8 +92,8 @@ static void log_config(Sequence *seq)
 {
     const ImageConfig *c = &seq->config;
 
-    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u refcount_bits %u compat %s %s%s%s%s%s%s%s%s",
-                 c->seed, c->size, c->cluster_size, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
+    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u write-buffer %" PRIu64 " refcount_bits %u compat "
+                 "%s %s%s%s%s%s%s%s%s", c->seed, c->size, c->cluster_size, c->write_buffer, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
                  c->extended_l2 ? " extended_l2" : "", c->lazy ? " lazy_refcounts" : "",
                  c->data_file ? " data_file" : "", c->data_file_raw ? " raw" : "",
                  c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
@@ -133,6 +135,7 @@ static JsonObject *image_tree(const Sequence *seq, const char *format, const cha
     }
     filter = json_object_new();
     json_object_set_string_member(filter, "driver", "compress");
+    json_object_set_int_member(filter, "write-buffer", (gint64)seq->config.write_buffer);
     json_object_set_string_member(filter, "discard", seq->config.unmap ? "unmap" : "ignore");
     put_object(filter, "file", image);
     return filter;

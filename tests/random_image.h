@@ -39,6 +39,7 @@ typedef struct ImageConfig {
     char *backing_format;       /* NULL: no backing file */
     uint64_t backing_size;
     uint64_t granularity;       /* of a dirty bitmap; 0: none */
+    uint64_t write_buffer;      /* of the filter, bytes */
 } ImageConfig;
 
 typedef struct Sequence {

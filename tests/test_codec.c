@@ -45,7 +45,7 @@ static BlkCodec *new_codec(BlkCodecType type, int level)
 static size_t pack(BlkCodecType type, uint8_t *dst, size_t dst_bytes, const uint8_t *src, size_t src_bytes)
 {
     BlkCodec *codec = new_codec(type, -1);
-    gssize bytes = blk_codec_compress(codec, dst, dst_bytes, src, src_bytes);
+    gssize bytes = blk_codec_compress(codec, 0, dst, dst_bytes, src, src_bytes);
 
     blk_codec_free(codec);
     ck_assert_int_gt(bytes, 0);
@@ -71,10 +71,10 @@ static void check_round_trip(const BlkCodec *codec, size_t bytes, Kind kind)
     gssize length;
 
     fill(src, bytes, kind, bytes);
-    length = blk_codec_compress(codec, dst, bytes - 1, src, bytes);
+    length = blk_codec_compress(codec, 0, dst, bytes - 1, src, bytes);
     if (kind == NOISE) {
         ck_assert_int_eq(length, -ENOSPC);
-        length = blk_codec_compress(codec, dst, bytes + 1024, src, bytes);
+        length = blk_codec_compress(codec, 0, dst, bytes + 1024, src, bytes);
     }
     ck_assert_int_gt(length, 0);
     ck_assert(kind == NOISE || length < (gssize)bytes);
@@ -148,7 +148,7 @@ START_TEST(test_room)
             gssize ret;
 
             memset(dst, 0x5a, sizeof(dst));
-            ret = blk_codec_compress(codec, dst, room, src, sizeof(src));
+            ret = blk_codec_compress(codec, 0, dst, room, src, sizeof(src));
             ck_assert_uint_eq(dst[room], 0x5a);
             ck_assert(ret == -ENOSPC || (ret > 0 && (size_t)ret <= room));
             ck_assert(room >= needed || ret == -ENOSPC);
@@ -385,11 +385,11 @@ static int co_task(void *opaque)
 
     for (unsigned i = 0; i < 4; i++) {
         fill(src, CLUSTER, TEXT, task->seed + i);
-        length = blk_co_codec_compress(task->codec, dst, CLUSTER, src, CLUSTER);
+        length = blk_co_codec_compress(task->codec, 0, dst, CLUSTER, src, CLUSTER);
         ck_assert_int_gt(length, 0);
         ck_assert_int_eq(blk_co_codec_decompress(task->codec, back, CLUSTER, dst, length), 0);
         ck_assert(memcmp(src, back, CLUSTER) == 0);
-        ck_assert_int_eq(blk_co_codec_compress(task->codec, dst, 10, src, CLUSTER), -ENOSPC);
+        ck_assert_int_eq(blk_co_codec_compress(task->codec, 0, dst, 10, src, CLUSTER), -ENOSPC);
         ck_assert_int_eq(blk_co_codec_decompress(task->codec, back, CLUSTER, dst, 10), -EIO);
     }
     ++*task->done;

@@ -135,7 +135,7 @@ CO_TEST(through_a_compress_filter_copies_are_compressed)
 
     make_file(t, "base.raw", SIZE, 3 * CLUSTER, 0x11);
     create(t, "top.qcow2", "base.raw", "raw");
-    BlkChild *user = open_cor(t, COR("", "{'driver': 'compress', 'file': " TOP "}"));
+    BlkChild *user = open_cor(t, COR("", "{'driver': 'compress', 'write-buffer': 0, 'file': " TOP "}"));
 
     expect_pattern(user, 512, 512, 0x11);
     ck_assert_uint_eq(own_status(t, 0) & compressed, compressed);

@@ -24,7 +24,7 @@ static void stack_open(Stack *s, Test *t)
     ck_assert_int_eq(blk_driver_register(t->ctx, &log_driver, NULL), 0);
     *s = (Stack){ .t = t, .disk_node = log_new_image(t, "disk", "{'size': '4M'}") };
     s->disk = log_disk(s->disk_node);
-    s->top = try_open(t, "{'driver': 'compress', 'file': {'driver': 'qcow2', 'node-name': 'image', 'file': 'disk'}}",
+    s->top = try_open(t, "{'driver': 'compress', 'write-buffer': 0, 'file': {'driver': 'qcow2', 'node-name': 'image', 'file': 'disk'}}",
                       NULL);
     ck_assert_ptr_nonnull(s->top);
     s->user = blk_co_attach(blk_node_find(t->ctx, "image"), "test", perm, BLK_PERM_ALL, NULL);

@@ -294,7 +294,7 @@ static int insert_and_remove(void *ctx)
     BlkChild *user = use_stack(ctx, "{'driver':'box','node-name':'b','cluster-size':4096,"
                                "'file':{'driver':'mem','node-name':'m'}}", RDWR);
     BlkNode *box = blk_child_node(user);
-    BlkNode *filter = open_stack(ctx, "{'driver':'compress','node-name':'c','file':'b'}");
+    BlkNode *filter = open_stack(ctx, "{'driver':'compress','write-buffer':0,'node-name':'c','file':'b'}");
     Mem *mem = mem_of(ctx, "m");
     Write before = { user, 0, 1, false }, during = { user, 5000, 1, false }, after = { user, 9000, 1, false };
     Change insert = { box, filter, false, 1, false }, removal = { box, filter, true, 1, false };

@@ -8,7 +8,7 @@ static const BlkDriver nothing_driver = { .name = "nothing", .kind = BLK_FILTER 
 
 static int handed_up(void *ctx)
 {
-    BlkNode *node = open_stack(ctx, "{'driver':'compress','file':{'driver':'box','cluster-size':'128k','node-name':'b',"
+    BlkNode *node = open_stack(ctx, "{'driver':'compress','write-buffer':0,'file':{'driver':'box','cluster-size':'128k','node-name':'b',"
                                "'file':{'driver':'mem','node-name':'m','read-align':512,'write-align':4096,"
                                "'mem-align':1024,'max-transfer':65536,'zeroes-align':8192,'discard-align':16384}}}");
     const BlkLimits *mem = blk_node_limits(blk_node_find(ctx, "m")), *top = blk_node_limits(node);

@@ -41,8 +41,8 @@ static uint64_t random_length(Run *run)
 
 static void fill(Run *run)
 {
-    BlkNode *top = try_open(run->t, "{'driver': 'compress', 'node-name': 'top', 'file': {'driver': 'qcow2', 'discard': "
-                            "'unmap', 'node-name': 'image', 'file': 'disk'}}", NULL);
+    BlkNode *top = try_open(run->t, "{'driver': 'compress', 'write-buffer': 0, 'node-name': 'top', 'file': {'driver': "
+                            "'qcow2', 'discard': 'unmap', 'node-name': 'image', 'file': 'disk'}}", NULL);
     ck_assert_ptr_nonnull(top);
     BlkChild *user = blk_co_attach(top, "test", BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_ALL, NULL);
     BlkChild *plain = blk_co_attach(blk_node_find(run->t->ctx, "image"), "test", BLK_PERM_READ | BLK_PERM_WRITE,

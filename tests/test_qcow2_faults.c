@@ -297,8 +297,8 @@ static void co_open(Sweep *s, const char *injection)
         below = g_strdup_printf("{'driver': 'fault', 'node-name': 'fault', 'discard': 'unmap', 'image': 'disk', "
                                 "'inject-error': [%s]}", injection);
     }
-    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'discard': 'unmap', 'file': {'driver': 'qcow2', "
-                                            "'node-name': 'image', 'discard': 'unmap', 'file': %s}}", below);
+    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'write-buffer': 0, 'discard': 'unmap', 'file': {'driver': "
+                                            "'qcow2', 'node-name': 'image', 'discard': 'unmap', 'file': %s}}", below);
     g_strdelimit(text, "'", '"');
     s->top = open_for(s->t, BLK_PERM_READ | BLK_PERM_WRITE, text);
     s->image = blk_co_attach(blk_node_find(s->t->ctx, "image"), "test", BLK_PERM_ALL, BLK_PERM_ALL, NULL);

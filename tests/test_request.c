@@ -387,8 +387,8 @@ static int flushes_share(void *ctx)
 /* The end of a format counts as aligned; a format may let its file grow, a user may not leave it. */
 static int odd_length(void *ctx)
 {
-    BlkChild *user = use_stack(ctx, "{'driver':'compress','file':{'driver':'box','node-name':'b','cluster-size':4096,"
-                               "'length':10001,'file':{'driver':'mem','node-name':'m','size':512}}}", RDWR);
+    BlkChild *user = use_stack(ctx, "{'driver':'compress','write-buffer':0,'file':{'driver':'box','node-name':'b',"
+                               "'cluster-size':4096,'length':10001,'file':{'driver':'mem','node-name':'m','size':512}}}", RDWR);
     BlkNode *node = blk_child_node(user);
     Mem *mem = mem_of(ctx, "m");
     uint8_t buf[2000];
@@ -408,7 +408,7 @@ static int odd_length(void *ctx)
 
 static int compress_rewrites(void *ctx)
 {
-    BlkChild *user = use_stack(ctx, "{'driver':'compress','file':{'driver':'box','node-name':'b','cluster-size':4096,"
+    BlkChild *user = use_stack(ctx, "{'driver':'compress','write-buffer':0,'file':{'driver':'box','node-name':'b','cluster-size':4096,"
                                "'file':{'driver':'mem','node-name':'m'}}}", RDWR);
     BlkNode *node = blk_child_node(user);
     Box *box = box_of(ctx, "b");

@@ -161,7 +161,7 @@ static int co_compress(Item *item)
 {
     Stream *s = item->stream;
     uint64_t max = s->cluster_size - SECTOR;
-    gssize bytes = max > 0 ? blk_co_codec_compress(s->codec, item->payload, max, item->data, s->cluster_size) : -ENOSPC;
+    gssize bytes = max > 0 ? blk_co_codec_compress(s->codec, 0, item->payload, max, item->data, s->cluster_size) : -ENOSPC;
 
     if (bytes < 0) {
         return bytes == -ENOSPC ? 0 : (int)bytes;

@@ -129,6 +129,10 @@ typedef struct BlkCoGroup {
 int blk_co_group_run(BlkCoGroup *group, BlkCoFn *fn, void *opaque);  /* may yield; the group's error so far; <0: not started */
 int blk_co_group_wait(BlkCoGroup *group);                            /* may yield; the group's error */
 
+/* Threads of the CPU worker pool: as many as processors (or BLKSTACK_WORKERS), more if somebody needs them. */
+unsigned blk_context_workers(const BlkContext *ctx);
+void blk_context_need_workers(BlkContext *ctx, unsigned workers);
+
 /* Runs @fn(@arg), which must not touch nodes, on the CPU worker pool. May yield. Returns what @fn returned. */
 int blk_co_offload(int (*fn)(void *arg), void *arg);
 
@@ -204,8 +208,9 @@ BlkNode *blk_node_skip_filters(BlkNode *node);     /* @node, or the first node b
 int blk_co_insert_above(BlkNode *node, BlkNode *filter, GError **error);
 /* Lets all parents of @filter use its filtered child instead. */
 int blk_co_remove_filter(BlkNode *filter, GError **error);
-/* While drained, new requests from above wait and none is in flight. Nests. */
-void blk_co_drain_begin(BlkNode *node);
+/* While drained, new requests from above wait, none is in flight, and nodes above hold no data that was not handed down.
+ * Nests. Returns: 0; the error of data that could not be handed down, and is still held: the section has begun all the same. */
+int blk_co_drain_begin(BlkNode *node);
 void blk_drain_end(BlkNode *node);
 
 /* ---- requests ---- */
@@ -226,6 +231,24 @@ typedef enum BlkReqFlags {
     BLK_REQ_UNCHANGED   = 1 << 5,   /* a write that does not change what a reader sees */
     BLK_REQ_COPY_ON_READ = 1 << 6,  /* a read that also stores what came from the backing */
 } BlkReqFlags;
+
+/* With BLK_REQ_COMPRESSED the flags also say how: 0 is the format's choice of level, and as many threads as there are. */
+#define BLK_MAX_COMPRESSION_LEVEL 22
+#define BLK_MAX_COMPRESSION_THREADS 255
+static inline unsigned blk_req_compression(unsigned level, unsigned threads)
+{
+    return level << 16 | threads << 24;
+}
+static inline unsigned blk_req_level(unsigned flags)
+{
+    return flags >> 16 & 255;
+}
+static inline unsigned blk_req_threads(unsigned flags)
+{
+    return flags >> 24;
+}
+/* Does the format of @node, through filters, compress at this level (0: always)? -EINVAL: it does not. */
+int blk_check_compression_level(BlkNode *node, unsigned level, GError **error);
 
 #define BLK_MAX_LENGTH  ((uint64_t)INT64_MAX & ~(uint64_t)511)  /* of a node, bytes */
 #define BLK_MAX_REQUEST ((uint64_t)1 << 30)                     /* of a read or write, bytes */

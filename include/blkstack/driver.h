@@ -356,6 +356,8 @@ struct BlkDriver {
     int (*co_pwrite_zeroes)(BlkNode *node, BlkRequest *req);    /* -ENOTSUP: core writes zeroes */
     int (*co_discard)(BlkNode *node, BlkRequest *req);
     int (*co_flush)(BlkNode *node);         /* own data; core flushes the children afterwards */
+    /* Hands down to the children what the node holds of writes that have returned; none is in flight. */
+    int (*co_settle)(BlkNode *node);
     /* bytes, flags, file, host_offset; status->bytes is the maximum when called */
     int (*co_block_status)(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
     int (*co_truncate)(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error);

@@ -145,6 +145,18 @@ static BlkChild *open_and_attach(BlkContext *ctx, const ToolOpen *open, JsonObje
     return user;
 }
 
+int tool_co_close(BlkChild *user)
+{
+    int ret = user ? blk_co_flush(blk_child_node(user)) : 0;
+
+    if (ret < 0) {
+        tool_error("%s: what was written last could not be stored: %s", blk_node_filename(blk_child_node(user)),
+                   g_strerror(-ret));
+    }
+    blk_co_detach(user);
+    return ret;
+}
+
 BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error)
 {
     GError *local = NULL;

@@ -81,10 +81,14 @@ JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **er
 /**
  * tool_co_open:
  *
- * Opens a node and makes the tool its user, who lets everybody else do everything; give it back with blk_co_detach().
+ * Opens a node and makes the tool its user, who lets everybody else do everything; give it back with tool_co_close().
  * A message begins with "Could not open 'NAME': ". Context: coroutine; may yield.
  * Returns: (transfer full): NULL with @error set.
  */
 BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error);
+
+/* Ends the use (NULL is ignored), after a flush, which reports what was written before and could not be stored. Returns: 0;
+ * the error of the flush, which was printed. May yield. */
+int tool_co_close(BlkChild *user);
 
 #endif

@@ -167,6 +167,5 @@ int img_co_on_image(BlkContext *ctx, ImgArgs *args, int (*fn)(BlkNode *node, voi
         return 1;
     }
     status = fn(blk_child_node(user), opaque);
-    blk_co_detach(user);
-    return status;
+    return tool_co_close(user) < 0 ? 1 : status;
 }

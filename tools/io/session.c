@@ -333,7 +333,7 @@ static void co_detach(IoSession *session)
     }
     io_co_wait_for_aio(session, false);
     g_hash_table_remove_all(session->breakpoints);
-    blk_co_detach(session->user);
+    session->failed |= tool_co_close(session->user) < 0;
     session->user = NULL;
 }
 
