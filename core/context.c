@@ -401,11 +401,6 @@ BlkContext *blk_context_new(const char *aio, GError **error)
     return ctx;
 }
 
-unsigned blk_context_workers(const BlkContext *ctx)
-{
-    return blk_pool_threads(ctx->workers);
-}
-
 void blk_context_need_workers(BlkContext *ctx, unsigned workers)
 {
     blk_pool_allow(ctx->workers, MIN(workers, MAX_WORKERS));

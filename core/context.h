@@ -15,7 +15,6 @@ typedef struct BlkGraph BlkGraph;
 /* The graph's data of a context: set once by blk_graph_new(), which blk_context_new() calls. */
 BlkGraph *blk_context_graph(const BlkContext *ctx);
 
-unsigned blk_context_workers(const BlkContext *ctx);    /* threads for CPU work, at most */
 
 BlkGraph *blk_graph_new(BlkContext *ctx);
 void blk_graph_free(BlkGraph *graph);       /* asserts that no node is left */

@@ -233,8 +233,10 @@ static int co_write_unit(WriteBuffer *wb, Unit *unit)
     uint64_t bytes = unit_length(wb, unit);
     int ret = bytes > 0 ? co_fill(wb, unit, bytes) : 0;
 
-    return ret < 0 || bytes == 0 ? ret : blk_co_pwrite(wb->node->file->node, unit->number * wb->unit_bytes, bytes, unit->data,
-                                                       wb->flags);
+    if (ret == 0 && bytes > 0) {
+        ret = blk_co_pwrite(wb->node->file->node, unit->number * wb->unit_bytes, bytes, unit->data, wb->flags);
+    }
+    return ret;
 }
 
 /* The unit gathers again; what was written to its cluster meanwhile is newer. */
@@ -261,8 +263,8 @@ static void unit_failed(WriteBuffer *wb, Unit *unit, int error)
     g_hash_table_insert(wb->gathering, GSIZE_TO_POINTER(unit->number), unit);
     if (!wb->told) {
         wb->told = true;
-        blk_node_message(wb->node, "the cluster at offset %" G_GUINT64_FORMAT " could not be written: %s; its data is kept in "
-                         "memory, and the next flush writes it again", unit->number * wb->unit_bytes, g_strerror(-error));
+        blk_node_message(wb->node, "the cluster at offset %" G_GUINT64_FORMAT " could not be written: %s; its data is kept "
+                         "in memory, and the next flush writes it again", unit->number * wb->unit_bytes, g_strerror(-error));
     }
 }
 
@@ -656,8 +658,8 @@ void write_buffer_free(WriteBuffer *wb)
                 unit_drop(wb, unit);
             }
         }
-        blk_node_message(wb->node, "%" G_GUINT64_FORMAT " bytes that could not be written are lost, since the node is closed",
-                         sectors * WRITE_BUFFER_SECTOR);
+        blk_node_message(wb->node, "%" G_GUINT64_FORMAT " bytes that could not be written are lost, since the node is "
+                         "closed", sectors * WRITE_BUFFER_SECTOR);
     }
     g_hash_table_unref(wb->gathering);
     g_hash_table_unref(wb->writing);

@@ -8,7 +8,8 @@
  *   cursor --claim--> piece (data | zeroes) --read--> buffer --wait for the turn--> write --> next piece
  *
  * Pieces end at the target's cluster borders, unless the source ends, so that no cluster is written in two parts and every
- * compressed write is whole clusters. What the target need not be told is passed over when a piece is claimed. With a
+ * compressed write is whole clusters. A compressed copy has small pieces, which do not wait for their turn, so that no
+ * processor waits for the last cluster of a large one. What the target need not be told is passed over when a piece is claimed. With a
  * reference, a piece of data is read from both, and what is the same is not written.
  */
 #include "jobs/copy.h"
@@ -17,6 +18,8 @@
 #include <string.h>
 
 #define CHUNK_BYTES ((uint64_t)2 << 20)
+
+enum { UNITS_PER_THREAD = 4 };      /* compressed at once or about to be */
 
 typedef struct Piece {
     BlkExtentKind kind;
@@ -31,6 +34,7 @@ typedef struct Pipeline {
     uint64_t unit;              /* pieces are multiples of it, power of two */
     uint64_t block;             /* zeroes are looked for in blocks of this size, a multiple of the unit */
     uint64_t chunk;             /* largest piece of data, a multiple of the block */
+    bool in_order;
 
     BlkCoMutex claim_lock;
     uint64_t next;              /* what is before it is claimed */
@@ -239,7 +243,7 @@ static int co_write_head_compressed(Pipeline *p, uint64_t offset, uint64_t bytes
 static int co_write_data(Pipeline *p, uint64_t offset, uint64_t bytes, const uint8_t *buf)
 {
     BlkNode *target = p->copy->target;
-    unsigned flags = (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->compressed ? BLK_REQ_COMPRESSED : 0);
+    unsigned flags = (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->compressed ? BLK_REQ_COMPRESSED | p->copy->compression : 0);
     uint64_t end = offset + bytes;
     uint64_t odd = !p->copy->compressed || end == blk_node_length(target) ? 0 : end % p->unit;
     int ret = bytes > odd ? blk_co_pwrite(target, offset, bytes - odd, buf, flags) : 0;
@@ -314,7 +318,7 @@ static int co_copy_piece(Pipeline *p, const Piece *piece, uint8_t *buf, uint8_t 
 {
     int ret = piece->kind == BLK_EXTENT_DATA ? co_read_piece(p, piece, buf, other, error) : 0;
 
-    while (ret == 0 && p->copy->in_order && p->written != piece->number && p->ret == 0) {
+    while (ret == 0 && p->in_order && p->written != piece->number && p->ret == 0) {
         blk_co_queue_wait(&p->turn);
     }
     if (ret == 0 && p->ret == 0) {
@@ -362,6 +366,13 @@ static void set_sizes(Pipeline *p)
     p->unit = MAX(limits->cluster_size, MAX(limits->write_align, 512));
     p->block = MAX(p->unit, p->copy->sparse - p->copy->sparse % p->unit);
     p->chunk = MAX(CHUNK_BYTES - CHUNK_BYTES % p->block, p->block);
+    p->in_order = p->copy->in_order;
+    if (p->copy->compressed && p->copy->workers > 1) {
+        unsigned in_flight = UNITS_PER_THREAD * blk_context_workers(p->copy->target->ctx);
+        uint64_t blocks = (in_flight + p->copy->workers - 1) / p->copy->workers;
+        p->chunk = MIN(p->chunk, blocks * p->block);
+        p->in_order = false;
+    }
 }
 
 int blk_copy_check_target(const BlkNode *target, bool compressed, GError **error)
@@ -379,6 +390,9 @@ int blk_co_copy(BlkCopy *copy, GError **error)
     BlkCoGroup group = BLK_CO_GROUP_INIT(copy->workers);
     int ret = blk_copy_check_target(copy->target, copy->compressed, error);
 
+    if (ret == 0) {
+        ret = blk_check_compression_level(copy->target, blk_req_level(copy->compression), error);
+    }
     if (ret < 0) {
         return ret;
     }

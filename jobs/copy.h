@@ -13,7 +13,8 @@ typedef struct BlkCopy {
     BlkNode *reference;         /* (nullable): what reads the same there is not written; zeroes behind its end */
     bool target_is_zero;        /* what is not written reads as zeroes */
     bool compressed;            /* write whole clusters compressed; the target must have BLK_CAP_COMPRESSED_WRITE */
-    bool in_order;              /* writes begin in the order of the offsets */
+    unsigned compression;       /* how: blk_req_compression() */
+    bool in_order;              /* plain writes begin in the order of the offsets; compressed ones nearly so */
     bool fua;
     uint64_t sparse;            /* runs of zeroes of this length, in bytes, become zeroes of the target; 0: none */
     unsigned workers;           /* requests in flight, at least 1 */

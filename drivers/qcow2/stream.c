@@ -232,7 +232,8 @@ static int co_place(Stream *s, const Item *item, bool *used)
 /* The clusters from *offset on, up to @end: they are read and compressed at the same time. */
 static int co_batch(Stream *s, uint64_t *offset, uint64_t end, bool *used)
 {
-    BlkCoGroup group = BLK_CO_GROUP_INIT(BATCH_CLUSTERS);
+    unsigned threads = blk_req_threads(s->out->compression);
+    BlkCoGroup group = BLK_CO_GROUP_INIT(threads > 0 ? MIN(threads, BATCH_CLUSTERS) : BATCH_CLUSTERS);
     unsigned count = 0;
     int ret = 0;
 
@@ -415,8 +416,9 @@ static int init(Stream *s)
         ok = ok && s->items[i].data && s->items[i].payload;
     }
     if (ok && s->out->compressed) {
-        s->codec = blk_codec_new(s->header.compression_type == QCOW2_COMPRESSION_ZSTD ? BLK_CODEC_ZSTD
-                                                                                     : BLK_CODEC_DEFLATE, -1, s->error);
+        unsigned level = blk_req_level(s->out->compression);
+        bool zstd = s->header.compression_type == QCOW2_COMPRESSION_ZSTD;
+        s->codec = blk_codec_new(zstd ? BLK_CODEC_ZSTD : BLK_CODEC_DEFLATE, level > 0 ? (int)level : -1, s->error);
         return s->codec ? 0 : -EINVAL;
     }
     return ok ? 0 : blk_error(s->error, -ENOMEM, "no memory for the stream");

@@ -190,6 +190,7 @@ typedef struct BlkStream {
     int (*co_write)(const void *buf, uint64_t bytes, void *opaque, GError **error);
     void *opaque;
     bool compressed;
+    unsigned compression;   /* how: blk_req_compression() */
     bool sparse;            /* clusters of zeroes are not stored */
     void (*progress)(double fraction, void *opaque);    /* (nullable) */
     void *progress_opaque;

@@ -24,6 +24,7 @@ typedef struct ConvertArgs {
     bool bitmaps, skip_broken_bitmaps;
     bool to_stdout;                     /* the target is "-" */
     uint64_t sparse, rate, workers;
+    uint64_t level, threads;            /* of the compression; 0: the default */
     ImgSnapshotParam snapshot;          /* -l: of the only source */
     JsonObject *options;                /* -o */
     bool has_options;
@@ -77,6 +78,16 @@ static bool set_workers(ConvertArgs *args, const char *text)
     return true;
 }
 
+static bool set_number(ConvertArgs *args, const char *what, const char *text, uint64_t max, uint64_t *value)
+{
+    args->common.status = 1;
+    if (!g_ascii_string_to_unsigned(text, 10, 1, max, value, NULL)) {
+        tool_error("Invalid %s '%s': it must be a number from 1 to %" PRIu64, what, text, max);
+        return false;
+    }
+    return true;
+}
+
 static bool set_rate(ConvertArgs *args, const char *text)
 {
     args->common.status = 1;
@@ -117,7 +128,7 @@ static void set_flag(ConvertArgs *args, int c)
 static bool take_option(ConvertArgs *args, int c)
 {
     enum { OPTION_TARGET_IMAGE_OPTS = IMG_OPTION_OWN, OPTION_TARGET_IS_ZERO, OPTION_SALVAGE, OPTION_BITMAPS,
-           OPTION_SKIP_BROKEN_BITMAPS };
+           OPTION_SKIP_BROKEN_BITMAPS, OPTION_LEVEL, OPTION_THREADS };
 
     switch (c) {
     case OPTION_TARGET_IMAGE_OPTS:
@@ -135,6 +146,10 @@ static bool take_option(ConvertArgs *args, int c)
     case OPTION_SKIP_BROKEN_BITMAPS:
         args->skip_broken_bitmaps = true;
         return true;
+    case OPTION_LEVEL:
+        return set_number(args, "compression level", optarg, BLK_MAX_COMPRESSION_LEVEL, &args->level);
+    case OPTION_THREADS:
+        return set_number(args, "number of threads", optarg, BLK_MAX_COMPRESSION_THREADS, &args->threads);
     case 'o':
         return add_options(args, optarg);
     case 'S':
@@ -179,6 +194,9 @@ static bool combination_valid(ConvertArgs *args)
     if (args->has_options && args->skip_create) {
         return fail(args, "-o has no effect when skipping image creation");
     }
+    if ((args->level > 0 || args->threads > 0) && !args->compressed) {
+        return fail(args, "--level and --threads are about compression: they need -c");
+    }
     if (args->skip_broken_bitmaps && !args->bitmaps) {
         return fail(args, "Use of --skip-broken-bitmaps requires --bitmaps");
     }
@@ -203,6 +221,8 @@ static bool parse_args(ConvertArgs *args, int argc, char **argv)
         { "salvage", no_argument, NULL, IMG_OPTION_OWN + 2 },
         { "bitmaps", no_argument, NULL, IMG_OPTION_OWN + 3 },
         { "skip-broken-bitmaps", no_argument, NULL, IMG_OPTION_OWN + 4 },
+        { "level", required_argument, NULL, IMG_OPTION_OWN + 5 },
+        { "threads", required_argument, NULL, IMG_OPTION_OWN + 6 },
         IMG_LONG_END,
     };
     int c;
@@ -337,7 +357,7 @@ static int create_target(Convert *convert, GError **error)
     }
     if (args->to_stdout) {
         return convert_co_stream(convert->ctx, args->format, args->options, &convert->source.source, args->compressed,
-                                 args->sparse > 0, error);
+                                 convert->copy.compression, args->sparse > 0, error);
     }
     if (blk_co_create(convert->ctx, args->target.name, args->format, args->options, error) < 0) {
         g_prefix_error(error, "%s: error while converting %s: ", args->target.name, args->format);
@@ -411,6 +431,7 @@ static int convert(BlkContext *ctx, ConvertArgs *args)
         .copy = {
             .source = &convert.source.source,
             .compressed = args->compressed,
+            .compression = blk_req_compression((unsigned)args->level, (unsigned)args->threads),
             .in_order = !args->out_of_order,
             .fua = args->target.cache.writethrough,
             .sparse = args->sparse,
@@ -423,6 +444,7 @@ static int convert(BlkContext *ctx, ConvertArgs *args)
     GError *error = NULL;
     int ret;
 
+    blk_context_need_workers(ctx, (unsigned)args->threads);
     img_progress_begin(&convert.progress, args->common.progress && !args->common.quiet);
     ret = run(&convert, &error);
     if (ret < 0) {

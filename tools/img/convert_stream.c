@@ -38,9 +38,11 @@ static int co_write(const void *buf, uint64_t bytes, void *opaque, GError **erro
 }
 
 int convert_co_stream(BlkContext *ctx, const char *format, JsonObject *options, BlkSource *source, bool compressed,
-                      bool sparse, GError **error)
+                      unsigned compression, bool sparse, GError **error)
 {
-    BlkStream out = { .co_write = co_write, .opaque = ctx, .compressed = compressed, .sparse = sparse };
+    BlkStream out = {
+        .co_write = co_write, .opaque = ctx, .compressed = compressed, .compression = compression, .sparse = sparse,
+    };
 
     if (isatty(STDOUT_FILENO)) {
         return blk_error(error, -ENOTTY, "An image is not written to a terminal: send standard output to a file or a pipe");

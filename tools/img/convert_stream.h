@@ -8,7 +8,7 @@
 #include "img/img.h"
 
 /* Writes a whole new image of what @source holds to standard output. */
-int convert_co_stream(BlkContext *ctx, const char *format, JsonObject *options, BlkSource *source, bool compressed,
+int convert_co_stream(BlkContext *ctx, const char *format, JsonObject *options, BlkSource *source, bool compressed, unsigned compression,
                       bool sparse, GError **error);
 
 #endif
