@@ -102,7 +102,7 @@ static int co_make_payload(Shared *s, const Qcow2Ref *ref, uint8_t *cluster, Cha
     if (!payload) {
         return room > 512 ? -ENOMEM : 0;
     }
-    gssize n = blk_co_codec_compress(q->codec, payload, room - 512, cluster, q->cluster_size);
+    gssize n = blk_co_codec_compress(q->codec, 0, payload, room - 512, cluster, q->cluster_size);
     if (n < 0) {
         blk_engine_buffer_put(s->node, payload);
         return n == -ENOSPC ? 0 : (int)n;
