@@ -19,8 +19,8 @@ typedef struct Stack {
 /* An image all of whose clusters are compressed: cluster i has the pattern i + 1. */
 static void stack_open(Stack *s, Test *t, const char *cache)
 {
-    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'discard': 'unmap', 'file': {'driver': 'qcow2', "
-                                            "'node-name': 'image', 'discard': 'unmap', 'decompressed-cache': '%s', "
+    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'write-buffer': 0, 'discard': 'unmap', 'file': {'driver': "
+                                            "'qcow2', 'node-name': 'image', 'discard': 'unmap', 'decompressed-cache': '%s', "
                                             "'file': 'disk'}}", cache);
 
     ck_assert_int_eq(blk_driver_register(t->ctx, &log_driver, NULL), 0);
