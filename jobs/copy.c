@@ -17,7 +17,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define CHUNK_BYTES ((uint64_t)2 << 20)
+#define CHUNK_BYTES ((uint64_t)512 << 10)           /* what was read is in a core's cache still when it is written */
+#define CHUNK_BYTES_COMPRESSED ((uint64_t)2 << 20)  /* a write is clusters enough for all workers */
 
 enum { UNITS_PER_THREAD = 4 };      /* compressed at once or about to be */
 
@@ -365,7 +366,8 @@ static void set_sizes(Pipeline *p)
 
     p->unit = MAX(limits->cluster_size, MAX(limits->write_align, 512));
     p->block = MAX(p->unit, p->copy->sparse - p->copy->sparse % p->unit);
-    p->chunk = MAX(CHUNK_BYTES - CHUNK_BYTES % p->block, p->block);
+    uint64_t chunk = p->copy->compressed ? CHUNK_BYTES_COMPRESSED : MAX(CHUNK_BYTES, p->copy->source->unit);
+    p->chunk = MAX(chunk - chunk % p->block, p->block);
     p->in_order = p->copy->in_order;
     if (p->copy->compressed && p->copy->workers > 1) {
         unsigned in_flight = UNITS_PER_THREAD * blk_context_workers(p->copy->target->ctx);

@@ -99,16 +99,17 @@ static int nodes_co_read(BlkSource *source, uint64_t offset, uint64_t bytes, voi
 
 int blk_nodes_source_init(BlkNodesSource *source, GPtrArray *nodes, GError **error)
 {
-    uint64_t length = 0;
+    uint64_t length = 0, unit = 0;
 
     for (unsigned i = 0; i < nodes->len; i++) {
+        unit = MAX(unit, blk_node_limits(g_ptr_array_index(nodes, i))->cluster_size);
         if (!g_uint64_checked_add(&length, length, blk_node_length(g_ptr_array_index(nodes, i)))
             || length > BLK_MAX_LENGTH) {
             return blk_error(error, -EFBIG, "The input images are too large together");
         }
     }
     *source = (BlkNodesSource) {
-        .source = { .length = length, .co_extent = nodes_co_extent, .co_read = nodes_co_read },
+        .source = { .length = length, .unit = unit, .co_extent = nodes_co_extent, .co_read = nodes_co_read },
         .nodes = nodes,
         .base_end = UINT64_MAX,
     };

@@ -181,6 +181,7 @@ typedef struct BlkExtent {
 /* A source of images: one node, several behind each other, or parts of one. Ranges lie within it; errors say where. */
 typedef struct BlkSource {
     uint64_t length;        /* bytes */
+    uint64_t unit;          /* bytes: reads of whole such units cost least; 0: any */
     int (*co_extent)(struct BlkSource *source, uint64_t offset, uint64_t bytes, BlkExtent *extent, GError **error);
     int (*co_read)(struct BlkSource *source, uint64_t offset, uint64_t bytes, void *buf, GError **error);
 } BlkSource;
