@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is measured: a list of cases, each one command line that is the same for both programs.
+"""What is measured: a list of cases, each one command line that is the same for both programs (but for ours_only).
 
 The first word says which program: img, io or ceiling. Words in braces stand for files: {raw} the disk, {dense} its data
 alone, {image} the image that the case works on, {out} a file that it makes. How cases do what both programs can do in
@@ -42,6 +42,7 @@ class Case:
     cold: bool = False          # the page cache has nothing of {image}
     repeat: int = 1             # executions that are added up
     sides: tuple = ("ours", "peer")
+    ours_only: tuple = ()       # options that the peer has not, for what it does without
     latency_argv: tuple = ()
 
 
@@ -82,10 +83,13 @@ def conversions(inputs):
     for cluster in (CLUSTER, 2 * MIB):
         size = "2m" if cluster == 2 * MIB else "64k"
         for codec in COMPRESSION_TYPES:
-            cases.append(Case(
-                f"convert-{codec}-{size}", "copies", f"convert -c, {codec}, default level, clusters of {size}",
-                ("img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
-                 f"compression_type={codec},cluster_size={size}", "{raw}", "{out}"), inputs.data_bytes[cluster]))
+            for suffix, level in ("", ()), ("-peer-level", ("--level", str(PEER_LEVELS[codec]))):
+                cases.append(Case(
+                    f"convert-{codec}-{size}{suffix}", "copies",
+                    f"convert -c, {codec}, {suffix[1:].replace('-', ' ') or 'default level'}, clusters of {size}",
+                    ("img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
+                     f"compression_type={codec},cluster_size={size}", "{raw}", "{out}"),
+                    inputs.data_bytes[cluster], ours_only=level))
     for codec in COMPRESSION_TYPES:
         cases.append(Case(
             f"to-raw-{codec}", "copies", f"convert a {codec} image to raw",
@@ -122,8 +126,8 @@ def fills(inputs):
 
 def request_count(inputs, write, disk, through, options):
     """So many that a run takes some seconds."""
-    slow = write and through
-    count = 8192 if slow else 16384 if "none" in options else 131072 if disk == "plain" else 32768
+    whole_clusters = write and (through or disk != "plain")
+    count = 8192 if whole_clusters else 16384 if "none" in options else 131072 if disk == "plain" else 32768
     return max(int(count * inputs.size.requests), 64)
 
 

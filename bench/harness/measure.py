@@ -66,13 +66,14 @@ class Measurer:
 
     def _measure(self, case, side):
         image = self._prepare(case, side)
+        argv = case.argv + (case.ours_only if side.name == "ours" else ())
         total = process.Run()
         if case.twice:
-            total.add(self._run(case.argv, side, image))
+            total.add(self._run(argv, side, image))
         if not total.error:
             total = process.Run()
             for _ in range(case.repeat):
-                total.add(self._run(case.argv, side, image))
+                total.add(self._run(argv, side, image))
         if case.group == "ceilings" and not total.error:
             printed = json.loads(total.output)
             total.wall, total.cpu, total.file_bytes = (printed[key] for key in ("wall", "cpu", "stored"))

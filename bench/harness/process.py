@@ -46,21 +46,17 @@ def run(argv):
                 launcher.wait()
         printed, complaint, costs = map(read_all, (out, err, cost))
         if launcher.returncode != 0:
-            return Run(error=last_line(complaint) or "it cannot be started")
+            return Run(error=(complaint.strip().splitlines() or ["it cannot be started"])[-1])
         wall, cpu, peak, status = costs.split()
         result = Run(float(wall), float(cpu), int(peak), output=printed)
         if int(status) != 0:
-            result.error = last_line(complaint) or last_line(printed) or f"exit status {status}"
+            result.error = ((complaint + printed).strip().splitlines() or [f"exit status {status}"])[0]
         return result
 
 
 def read_all(file):
     file.seek(0)
     return file.read().decode(errors="replace")
-
-
-def last_line(text):
-    return (text.strip().splitlines() or [""])[-1]
 
 
 def must_run(argv):

@@ -158,7 +158,8 @@ def json_of(results, rows, environment):
 
     return {
         **environment,
-        "cases": [{"name": case.name, "group": case.group, "title": case.title, "command": list(case.argv),
+        "cases": [{"name": case.name, "group": case.group, "title": case.title,
+                   "command": list(case.argv), "ours_only": list(case.ours_only),
                    "data_bytes": case.data_bytes, "requests": case.requests,
                    "sides": {name: side(case, name) for name in case.sides}} for case in results.cases.values()],
         "requirements": [{"row": row.title, "check": check.text, "wanted": check.wanted, "at_most": check.at_most,

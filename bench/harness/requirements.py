@@ -126,9 +126,9 @@ def rows(results, names):
             judge.check("convert-zlib-64k against the libdeflate ceiling on 2 threads", 0.9, speed("convert-zlib-64k"),
                         judge.ceiling("compress", "zlib"))]),
         Row("convert -c, zstd, the peer's level", [
-            judge.against_peer("convert-zstd-64k", 1.3),
-            judge.check("convert-zstd-64k against the zstd ceiling on 2 threads", 0.9, speed("convert-zstd-64k"),
-                        judge.ceiling("compress", "zstd", PEER_LEVELS["zstd"]))]),
+            judge.against_peer("convert-zstd-64k-peer-level", 1.3),
+            judge.check("convert-zstd-64k-peer-level against the zstd ceiling on 2 threads", 0.9,
+                        speed("convert-zstd-64k-peer-level"), judge.ceiling("compress", "zstd", PEER_LEVELS["zstd"]))]),
         Row("convert compressed to raw, both codecs",
             [judge.against_peer(f"to-raw-{codec}", 1.8) for codec in COMPRESSION_TYPES]),
         Row("fill through the filter, 64 KiB, queue depth 1", [
