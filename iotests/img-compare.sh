@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# compare: exit status 0, 1 and 2 and the text are the peer's; also strict, sizes and zeroes.
+# compare: exit status 0, 1, 2 and 4 and the text are the peer's; also strict, sizes, zeroes, and errors before and behind a
+# difference.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
 requires qemu-img qemu-io
@@ -72,5 +73,39 @@ twin_status_is 1 "two" a.raw a.raw a.raw
 twin_status_is 1 "nosuch" --nosuch a.raw a.raw
 twin_status_is 0 "identical" -U $raw a.raw same.raw
 twin_status_is 0 "identical" --image-opts driver=raw,file.filename=a.raw driver=qcow2,file.filename=packed.qcow2
+}
+
+# The first in the order of the offsets counts: a difference or an error, on either side.
+bad() {     # FILE SECTOR: the file, of which that sector cannot be read
+    echo "driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename=$1,file.inject-error.0.event=none,\
+file.inject-error.0.iotype=read,file.inject-error.0.sector=$2"
+}
+good() {
+    echo "driver=raw,file.filename=$1"
+}
+opts="--image-opts"
+twin_status_is 4 "reading offset 2097152" $opts "$(bad a.raw 4100)" "$(good same.raw)"
+twin_status_is 4 "reading offset 2097152" $opts "$(good same.raw)" "$(bad a.raw 4100)"
+twin_status_is 1 "mismatch at offset 0!" $opts "$(bad a.raw 4100)" "$(good first.raw)"
+twin_status_is 1 "mismatch at offset 0!" $opts "$(good first.raw)" "$(bad a.raw 4100)"
+twin_status_is 4 "reading offset 0" $opts "$(bad a.raw 8)" "$(good last.raw)"
+twin_status_is 4 "reading offset 0" $opts "$(bad a.raw 8)" "$(good middle.raw)"
+twin_status_is 4 "reading offset 0" $opts "$(good first.raw)" "$(bad a.raw 8)"
+twin_status_is 4 "reading offset 4718592" $opts "$(good a.raw)" "$(bad dirty.raw 9216)"
+twin_status_is 1 "mismatch" $opts "$(bad dirty.raw 10000)" "$(good a.raw)"
+
+# What two overlays have of one file is the same without being read; what one of them has itself is not.
+for name in left right; do
+    qimg create -q -f qcow2 -b a.raw -F raw $name.qcow2
+    peer_io $name.qcow2 qcow2 "write -P 3 1M 128k"
+    ln $name.qcow2 ours/
+    ln $name.qcow2 peer/
+done
+both="-f qcow2 -F qcow2"
+# shellcheck disable=SC2086
+{
+twin_status_is 0 "identical" $both left.qcow2 right.qcow2
+peer_io right.qcow2 qcow2 "write -P 4 3M 4k"
+twin_status_is 1 "mismatch at offset 3145728!" $both left.qcow2 right.qcow2
 }
 done_testing

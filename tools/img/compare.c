@@ -6,34 +6,21 @@
  */
 #include "img/img.h"
 
+#include "jobs/compare.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
-#define BUFFER_BYTES    ((uint64_t)2 << 20)
 #define REPORT_UNIT     ((uint64_t)512)         /* differences are reported by the start of their sector */
+#define WORKERS         4
 
 enum { STATUS_DIFFERENT = 1, STATUS_NOT_OPENED = 2, STATUS_NO_STATUS = 3, STATUS_NOT_READ = 4 };
-
-typedef struct Side {
-    BlkNode *node;
-    uint8_t *buf;
-    BlkStatus status;
-    uint64_t offset, bytes;     /* of a read */
-} Side;
 
 typedef struct CompareArgs {
     ImgArgs common;
     const char *format2;
     bool strict;
 } CompareArgs;
-
-typedef struct Comparison {
-    const CompareArgs *args;
-    Side side[2];               /* the shorter one first */
-    uint64_t length;            /* of the shorter */
-    uint64_t total;             /* of the longer */
-    ImgProgress progress;
-} Comparison;
 
 static bool parse_args(CompareArgs *args, int argc, char **argv)
 {
@@ -59,206 +46,74 @@ static bool parse_args(CompareArgs *args, int argc, char **argv)
     return img_args_valid(&args->common, STATUS_NOT_OPENED);
 }
 
-static void say(const Comparison *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-static void say(const Comparison *c, const char *format, ...)
+static void say(const CompareArgs *args, const char *format, ...) G_GNUC_PRINTF(2, 3);
+static void say(const CompareArgs *args, const char *format, ...)
 {
-    va_list args;
+    va_list list;
 
-    if (!c->args->common.quiet) {
-        va_start(args, format);
-        vprintf(format, args);
-        va_end(args);
+    if (!args->common.quiet) {
+        va_start(list, format);
+        vprintf(format, list);
+        va_end(list);
         putchar('\n');
     }
 }
 
-static int differ(const Comparison *c, uint64_t offset)
+/* Returns: the exit status. */
+static int report(const CompareArgs *args, const BlkFinding *f)
 {
-    say(c, "Content mismatch at offset %" PRIu64 "!", offset / REPORT_UNIT * REPORT_UNIT);
-    return STATUS_DIFFERENT;
-}
-
-/* ---- reading ---- */
-
-static int read_side(void *opaque)
-{
-    Side *side = opaque;
-    int ret = blk_co_pread(side->node, side->offset, side->bytes, side->buf, 0);
-
-    if (ret < 0) {
-        tool_error("Error while reading offset %" PRIu64 " of %s: %s", side->offset, blk_node_filename(side->node),
-                   g_strerror(-ret));
-    }
-    return ret;
-}
-
-/* Reads the same range of those sides that must be looked at, all at once. */
-static int read_sides(Comparison *c, const bool wanted[2], uint64_t offset, uint64_t bytes)
-{
-    BlkCoGroup group = BLK_CO_GROUP_INIT(2);
-
-    for (unsigned i = 0; i < 2; i++) {
-        if (wanted[i]) {
-            c->side[i].offset = offset;
-            c->side[i].bytes = bytes;
-            if (blk_co_group_run(&group, read_side, &c->side[i]) < 0) {
-                break;
-            }
-        }
-    }
-    return blk_co_group_wait(&group);
-}
-
-static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t bytes)
-{
-    uint64_t i = 0;
-
-    while (i < bytes && a[i] == b[i]) {
-        i++;
-    }
-    return i;
-}
-
-static uint64_t first_nonzero(const uint8_t *a, uint64_t bytes)
-{
-    uint64_t i = 0;
-
-    while (i < bytes && a[i] == 0) {
-        i++;
-    }
-    return i;
-}
-
-/* Compares a range that is zero on those sides that need not be read. */
-static int compare_range(Comparison *c, const bool read[2], uint64_t offset, uint64_t bytes)
-{
-    while (bytes > 0) {
-        uint64_t now = MIN(bytes, BUFFER_BYTES), at;
-
-        if (read_sides(c, read, offset, now) < 0) {
-            return STATUS_NOT_READ;
-        }
-        if (read[0] && read[1]) {
-            at = memcmp(c->side[0].buf, c->side[1].buf, now) == 0
-                 ? now : first_difference(c->side[0].buf, c->side[1].buf, now);
-        } else {
-            const uint8_t *buf = c->side[read[0] ? 0 : 1].buf;
-
-            at = blk_buffer_is_zero(buf, now) ? now : first_nonzero(buf, now);
-        }
-        if (at < now) {
-            return differ(c, offset + at);
-        }
-        offset += now;
-        bytes -= now;
-        img_progress_report((double)offset / c->total, &c->progress);
-    }
-    return 0;
-}
-
-/* ---- extents ---- */
-
-static int get_status(Side *side, uint64_t offset, uint64_t bytes)
-{
-    int ret = blk_co_block_status_above(side->node, NULL, offset, bytes, &side->status);
-
-    if (ret < 0 || side->status.bytes == 0) {
-        tool_error("Error while reading block status at offset %" PRIu64 " of %s: %s", offset,
-                   blk_node_filename(side->node), g_strerror(ret < 0 ? -ret : EIO));
-        return STATUS_NO_STATUS;
-    }
-    return 0;
-}
-
-static bool must_read(const Side *side)
-{
-    return !(side->status.flags & BLK_STATUS_ZERO);
-}
-
-/* Compares the extent at @offset; *bytes is how much was compared. */
-static int compare_extent(Comparison *c, uint64_t offset, uint64_t *bytes)
-{
-    Side *a = &c->side[0], *b = &c->side[1];
-    const unsigned content = BLK_STATUS_DATA | BLK_STATUS_ZERO | BLK_STATUS_ALLOCATED;
-
-    if (get_status(a, offset, c->length - offset) != 0 || get_status(b, offset, c->length - offset) != 0) {
-        return STATUS_NO_STATUS;
-    }
-    *bytes = MIN(a->status.bytes, b->status.bytes);
-    if (c->args->strict && ((a->status.flags ^ b->status.flags) & content)) {
-        say(c, "Strict mode: Offset %" PRIu64 " block status mismatch!", offset);
-        return STATUS_DIFFERENT;
-    }
-    if (!must_read(a) && !must_read(b)) {
-        img_progress_report((double)(offset + *bytes) / c->total, &c->progress);
+    switch (f->kind) {
+    case BLK_FINDING_NONE:
+        say(args, "Images are identical.");
         return 0;
-    }
-    return compare_range(c, (const bool[2]) { must_read(a), must_read(b) }, offset, *bytes);
-}
-
-/* What the longer image has more must be zeroes. */
-static int compare_rest(Comparison *c)
-{
-    Side *longer = &c->side[1];
-    int status = 0;
-
-    for (uint64_t offset = c->length; offset < c->total && status == 0; offset += longer->status.bytes) {
-        status = get_status(longer, offset, c->total - offset);
-        if (status == 0 && must_read(longer)) {
-            status = compare_range(c, (const bool[2]) { false, true }, offset, longer->status.bytes);
-        }
-    }
-    return status;
-}
-
-static int compare_content(Comparison *c)
-{
-    uint64_t bytes;
-    int status = 0;
-
-    if (c->length != c->total && c->args->strict) {
-        say(c, "Strict mode: Image size mismatch!");
+    case BLK_FINDING_CONTENT:
+        say(args, "Content mismatch at offset %" PRIu64 "!", f->offset / REPORT_UNIT * REPORT_UNIT);
         return STATUS_DIFFERENT;
+    case BLK_FINDING_STATUS:
+        say(args, "Strict mode: Offset %" PRIu64 " block status mismatch!", f->offset);
+        return STATUS_DIFFERENT;
+    case BLK_FINDING_NO_STATUS:
+        tool_error("Error while reading block status at offset %" PRIu64 " of %s: %s", f->offset,
+                   blk_node_filename(f->node), g_strerror(-f->ret));
+        return STATUS_NO_STATUS;
+    case BLK_FINDING_NOT_READ:
+        tool_error("Error while reading offset %" PRIu64 " of %s: %s", f->offset, blk_node_filename(f->node),
+                   g_strerror(-f->ret));
+        return STATUS_NOT_READ;
     }
-    for (uint64_t offset = 0; offset < c->length; offset += bytes) {
-        status = compare_extent(c, offset, &bytes);
-        if (status != 0) {
-            return status;
-        }
-    }
-    if (c->length != c->total) {
-        say(c, "Warning: Image size mismatch!");
-        status = compare_rest(c);
-    }
-    if (status == 0) {
-        say(c, "Images are identical.");
-    }
-    return status;
+    g_assert_not_reached();
 }
 
 static int compare_nodes(const CompareArgs *args, BlkNode *first, BlkNode *second)
 {
-    bool swap = blk_node_length(first) > blk_node_length(second);
-    Comparison c = { .args = args };
-    int status = STATUS_NOT_READ;
+    uint64_t lengths[] = { blk_node_length(first), blk_node_length(second) };
+    ImgProgress progress = { 0 };
+    BlkCompare compare = {
+        .node = { first, second },
+        .strict = args->strict,
+        .workers = WORKERS,
+        .progress = img_progress_report,
+        .opaque = &progress,
+    };
+    GError *error = NULL;
+    int ret;
 
-    c.side[0].node = swap ? second : first;
-    c.side[1].node = swap ? first : second;
-    for (unsigned i = 0; i < 2; i++) {
-        c.side[i].buf = blk_buffer_try_alloc(c.side[i].node, BUFFER_BYTES);
+    if (args->strict && lengths[0] != lengths[1]) {
+        say(args, "Strict mode: Image size mismatch!");
+        return STATUS_DIFFERENT;
     }
-    c.length = blk_node_length(c.side[0].node);
-    c.total = blk_node_length(c.side[1].node);
-    if (c.side[0].buf && c.side[1].buf) {
-        img_progress_begin(&c.progress, args->common.progress && !args->common.quiet);
-        status = compare_content(&c);
-        img_progress_end(&c.progress);
-    } else {
-        tool_error("no memory for two buffers of %" PRIu64 " bytes", BUFFER_BYTES);
+    img_progress_begin(&progress, args->common.progress && !args->common.quiet);
+    ret = blk_co_compare(&compare, &error);
+    img_progress_end(&progress);
+    if (ret < 0) {
+        tool_report(error);
+        return STATUS_NOT_READ;
     }
-    blk_buffer_free(c.side[0].buf);
-    blk_buffer_free(c.side[1].buf);
-    return status;
+    if (lengths[0] != lengths[1]
+        && (compare.finding.kind == BLK_FINDING_NONE || compare.finding.offset >= MIN(lengths[0], lengths[1]))) {
+        say(args, "Warning: Image size mismatch!");
+    }
+    return report(args, &compare.finding);
 }
 
 int img_compare(BlkContext *ctx, int argc, char **argv)
