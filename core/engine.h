@@ -29,12 +29,17 @@ typedef struct BlkReadStream {
     bool continued;                     /* by a second read */
 } BlkReadStream;
 
+typedef struct BlkEnginePayload BlkEnginePayload;
+
 typedef struct BlkEngine {
     BlkRangeLock clusters;              /* guest ranges: shared = writes in place, exclusive = mapping changes */
     BlkEngineReader *first, *last;      /* in order of epoch */
     uint64_t epoch;
     unsigned compressing;               /* clusters */
     BlkCoQueue compress_turn;           /* wait until there are fewer */
+    BlkEnginePayload *pending;          /* payloads that wait to be written, by place */
+    unsigned n_pending, gather_writes;
+    BlkCoQueue gather_turn;
     GPtrArray *buffers;                 /* free buffers of one cluster, for payloads and bounces */
     uint64_t cache_bytes;
     BlkClusterCache *cache;             /* NULL until it is needed */
@@ -80,6 +85,11 @@ bool blk_engine_read_ahead(BlkNode *node, uint64_t offset, uint64_t bytes);
 void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset);
 
 int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req);
+
+/* Writes a payload to reserved space, in one write with its neighbours if these come soon. May yield. */
+int blk_engine_co_write_gathered(BlkNode *node, BlkNode *child, uint64_t offset, uint64_t bytes, void *data);
+/* To be called when fewer clusters are being compressed than before. Does not yield. */
+void blk_engine_gather_kick(BlkNode *node);
 
 enum {
     BLK_SHRINK_DRY = 1 << 0,            /* only say what it would take */

@@ -13,7 +13,8 @@
 #include <string.h>
 
 enum {
-    COMPRESS_TASKS = 16,            /* clusters of one request in flight */
+    COMPRESS_TASKS = 16,            /* clusters of one request in flight, at least; */
+    TASKS_PER_WORKER = 4,
     COMPRESS_GRAIN = 512,           /* payloads are padded to this: less gain is none; bytes */
 };
 
@@ -36,7 +37,7 @@ static int co_write_payload(BlkNode *node, uint64_t offset, uint8_t *payload, ui
     }
     memset(payload + bytes, 0, res.host_bytes - bytes);
     blk_co_event(res.child->node, BLK_EVENT_write_compressed);
-    ret = blk_co_pwrite(res.child->node, res.host_offset, res.host_bytes, payload, 0);
+    ret = blk_engine_co_write_gathered(node, res.child->node, res.host_offset, res.host_bytes, payload);
     if (ret < 0) {
         node->driver->format->cancel(node, &res);
     } else {
@@ -59,6 +60,7 @@ static gssize co_run_codec(BlkNode *node, unsigned flags, void *out, size_t out_
                                      node->limits.cluster_size);
     engine->compressing--;
     blk_co_queue_wake_one(&engine->compress_turn);
+    blk_engine_gather_kick(node);
     return n;
 }
 
@@ -172,7 +174,8 @@ int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req)
 {
     uint64_t size = node->limits.cluster_size, end = req->offset + req->bytes;
     CompressJob job = { .node = node, .req = req };
-    BlkCoGroup group = BLK_CO_GROUP_INIT(COMPRESS_TASKS);
+    unsigned tasks = MAX(COMPRESS_TASKS, TASKS_PER_WORKER * blk_context_workers(node->ctx));
+    BlkCoGroup group = BLK_CO_GROUP_INIT(tasks);
 
     if (req->offset % size != 0 || (end % size != 0 && end != node->length)) {
         return -EINVAL;
@@ -180,7 +183,7 @@ int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req)
     if (req->bytes <= size) {
         return co_write_clusters(&job);
     }
-    for (uint64_t i = 0; i < MIN(COMPRESS_TASKS, (req->bytes + size - 1) / size); i++) {
+    for (uint64_t i = 0; i < MIN(tasks, (req->bytes + size - 1) / size); i++) {
         if (blk_co_group_run(&group, co_write_clusters, &job) < 0) {
             break;
         }

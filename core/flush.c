@@ -65,6 +65,11 @@ int blk_request_flush(BlkNode *node)
     return ret < 0 ? ret : blk_request_flush_children(node);
 }
 
+bool blk_node_needs_flush(const BlkNode *node)
+{
+    return node->core->write_gen > MAX(node->core->flushed_gen, 1);     /* 1: what it begins with */
+}
+
 int blk_co_flush(BlkNode *node)
 {
     int ret;

@@ -296,5 +296,33 @@ CO_TEST(test_concurrent_compressed)
     stack_close(&s);
 }
 
+/* Neighbouring payloads of one large write leave together, and what a lone writer writes does not wait. */
+CO_TEST(test_payloads_leave_together)
+{
+    g_autofree uint8_t *buf = g_malloc(CLUSTERS * CLUSTER);
+    uint64_t payloads = 0, most = 0;
+    Stack s;
+
+    stack_open(&s, t);
+    for (unsigned i = 0; i < CLUSTERS; i++) {
+        memset(buf + i * CLUSTER, (int)i + 1, CLUSTER);
+        fill_noise(buf + i * CLUSTER, 8192, i);
+    }
+    ck_assert_int_eq(blk_co_pwrite(blk_child_node(s.user), 0, CLUSTERS * CLUSTER, buf, BLK_REQ_COMPRESSED), 0);
+    for (guint i = 0; i < s.disk->writes->len; i++) {
+        const LogWrite *w = g_ptr_array_index(s.disk->writes, i);
+        payloads += w->bytes > 8192;        /* no table is as long */
+        most = MAX(most, w->bytes);
+    }
+    ck_assert_uint_ge(payloads, 1);
+    ck_assert_uint_le(payloads, CLUSTERS / 2);
+    ck_assert_uint_ge(most, 4 * 8192);
+    flush(&s);
+    payloads = s.disk->writes->len;
+    ck_assert_int_eq(blk_co_pwrite(blk_child_node(s.user), 0, CLUSTER, buf + CLUSTER, BLK_REQ_COMPRESSED), 0);
+    ck_assert_uint_gt(s.disk->writes->len, payloads);
+    stack_close(&s);
+}
+
 BLK_TEST_MAIN("engine", test_payload_before_mapping, test_reader_keeps_space, test_space_waits_for_flush,
-              test_failed_write, test_concurrent_compressed)
+              test_failed_write, test_concurrent_compressed, test_payloads_leave_together)

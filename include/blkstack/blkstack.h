@@ -274,6 +274,8 @@ int blk_co_pwrite_zeroes(BlkNode *node, uint64_t offset, uint64_t bytes, unsigne
 int blk_co_discard(BlkNode *node, uint64_t offset, uint64_t bytes);
 /* When it returns 0, every write that had returned before the call is stable. */
 int blk_co_flush(BlkNode *node);
+/* Was the node changed since the last flush that succeeded began? */
+bool blk_node_needs_flush(const BlkNode *node);
 
 typedef enum BlkPrealloc { BLK_PREALLOC_OFF, BLK_PREALLOC_METADATA, BLK_PREALLOC_FALLOC, BLK_PREALLOC_FULL } BlkPrealloc;
 /* Changes the length. New space reads as zeroes. */

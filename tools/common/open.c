@@ -147,7 +147,7 @@ static BlkChild *open_and_attach(BlkContext *ctx, const ToolOpen *open, JsonObje
 
 int tool_co_close(BlkChild *user)
 {
-    int ret = user ? blk_co_flush(blk_child_node(user)) : 0;
+    int ret = user && blk_node_needs_flush(blk_child_node(user)) ? blk_co_flush(blk_child_node(user)) : 0;
 
     if (ret < 0) {
         tool_error("%s: what was written last could not be stored: %s", blk_node_filename(blk_child_node(user)),

@@ -87,7 +87,7 @@ JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **er
  */
 BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error);
 
-/* Ends the use (NULL is ignored), after a flush, which reports what was written before and could not be stored. Returns: 0;
+/* Ends the use (NULL is ignored), after a flush if anything was written, which reports what could not be stored. Returns: 0;
  * the error of the flush, which was printed. May yield. */
 int tool_co_close(BlkChild *user);
 
