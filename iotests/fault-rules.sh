@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io
 
-# What came of each command, without times; the peer's name is taken for ours.
+# What came of each command, without times; the peer's name is taken for ours. Only ours tells of a failed flush at the end.
 outcomes() {    # PROGRAM OPTIONS COMMAND...
     local program=$1 opts=$2 command
     local -a commands=()
@@ -15,7 +15,7 @@ outcomes() {    # PROGRAM OPTIONS COMMAND...
         commands+=(-c "$command")
     done
     timeout 20 "$program" -t writeback --image-opts "$opts" "${commands[@]}" 2>&1 |
-        grep -v 'ops;' | sed 's/^[a-z]*-io: //' || true
+        grep -v -e 'ops;' -e 'what was written last could not be stored' | sed 's/^[a-z]*-io: //' || true
 }
 
 prepare() {
@@ -150,4 +150,10 @@ refused "no event" "event" "$(rules errno=5)"
 refused "no file" "nowhere" file.config=nowhere.conf
 echo "[nonsense]" >bad.conf
 refused "an unknown group" "bad.conf:1" file.config=bad.conf
+
+# A write that is not flushed by anybody else: the program flushes when it ends, and says what came of it.
+prepare
+fails "the last flush fails" "what was written last could not be stored: $ENOSPC" "$BLKSTACK_IO" --image-opts \
+    "driver=raw,file.driver=blkdebug,$(rules event=none iotype=flush errno=28),file.image.driver=file,file.image.filename=disk.raw" \
+    -c "write 0 4k"
 done_testing
