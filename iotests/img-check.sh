@@ -105,4 +105,52 @@ for compression in zlib zstd; do
     is "$(status_of "$BLKSTACK_IMG" check --data disk.qcow2)" 2 "$compression: --data finds the damage"
     like "$(cat cmd.out)" "0x420000" "$compression: ... and names the guest offset"
 done
+
+# Findings come in the order of the disk, though clusters are decoded at once: every fifth has a payload that fails at its
+# end, every fifth one that fails at once, and every fifth entry has a flag that it must not have.
+# shellcheck disable=SC2016
+findings() {    # IMAGE: of its 100 clusters, "N data" or "N entry" in the order in which they are told
+    python3 - "$1" "$(grep -E 'does not decode|copied flag must never' cmd.out)" <<'END'
+import re, struct, sys
+with open(sys.argv[1], 'rb') as f:
+    l1 = struct.unpack('>Q', f.read(48)[40:])[0]
+    f.seek(l1)
+    f.seek(struct.unpack('>Q', f.read(8))[0] & (1 << 56) - 512)
+    places = [struct.unpack('>Q', f.read(8))[0] & (1 << 54) - 1 for i in range(100)]
+for line in sys.argv[2].splitlines():
+    if 'coffset' in line:
+        print(places.index(int(re.search('coffset=0x([0-9a-f]+)', line)[1], 16)), 'entry')
+    else:
+        print(int(re.search('guest offset (?:0x)?([0-9a-f]+)', line)[1], 16) >> 16, 'data')
+END
+}
+text_file text.raw 6553600
+qimg convert -f raw -O qcow2 -c -o compression_type=zstd text.raw disk.qcow2
+python3 - <<'END'
+import struct
+with open('disk.qcow2', 'r+b') as f:
+    f.seek(40)
+    f.seek(struct.unpack('>Q', f.read(8))[0])
+    l2 = struct.unpack('>Q', f.read(8))[0] & (1 << 56) - 512
+    f.seek(l2)
+    entries = struct.unpack('>101Q', f.read(808))
+    for i in range(100):
+        place, after = (e & (1 << 54) - 1 for e in entries[i:i + 2])
+        if i % 5 == 0:      # seen after the whole of it was decoded, or nearly
+            f.seek((after if after > place else place + 512) - 40)
+            f.write(b'\xff' * 40)
+        elif i % 5 == 1:    # seen at once
+            f.seek(place)
+            f.write(b'\xff' * 4)
+        elif i % 5 == 2:
+            f.seek(l2 + 8 * i)
+            f.write(struct.pack('>Q', entries[i] | 1 << 63))
+END
+is "$(status_of "$BLKSTACK_IMG" check --data disk.qcow2)" 2 "many findings"
+is "$(findings disk.qcow2)" "$(for ((i = 0; i < 100; i++)); do
+    case $((i % 5)) in
+    0 | 1) echo "$i data" ;;
+    2) echo "$i entry" ;;
+    esac
+done)" "many findings, in the order of the disk"
 done_testing

@@ -15,16 +15,28 @@
  */
 #include "drivers/qcow2/check.h"
 
-enum { IN_FLIGHT = 8, MAX_MESSAGES = 10000, COPY_BYTES = 256 << 20 };
+enum { IN_FLIGHT = 8, COPY_BYTES = 256 << 20 };
 
 /* ---- messages ---- */
 
+void qcow2_check_tell(Qcow2Check *check, const char *text)
+{
+    if (check->options->message != NULL && check->messages++ < QCOW2_CHECK_MAX_MESSAGES) {
+        check->options->message(text, check->options->opaque);
+    }
+}
+
 static void message_va(Qcow2Check *check, const char *format, va_list args)
 {
-    if (check->options->message != NULL && check->messages++ < MAX_MESSAGES) {
-        g_autofree char *text = g_strdup_vprintf(format, args);
+    const bool told = check->messages < QCOW2_CHECK_MAX_MESSAGES;
+    g_autofree char *text = NULL;
 
-        check->options->message(text, check->options->opaque);
+    if (check->options->message == NULL) {
+        return;
+    }
+    text = told ? g_strdup_vprintf(format, args) : NULL;
+    if (!qcow2_check_data_keep(check, text)) {
+        qcow2_check_tell(check, text);
     }
 }
 
@@ -62,9 +74,9 @@ void qcow2_check_repaired(Qcow2Check *check, const char *format, ...)
 /* No image makes us print without end; how much was left out is said. */
 static void end_messages(Qcow2Check *check)
 {
-    if (check->options->message != NULL && check->messages > MAX_MESSAGES) {
+    if (check->options->message != NULL && check->messages > QCOW2_CHECK_MAX_MESSAGES) {
         g_autofree char *text = g_strdup_printf("... and %" PRIu64 " more findings, which are counted but not listed.",
-                                                check->messages - MAX_MESSAGES);
+                                                check->messages - QCOW2_CHECK_MAX_MESSAGES);
 
         check->options->message(text, check->options->opaque);
     }
@@ -84,14 +96,20 @@ void qcow2_check_progress(Qcow2Check *check, double fraction)
 
 /* ---- I/O ---- */
 
-static void read_failed(Qcow2Check *check, uint64_t offset, int ret)
+char *qcow2_check_read_failed(Qcow2Check *check, uint64_t offset, int ret)
 {
     check->result->check_errors++;
-    qcow2_check_message(check, "ERROR: I/O error at %#" PRIx64 ": %s", offset, g_strerror(-ret));
+    return g_strdup_printf("ERROR: I/O error at %#" PRIx64 ": %s", offset, g_strerror(-ret));
 }
 
-/* What is behind the end of the file are zeroes. */
-static int co_read_padded(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf)
+static void read_failed(Qcow2Check *check, uint64_t offset, int ret)
+{
+    g_autofree char *text = qcow2_check_read_failed(check, offset, ret);
+
+    qcow2_check_message(check, "%s", text);
+}
+
+int qcow2_check_co_try_read(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf)
 {
     const uint64_t there = offset >= check->file_bytes ? 0 : MIN(bytes, check->file_bytes - offset);
 
@@ -101,7 +119,7 @@ static int co_read_padded(Qcow2Check *check, uint64_t offset, uint64_t bytes, vo
 
 int qcow2_check_co_read(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf)
 {
-    int ret = co_read_padded(check, offset, bytes, buf);
+    int ret = qcow2_check_co_try_read(check, offset, bytes, buf);
 
     if (ret < 0) {
         read_failed(check, offset, ret);
@@ -160,7 +178,7 @@ static int co_read_one(void *opaque)
     if (qcow2_check_co_is_hole(check, read->offset, check->cluster_size)) {
         memset(read->buf, 0, check->cluster_size);
     } else {
-        read->ret = co_read_padded(check, read->offset, check->cluster_size, read->buf);
+        read->ret = qcow2_check_co_try_read(check, read->offset, check->cluster_size, read->buf);
     }
     read->busy = false;
     blk_co_queue_wake_all(&read->waiter);
@@ -489,7 +507,7 @@ static int run(Qcow2Check *check, bool mappings, GError **error)
     check->silent = fix;
     set_progress(check, 0, fix ? 0.25 : 1);
     ret = co_look(check);
-    decoded = blk_co_group_wait(&check->group);
+    decoded = qcow2_check_co_decode_end(check);
     ret = ret < 0 ? ret : decoded;
     g_clear_pointer(&check->codec, blk_codec_free);
     if (ret < 0) {
@@ -516,7 +534,6 @@ static int check_file(BlkNode *file_node, const BlkCheckOptions *options, bool m
         .options = options,
         .result = result,
         .file_bytes = blk_node_length(file_node),
-        .group = BLK_CO_GROUP_INIT(IN_FLIGHT),
     };
     int ret = qcow2_co_read_damaged_header(file_node, &check.header, error);
 

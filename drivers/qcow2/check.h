@@ -14,8 +14,9 @@
  *   check_data.c       do the compressed clusters decode?
  *
  * Memory, for an image of any size: 128 MiB of counters, 16 MiB of L2 tables' places, 16 MiB for the refcount table, 8
- * clusters that are read ahead, and the snapshot table (at most 64 MiB by the format). Where the counters do not
- * suffice for the whole file it is looked at in several windows, each of which reads all L2 tables again.
+ * clusters that are read ahead, 24 MiB for decoding (or three clusters a worker), and the snapshot table (at most 64 MiB
+ * by the format). Where the counters do not suffice for the whole file it is looked at in several windows, each of which
+ * reads all L2 tables again.
  */
 #ifndef BLKSTACK_QCOW2_CHECK_H
 #define BLKSTACK_QCOW2_CHECK_H
@@ -79,6 +80,8 @@ typedef struct Qcow2Findings {
     uint64_t low, leaks, flags;     /* counts below and above the references; COPIED */
 } Qcow2Findings;
 
+typedef struct Qcow2CheckData Qcow2CheckData;
+
 typedef struct Qcow2Check {
     BlkNode *file;
     const BlkCheckOptions *options;
@@ -123,11 +126,18 @@ typedef struct Qcow2Check {
 
     double progress_from, progress_to;  /* of the running walk */
     BlkCodec *codec;                    /* NULL: do not decode */
-    BlkCoGroup group;
+    Qcow2CheckData *data;               /* NULL: nothing is being decoded */
 } Qcow2Check;
 
 /* ---- check.c ---- */
 
+/* More are counted, and not told. */
+enum { QCOW2_CHECK_MAX_MESSAGES = 10000 };
+
+/* Tells @text, now; (nullable) when there were too many. */
+void qcow2_check_tell(Qcow2Check *check, const char *text);
+
+/* Tells it when all is told that comes before it. */
 void qcow2_check_message(Qcow2Check *check, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* Tells of something found, and counts it in *@counter, a member of check->found. */
@@ -141,6 +151,10 @@ void qcow2_check_progress(Qcow2Check *check, double fraction);
 
 /* Reads; behind the end of the file are zeroes. An error counts as a check error. */
 int qcow2_check_co_read(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf);
+/* The same, and leaves it to the caller to report an error. */
+int qcow2_check_co_try_read(Qcow2Check *check, uint64_t offset, uint64_t bytes, void *buf);
+/* Counts a check error. Returns: (transfer full): the message. */
+char *qcow2_check_read_failed(Qcow2Check *check, uint64_t offset, int ret);
 /* Writes; the file grows where it must. */
 int qcow2_check_co_write(Qcow2Check *check, uint64_t offset, uint64_t bytes, const void *buf);
 /* Does the range read as zeroes because it is a hole of the file? Asks only if there are many holes. */
@@ -281,7 +295,11 @@ int qcow2_check_co_rebuild_end(Qcow2Check *check, Qcow2Rebuild *rebuild);
 
 /* ---- check_data.c ---- */
 
-/* Starts to decode one payload; the outcome goes to the result. Wait for check->group at the end. */
+/* Starts to decode one payload of at most two clusters. What is found is told later. -ENOMEM. */
 int qcow2_check_co_decode(Qcow2Check *check, uint64_t guest_offset, uint64_t offset, uint64_t bytes);
+/* Tells of all that is still being decoded. -ENOMEM. */
+int qcow2_check_co_decode_end(Qcow2Check *check);
+/* Keeps a message, (nullable) as above, that must wait for what is being decoded. Returns: false if it need not. */
+bool qcow2_check_data_keep(Qcow2Check *check, const char *text);
 
 #endif
