@@ -47,6 +47,12 @@ made c.qcow2 qcow2 -b a.qcow2 -F qcow2 c.qcow2
 made c.qcow2 qcow2 -b a.raw -F raw c.qcow2 5M
 made c.qcow2 qcow2 -o backing_file=a.raw,backing_fmt=raw c.qcow2
 made c.qcow2 qcow2 -b a.qcow2 -F qcow2 -o cluster_size=512 c.qcow2
+for preallocation in metadata falloc full; do
+    made e.qcow2 qcow2 -b c.qcow2 -F qcow2 -o "extended_l2=on,preallocation=$preallocation" e.qcow2 3M
+done
+pio ours/e.qcow2 "write -P 1 70k 3k" "write -z 1M 5k"
+peer_io peer/e.qcow2 qcow2 "write -P 1 70k 3k" "write -z 1M 5k"
+same ours/e.qcow2 peer/e.qcow2 "preallocated subclusters hide nothing"
 twin_ok create -u -f qcow2 -b missing -F raw u.qcow2 1M
 is "$twin_output" "Formatting 'u.qcow2', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=1048576 \
 backing_file=missing backing_fmt=raw lazy_refcounts=off refcount_bits=16" "the line that tells what is made"

@@ -116,8 +116,11 @@ static int parse_backing(const BlkOptions *options, Qcow2Header *h, GError **err
         h->backing_format = g_strdup(format);
     }
     if (has_file) {
-        if (blk_options_enum(options, "preallocation") != BLK_PREALLOC_OFF) {
-            return blk_error(error, -EINVAL, "Backing file and preallocation cannot be used at the same time");
+        /* Only subclusters can have space without hiding what the backing file has. */
+        if (blk_options_enum(options, "preallocation") != BLK_PREALLOC_OFF &&
+            !(h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2)) {
+            return blk_error(error, -EINVAL, "Backing file and preallocation can only be used at the same time with "
+                             "extended_l2=on");
         }
         h->backing_file = g_strdup(file);
     }
