@@ -84,7 +84,7 @@ static void co_create(CrashRound *round)
     CrashSnapshot s = {
         .name = g_strdup_printf("s%u", round->snapshots->len),
         .sectors = round->sectors,
-        .data = co_read_all(round, node),
+        .data = co_read_all(round, blk_child_node(round->top)),    /* a filter's buffer belongs to it */
         .created = { .begin = ++round->now, .end = NEVER },
         .deleted = { NEVER, NEVER },
     };
