@@ -2,7 +2,8 @@
 /*
  * aio.c - file I/O for coroutines, on whichever engine the context has.
  *
- * Engines do single operations; here short ones are resumed, interrupted ones repeated, long ones split.
+ * What the page cache can serve is done at once (aio_inline.c), all else by the engine. Both do single operations; here
+ * short ones are resumed, interrupted ones repeated, long ones split.
  */
 #include "core/loop.h"
 
@@ -20,8 +21,9 @@ static int submit_and_wait(BlkContext *ctx, BlkAioRequest *req)
     req->co = blk_co_self();
     for (unsigned again = 0; again < AGAIN_TRIES; again++) {
         do {
-            if (!ctx->engine->submit(ctx->engine_state, req)) {
+            if (!blk_aio_co_try_inline(ctx, req)) {
                 ctx->outstanding++;
+                ctx->engine->submit(ctx->engine_state, req);
                 blk_co_yield();
             }
         } while (req->result == -EINTR);
@@ -47,7 +49,7 @@ static bool is_unaligned_end(int fd, uint64_t offset)
     return offset % SECTOR != 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= offset;
 }
 
-int blk_aio_co_preadv(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, BlkIov iov)
+int blk_aio_co_preadv(BlkContext *ctx, BlkAioFile *file, uint64_t offset, uint64_t bytes, BlkIov iov)
 {
     bool resumed = false;
 
@@ -56,7 +58,7 @@ int blk_aio_co_preadv(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, 
     }
     while (bytes > 0) {
         struct iovec vec[BLK_AIO_MAX_VECTORS];
-        BlkAioRequest req = { .op = BLK_AIO_READ, .fd = fd, .offset = offset, .vec = vec };
+        BlkAioRequest req = { .op = BLK_AIO_READ, .fd = file->fd, .file = file, .offset = offset, .vec = vec };
         size_t chunk;
 
         req.count = blk_iov_fill(iov, MIN(bytes, MAX_OP_BYTES), vec, G_N_ELEMENTS(vec), &chunk);
@@ -64,7 +66,7 @@ int blk_aio_co_preadv(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, 
 
         int ret = submit_and_wait(ctx, &req);
 
-        if (ret == -EINVAL && resumed && is_unaligned_end(fd, offset)) {
+        if (ret == -EINVAL && resumed && is_unaligned_end(file->fd, offset)) {
             ret = 0;
         }
         if (ret < 0) {
@@ -82,7 +84,7 @@ int blk_aio_co_preadv(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, 
     return 0;
 }
 
-int blk_aio_co_pwritev(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, BlkIov iov, bool dsync)
+int blk_aio_co_pwritev(BlkContext *ctx, BlkAioFile *file, uint64_t offset, uint64_t bytes, BlkIov iov, bool dsync)
 {
     bool sync_after = false;
 
@@ -91,7 +93,7 @@ int blk_aio_co_pwritev(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes,
     }
     while (bytes > 0) {
         struct iovec vec[BLK_AIO_MAX_VECTORS];
-        BlkAioRequest req = { .op = BLK_AIO_WRITE, .fd = fd, .offset = offset, .vec = vec };
+        BlkAioRequest req = { .op = BLK_AIO_WRITE, .fd = file->fd, .file = file, .offset = offset, .vec = vec };
         size_t chunk;
 
         req.count = blk_iov_fill(iov, MIN(bytes, MAX_OP_BYTES), vec, G_N_ELEMENTS(vec), &chunk);
@@ -111,7 +113,7 @@ int blk_aio_co_pwritev(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes,
         bytes -= (unsigned)ret;
         iov = blk_iov_advance(iov, (unsigned)ret);
     }
-    return sync_after ? blk_aio_co_fdatasync(ctx, fd) : 0;
+    return sync_after ? blk_aio_co_fdatasync(ctx, file->fd) : 0;
 }
 
 int blk_aio_co_fdatasync(BlkContext *ctx, int fd)

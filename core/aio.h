@@ -18,6 +18,7 @@ typedef enum BlkAioOp { BLK_AIO_READ, BLK_AIO_WRITE, BLK_AIO_FDATASYNC, BLK_AIO_
 typedef struct BlkAioRequest {
     BlkAioOp op;
     int fd;
+    BlkAioFile *file;               /* of reads and writes: that of fd */
     uint64_t offset;
     uint64_t bytes;                 /* of reads and writes: those of vec */
     const struct iovec *vec;
@@ -34,14 +35,18 @@ typedef struct BlkAioRequest {
 
 typedef struct BlkAioEngine {
     const char *name;
+    bool batches;                           /* operations that are submitted in one turn share their cost */
     void *(*create)(BlkContext *ctx, GError **error);
     void (*destroy)(void *state);           /* nothing is in flight */
-    /* Begins @req; may yield. true: it has ended already, false: blk_context_complete() will tell. */
-    bool (*submit)(void *state, BlkAioRequest *req);
+    void (*submit)(void *state, BlkAioRequest *req);    /* begins @req; its end is told by blk_context_complete() */
     /* Sends what was submitted and ends what is done; waits for the first end, a write to the context's event_fd or
      * the time, whatever comes first. @timeout_ns: 0 does not wait, <0 is without limit. May end early. */
     void (*poll)(void *state, int64_t timeout_ns);
 } BlkAioEngine;
+
+/* aio_inline.c: does a small read or write at once, if the page cache can serve it. May yield, before it does.
+ * Returns: false if it was not done. */
+bool blk_aio_co_try_inline(BlkContext *ctx, BlkAioRequest *req);
 
 extern const BlkAioEngine blk_aio_uring;
 extern const BlkAioEngine blk_aio_threads;

@@ -69,7 +69,7 @@ static void *uring_create(BlkContext *ctx, GError **error)
     return g_steal_pointer(&s);
 }
 
-static bool uring_submit(void *state, BlkAioRequest *req)
+static void uring_submit(void *state, BlkAioRequest *req)
 {
     UringState *s = state;
 
@@ -80,7 +80,6 @@ static bool uring_submit(void *state, BlkAioRequest *req)
         s->head = req;
     }
     s->tail = req;
-    return false;
 }
 
 static void prepare(struct io_uring_sqe *sqe, BlkAioRequest *req)
@@ -205,7 +204,7 @@ static void *uring_create(BlkContext *ctx, GError **error)
     return NULL;
 }
 
-static bool uring_submit(void *state, BlkAioRequest *req)
+static void uring_submit(void *state, BlkAioRequest *req)
 {
     g_assert_not_reached();
 }
@@ -224,6 +223,7 @@ static void uring_destroy(void *state)
 
 const BlkAioEngine blk_aio_uring = {
     .name    = "io_uring",
+    .batches = true,
     .create  = uring_create,
     .destroy = uring_destroy,
     .submit  = uring_submit,

@@ -84,6 +84,7 @@ static void run_ready(BlkContext *ctx)
     while (co) {
         ctx->turn_next = co->next;
         co->state = BLK_CO_RUNNING;
+        ctx->inline_ops = 0;
         if (blk_coroutine_enter(co)) {
             retire(ctx, co);
         }
@@ -124,7 +125,7 @@ void blk_context_complete(BlkContext *ctx, BlkCo *co)
 
 /* ---- timers: a binary heap ---- */
 
-static uint64_t now_ns(void)
+uint64_t blk_clock_ns(void)
 {
     struct timespec ts;
 
@@ -184,7 +185,7 @@ void blk_co_sleep_ns(uint64_t ns)
 {
     uint64_t deadline_ns;
 
-    if (!g_uint64_checked_add(&deadline_ns, now_ns(), ns)) {
+    if (!g_uint64_checked_add(&deadline_ns, blk_clock_ns(), ns)) {
         deadline_ns = UINT64_MAX;
     }
     blk_co_sleep_until_ns(blk_co_context(), deadline_ns);
@@ -192,7 +193,7 @@ void blk_co_sleep_ns(uint64_t ns)
 
 static void expire_timers(BlkContext *ctx)
 {
-    uint64_t now = ctx->timers->len > 0 ? now_ns() : 0;
+    uint64_t now = ctx->timers->len > 0 ? blk_clock_ns() : 0;
 
     while (ctx->timers->len > 0 && ((BlkTimer *)ctx->timers->pdata[0])->deadline_ns <= now) {
         blk_co_wake(timer_take_first(ctx->timers)->co);
@@ -255,7 +256,7 @@ static int64_t time_to_sleep(const BlkContext *ctx)
     }
 
     uint64_t deadline = ((BlkTimer *)ctx->timers->pdata[0])->deadline_ns;
-    uint64_t now = now_ns();
+    uint64_t now = blk_clock_ns();
 
     return deadline > now ? (int64_t)MIN(deadline - now, (uint64_t)INT64_MAX) : 0;
 }

@@ -35,6 +35,7 @@ struct BlkContext {
     unsigned outstanding;       /* operations of engine and pools that have not ended */
     GPtrArray *timers;          /* a binary heap of BlkTimer, the first to end at 0 */
     uint64_t timer_sequence;
+    unsigned inline_ops;        /* of the running coroutine since it was entered; see aio_inline.c */
 
     const BlkAioEngine *engine;
     void *engine_state;
@@ -50,8 +51,16 @@ struct BlkContext {
 /* Like blk_co_spawn(); @group (nullable) hears the result. */
 void blk_context_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque, BlkCoGroup *group);
 
+uint64_t blk_clock_ns(void);    /* CLOCK_MONOTONIC */
+
 /* Sleeps until that time of CLOCK_MONOTONIC, which may have passed. Context: coroutine. */
 void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns);
+
+/* Nobody else is ready or waits for an operation: the running coroutine holds up none. */
+static inline bool blk_context_is_alone(const BlkContext *ctx)
+{
+    return !ctx->ready_head && !ctx->turn_next && ctx->outstanding == 0;
+}
 
 /* Ends an operation of sleeping @co. Context: the loop. */
 void blk_context_complete(BlkContext *ctx, BlkCo *co);

@@ -161,8 +161,5 @@ int blk_co_offload(int (*fn)(void *arg), void *arg)
 
 int blk_co_offload_short(int (*fn)(void *arg), void *arg)
 {
-    const BlkContext *ctx = blk_co_context();
-    bool alone = !ctx->ready_head && !ctx->turn_next && ctx->outstanding == 0;
-
-    return alone ? fn(arg) : blk_co_offload(fn, arg);
+    return blk_context_is_alone(blk_co_context()) ? fn(arg) : blk_co_offload(fn, arg);
 }

@@ -14,10 +14,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 enum { SECTOR = 512, MAX_DIRECT_ALIGN = 4096, FILL_BYTES = 1 << 20 };
@@ -25,7 +27,7 @@ enum { SECTOR = 512, MAX_DIRECT_ALIGN = 4096, FILL_BYTES = 1 << 20 };
 typedef enum FileKind { FILE_REGULAR, FILE_BLOCK, FILE_CHARACTER } FileKind;
 
 typedef struct FileState {
-    int fd;
+    BlkAioFile io;
     FileKind kind;
     char *filename;
     BlkFileLock lock;
@@ -141,7 +143,7 @@ static int file_probe_direct(FileState *s, const struct stat *st, GError **error
     s->mem_align = MAX_DIRECT_ALIGN;
 #ifdef STATX_DIOALIGN
     struct statx stx;
-    if (statx(s->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN)) {
+    if (statx(s->io.fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN)) {
         if (stx.stx_dio_offset_align == 0) {
             return blk_error(error, -EINVAL, "'%s' does not support O_DIRECT (use cache.direct=off)", s->filename);
         }
@@ -153,7 +155,7 @@ static int file_probe_direct(FileState *s, const struct stat *st, GError **error
     }
 #endif
     int sector_size = 0;
-    if (s->kind == FILE_BLOCK && ioctl(s->fd, BLKSSZGET, &sector_size) == 0 && is_power_of_two(sector_size)) {
+    if (s->kind == FILE_BLOCK && ioctl(s->io.fd, BLKSSZGET, &sector_size) == 0 && is_power_of_two(sector_size)) {
         s->align = sector_size;
         return 0;
     }
@@ -163,14 +165,14 @@ static int file_probe_direct(FileState *s, const struct stat *st, GError **error
     }
     s->align = SECTOR;
     while (s->align < MAX_DIRECT_ALIGN && (st->st_size <= MAX_DIRECT_ALIGN ||
-                                           !file_try_direct(s->fd, s->align, buffer))) {
+                                           !file_try_direct(s->io.fd, s->align, buffer))) {
         s->align *= 2;          /* a read at the end of the file proves nothing: take the safe value */
     }
     free(buffer);
     return 0;
 }
 
-/* Length in bytes of what @s->fd is, rounded up to sectors. */
+/* Length in bytes of what @s->io.fd is, rounded up to sectors. */
 static int file_get_length(const FileState *s, const struct stat *st, uint64_t *length, GError **error)
 {
     uint64_t bytes = 0;
@@ -178,11 +180,11 @@ static int file_get_length(const FileState *s, const struct stat *st, uint64_t *
     if (s->kind == FILE_REGULAR) {
         bytes = st->st_size;
     } else if (s->kind == FILE_BLOCK) {
-        if (ioctl(s->fd, BLKGETSIZE64, &bytes) < 0) {
+        if (ioctl(s->io.fd, BLKGETSIZE64, &bytes) < 0) {
             return blk_error_errno(error, -errno, "Could not get the size of device '%s'", s->filename);
         }
     } else {
-        off_t end = lseek(s->fd, 0, SEEK_END);
+        off_t end = lseek(s->io.fd, 0, SEEK_END);
         if (end < 0) {
             return blk_error_errno(error, -errno, "Could not get the size of device '%s'", s->filename);
         }
@@ -195,6 +197,27 @@ static int file_get_length(const FileState *s, const struct stat *st, uint64_t *
     return 0;
 }
 
+/* Do writes to the file system only copy to the page cache, as long as that has room? Not where a process serves it, which
+ * may be this one. */
+static bool file_copies_writes(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0) {
+        return false;
+    }
+    switch ((uint32_t)fs.f_type) {
+    case EXT4_SUPER_MAGIC:      /* ext2 and ext3 have the same */
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     FileState *s = node->opaque;
@@ -202,7 +225,7 @@ static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error
     int direct = flags->direct ? O_DIRECT : 0;
     struct stat st;
 
-    s->fd = -1;
+    s->io.fd = -1;
     s->align = s->mem_align = 1;
     s->filename = g_strdup(blk_options_string(options, "filename"));
     s->unmap = flags->unmap;
@@ -222,9 +245,11 @@ static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error
         g_propagate_error(error, g_steal_pointer(&local));
         return ret;
     }
-    s->fd = ret;
+    s->io.fd = ret;
     s->block_size = is_power_of_two(st.st_blksize) ? CLAMP(st.st_blksize, SECTOR, 1 << 16) : 4096;
-    ret = blk_file_lock_init(&s->lock, s->fd, blk_options_enum(options, "locking"), error);
+    s->io.cached = !flags->direct;
+    s->io.copy_align = s->io.cached && s->kind == FILE_REGULAR && file_copies_writes(s->io.fd) ? s->block_size : 0;
+    ret = blk_file_lock_init(&s->lock, s->io.fd, blk_options_enum(options, "locking"), error);
     if (ret == 0 && flags->direct) {
         ret = file_probe_direct(s, &st, error);
     }
@@ -239,8 +264,8 @@ static void file_co_close(BlkNode *node)
 {
     FileState *s = node->opaque;
 
-    if (s->filename && s->fd >= 0) {        /* also drops the locks */
-        close(s->fd);
+    if (s->filename && s->io.fd >= 0) {        /* also drops the locks */
+        close(s->io.fd);
     }
     g_free(s->filename);
 }
@@ -254,7 +279,7 @@ static void file_refresh_limits(BlkNode *node)
     node->limits.mem_align = s->mem_align;
     node->limits.zeroes_align = s->block_size;
     node->limits.discard_align = s->unmap ? s->align : 0;
-    if (s->kind == FILE_BLOCK && ioctl(s->fd, BLKSSZGET, &sector_size) == 0 && is_power_of_two(sector_size)) {
+    if (s->kind == FILE_BLOCK && ioctl(s->io.fd, BLKSSZGET, &sector_size) == 0 && is_power_of_two(sector_size)) {
         node->limits.zeroes_align = sector_size;
         node->limits.discard_align = s->unmap ? sector_size : 0;
     } else if (s->kind == FILE_CHARACTER) {
@@ -285,7 +310,7 @@ static int file_co_preadv(BlkNode *node, BlkRequest *req)
 {
     FileState *s = node->opaque;
 
-    return blk_aio_co_preadv(node->ctx, s->fd, req->offset, req->bytes, req->iov);
+    return blk_aio_co_preadv(node->ctx, &s->io, req->offset, req->bytes, req->iov);
 }
 
 static int file_co_pwritev(BlkNode *node, BlkRequest *req)
@@ -293,7 +318,7 @@ static int file_co_pwritev(BlkNode *node, BlkRequest *req)
     FileState *s = node->opaque;
     bool dsync = (req->flags & BLK_REQ_FUA) && !s->no_flush;
 
-    int ret = blk_aio_co_pwritev(node->ctx, s->fd, req->offset, req->bytes, req->iov, dsync);
+    int ret = blk_aio_co_pwritev(node->ctx, &s->io, req->offset, req->bytes, req->iov, dsync);
     if (ret == 0) {
         file_note_end(node, req);
     } else if (ret == -EIO && dsync) {
@@ -315,7 +340,7 @@ static int file_co_fallocate(BlkNode *node, int mode, const BlkRequest *req, boo
     if (*unsupported) {
         return -ENOTSUP;
     }
-    int ret = blk_aio_co_fallocate(node->ctx, s->fd, mode, req->offset, req->bytes);
+    int ret = blk_aio_co_fallocate(node->ctx, s->io.fd, mode, req->offset, req->bytes);
     if (means_unsupported(ret)) {
         *unsupported = ret != -EINVAL;      /* that may be due to this one range */
         return -ENOTSUP;
@@ -372,7 +397,7 @@ static int file_co_discard(BlkNode *node, BlkRequest *req)
     if (s->kind == FILE_REGULAR) {
         ret = file_co_fallocate(node, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, req, &s->no_punch_hole);
     } else if (!s->no_discard) {
-        FileDiscard d = { .fd = s->fd, .range = { req->offset, req->bytes } };
+        FileDiscard d = { .fd = s->io.fd, .range = { req->offset, req->bytes } };
         ret = blk_aio_co_call(node->ctx, file_discard_device, &d);
         if (means_unsupported(ret)) {
             s->no_discard = true;
@@ -392,7 +417,7 @@ static int file_co_flush(BlkNode *node)
     if (s->flush_failed) {
         return -EIO;
     }
-    int ret = blk_aio_co_fdatasync(node->ctx, s->fd);
+    int ret = blk_aio_co_fdatasync(node->ctx, s->io.fd);
     if (ret < 0) {
         s->flush_failed = true;
     }
@@ -424,7 +449,7 @@ static int file_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, 
     bool data = true;
 
     if (s->kind == FILE_REGULAR) {
-        uint64_t end = file_extent_end(s->fd, offset, &data);
+        uint64_t end = file_extent_end(s->io.fd, offset, &data);
         if (end - offset < bytes && end != UINT64_MAX) {
             /* Holes begin and end at blocks; the end of the file may be anywhere. */
             uint64_t cut = data ? round_up(end, align) : end;
@@ -443,7 +468,7 @@ static int file_co_info(BlkNode *node, BlkInfo *info, GError **error)
     FileState *s = node->opaque;
     struct stat st;
 
-    if (fstat(s->fd, &st) < 0) {
+    if (fstat(s->io.fd, &st) < 0) {
         return blk_error_errno(error, -errno, "Could not get the state of '%s'", s->filename);
     }
     info->allocated_bytes = (uint64_t)st.st_blocks * SECTOR;
@@ -475,6 +500,7 @@ static int file_co_ftruncate(BlkContext *ctx, int fd, uint64_t length)
 /* Lets the file of @from bytes grow to @to, filled with zeroes: whole blocks, as O_DIRECT needs them. */
 static int file_co_fill(BlkContext *ctx, int fd, uint64_t from, uint64_t to)
 {
+    BlkAioFile file = { .fd = fd };
     void *zeroes = blk_buffer_try_alloc(NULL, FILL_BYTES);
     int ret = zeroes ? 0 : -ENOMEM;
 
@@ -484,7 +510,7 @@ static int file_co_fill(BlkContext *ctx, int fd, uint64_t from, uint64_t to)
     uint64_t end = round_up(to, MAX_DIRECT_ALIGN);
     for (uint64_t at = round_up(from, MAX_DIRECT_ALIGN); ret == 0 && at < end; at += FILL_BYTES) {
         struct iovec vec = { zeroes, MIN(FILL_BYTES, end - at) };
-        ret = blk_aio_co_pwritev(ctx, fd, at, vec.iov_len, (BlkIov) { .vec = &vec, .count = 1 }, false);
+        ret = blk_aio_co_pwritev(ctx, &file, at, vec.iov_len, (BlkIov) { .vec = &vec, .count = 1 }, false);
     }
     blk_buffer_free(zeroes);
     return ret < 0 ? ret : file_co_ftruncate(ctx, fd, to);
@@ -527,16 +553,16 @@ static int file_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc
         }
         return 0;
     }
-    if (fstat(s->fd, &st) < 0) {
+    if (fstat(s->io.fd, &st) < 0) {
         return blk_error_errno(error, -errno, "Could not get the state of '%s'", s->filename);
     }
     int ret = 0;
     if (length >= (uint64_t)st.st_size) {
-        ret = file_co_grow(node->ctx, s->fd, st.st_size, length, prealloc, error);
+        ret = file_co_grow(node->ctx, s->io.fd, st.st_size, length, prealloc, error);
     } else if (prealloc != BLK_PREALLOC_OFF) {
         ret = blk_error(error, -ENOTSUP, "Preallocation can't be used for shrinking files");
     } else {
-        ret = file_co_ftruncate(node->ctx, s->fd, length);
+        ret = file_co_ftruncate(node->ctx, s->io.fd, length);
         if (ret < 0) {
             blk_error_errno(error, ret, "Failed to resize the file");
         }
@@ -630,13 +656,13 @@ static int file_co_create_file(BlkContext *ctx, const char *filename, uint64_t l
     if (length > BLK_MAX_LENGTH) {
         return blk_error(error, -EFBIG, "Image size %" PRIu64 " is too large", length);
     }
-    s.fd = file_make_fd(filename, &s.kind, &st, made, error);
-    if (s.fd < 0) {
-        return s.fd;
+    s.io.fd = file_make_fd(filename, &s.kind, &st, made, error);
+    if (s.io.fd < 0) {
+        return s.io.fd;
     }
     int ret;
     if (s.kind == FILE_REGULAR) {
-        ret = file_co_format(ctx, s.fd, filename, length, options, error);
+        ret = file_co_format(ctx, s.io.fd, filename, length, options, error);
         if (ret < 0 && *made) {
             (void)file_co_delete_file(ctx, filename);
         }
@@ -647,7 +673,7 @@ static int file_co_create_file(BlkContext *ctx, const char *filename, uint64_t l
                             PRIu64, filename, device_length, length);
         }
     }
-    close(s.fd);
+    close(s.io.fd);
     return ret;
 }
 

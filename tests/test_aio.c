@@ -34,14 +34,18 @@ static int co_read(int fd, uint64_t offset, void *buf, size_t bytes)
 {
     struct iovec vec = { buf, bytes };
 
-    return blk_aio_co_preadv(blk_co_context(), fd, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 });
+    BlkAioFile file = { .fd = fd, .cached = true };
+
+    return blk_aio_co_preadv(blk_co_context(), &file, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 });
 }
 
 static int co_write(int fd, uint64_t offset, const void *buf, size_t bytes, bool dsync)
 {
     struct iovec vec = { (void *)buf, bytes };
 
-    return blk_aio_co_pwritev(blk_co_context(), fd, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 }, dsync);
+    BlkAioFile file = { .fd = fd };
+
+    return blk_aio_co_pwritev(blk_co_context(), &file, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 }, dsync);
 }
 
 /* ---- random I/O against a model ---- */
@@ -49,7 +53,7 @@ static int co_write(int fd, uint64_t offset, const void *buf, size_t bytes, bool
 enum { MODEL_BYTES = 1 << 20, SLICES = 16, SLICE_BYTES = MODEL_BYTES / SLICES, ROUNDS = 100, MAX_PIECES = 150 };
 
 typedef struct Slice {
-    int fd;
+    BlkAioFile file;
     unsigned number;
     uint8_t *model;
 } Slice;
@@ -85,10 +89,11 @@ static int random_io(void *opaque)
         if (g_rand_boolean(rand)) {
             memset(buf, (int)(round * SLICES + s->number), bytes);
             memcpy(s->model + start + offset, buf, bytes);
-            ck_assert_int_eq(blk_aio_co_pwritev(blk_co_context(), s->fd, start + offset, bytes, iov, round % 16 == 0), 0);
+            bool dsync = round % 16 == 0;
+            ck_assert_int_eq(blk_aio_co_pwritev(blk_co_context(), &s->file, start + offset, bytes, iov, dsync), 0);
         } else {
             memset(buf, 0xee, bytes);
-            ck_assert_int_eq(blk_aio_co_preadv(blk_co_context(), s->fd, start + offset, bytes, iov), 0);
+            ck_assert_int_eq(blk_aio_co_preadv(blk_co_context(), &s->file, start + offset, bytes, iov), 0);
             ck_assert_mem_eq(buf, s->model + start + offset, bytes);
         }
     }
@@ -105,7 +110,7 @@ static int random_main(void *opaque)
     int fd = temp_file();
 
     for (unsigned i = 0; i < SLICES; i++) {
-        slices[i] = (Slice){ .fd = fd, .number = i, .model = model };
+        slices[i] = (Slice){ .file = { fd, .cached = true, .copy_align = 512 }, .number = i, .model = model };
         ck_assert_int_eq(blk_co_group_run(&group, random_io, &slices[i]), 0);
     }
     ck_assert_int_eq(blk_co_group_wait(&group), 0);
@@ -305,5 +310,70 @@ START_TEST(signals_do_not_hurt)
 }
 END_TEST
 
+/* ---- what is done on the spot ---- */
+
+enum { UNIT = 4096, IN_A_ROW = 16 };
+
+static int count_turn(void *opaque)
+{
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+/* Whether a write let others run. */
+static bool write_yields(BlkAioFile *file, uint64_t offset, size_t bytes, bool dsync)
+{
+    g_autofree char *buf = g_malloc0(bytes);
+    struct iovec vec = { buf, bytes };
+    unsigned turns = 0, before;
+    BlkContext *ctx = blk_co_context();
+
+    file->no_copy_before_ns = 0;        /* whatever the machine was busy with */
+    blk_co_spawn(ctx, count_turn, &turns);
+    ck_assert_int_eq(blk_aio_co_pwritev(ctx, file, offset, bytes, (BlkIov){ .vec = &vec, .count = 1 }, dsync), 0);
+    before = turns;
+    blk_co_reschedule();        /* so that none is left, and this one has just begun */
+    ck_assert_uint_eq(turns, 1);
+    return before > 0;
+}
+
+static int inline_main(void *opaque)
+{
+    BlkAioFile file = { .fd = temp_file(), .copy_align = UNIT }, unknown = { .fd = file.fd };
+    char buf[UNIT];
+
+    ck_assert(!write_yields(&file, 0, UNIT, false));
+    ck_assert(!write_yields(&file, UNIT, 16 * UNIT, false));
+    ck_assert_msg(write_yields(&file, 0, 17 * UNIT, false), "large");
+    ck_assert_msg(write_yields(&file, 0, UNIT, true), "it waits for the disk");
+    ck_assert_msg(write_yields(&file, 512, UNIT, false), "the rest of the units must be read");
+    ck_assert_msg(write_yields(&file, UNIT, 512, false), "the rest of the unit must be read");
+    ck_assert_msg(write_yields(&unknown, 0, UNIT, false), "nobody knows what it does");
+
+    unsigned turns = 0;
+    blk_co_spawn(blk_co_context(), count_turn, &turns);
+    for (unsigned i = 0; i < IN_A_ROW; i++) {
+        struct iovec vec = { buf, UNIT };
+        memset(buf, (int)i, UNIT);
+        file.no_copy_before_ns = 0;
+        ck_assert_int_eq(blk_aio_co_pwritev(blk_co_context(), &file, i * UNIT, UNIT, (BlkIov){ &vec, 1, 0 }, false), 0);
+        ck_assert_uint_eq(turns, 0);
+    }
+    struct iovec vec = { buf, UNIT };
+    file.no_copy_before_ns = 0;
+    ck_assert_int_eq(blk_aio_co_pwritev(blk_co_context(), &file, 0, UNIT, (BlkIov){ &vec, 1, 0 }, false), 0);
+    ck_assert_uint_eq(turns, 1);
+    ck_assert_int_eq(co_read(file.fd, 15 * UNIT, buf, UNIT), 0);
+    ck_assert_int_eq(buf[UNIT - 1], IN_A_ROW - 1);
+    close(file.fd);
+    return 0;
+}
+
+START_TEST(small_writes_are_done_on_the_spot)
+{
+    run(inline_main, NULL);
+}
+END_TEST
+
 BLK_TEST_MAIN("aio", random_reads_and_writes, two_thousand_requests_at_once, edges, full_device, fallocate_and_holes,
-              direct_read_at_an_odd_end, signals_do_not_hurt)
+              direct_read_at_an_odd_end, signals_do_not_hurt, small_writes_are_done_on_the_spot)

@@ -108,12 +108,13 @@ static int read_task(void *opaque)
     Bench *b = opaque;
     void *buf = blk_buffer_try_alloc(NULL, READ_BYTES);
     struct iovec vec = { buf, READ_BYTES };
+    BlkAioFile file = { .fd = b->fd, .cached = true };
     unsigned number = 12345;
     int ret = buf ? 0 : -ENOMEM;
 
     for (unsigned i = 0; ret == 0 && i < b->n / b->depth; i++) {
         number = number * 1103515245 + 12345;
-        ret = blk_aio_co_preadv(blk_co_context(), b->fd, (uint64_t)(number >> 8) % (FILE_BYTES / READ_BYTES) * READ_BYTES,
+        ret = blk_aio_co_preadv(blk_co_context(), &file, (uint64_t)(number >> 8) % (FILE_BYTES / READ_BYTES) * READ_BYTES,
                                 READ_BYTES, (BlkIov){ .vec = &vec, .count = 1 });
     }
     blk_buffer_free(buf);

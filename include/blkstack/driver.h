@@ -402,8 +402,18 @@ int blk_driver_register(BlkContext *ctx, const BlkDriver *driver, GError **error
 
 /* ---- file I/O on the context's engine: coroutine, may yield; 0 or negative errno ---- */
 
-int blk_aio_co_preadv(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, BlkIov iov);  /* past EOF: zeroes */
-int blk_aio_co_pwritev(BlkContext *ctx, int fd, uint64_t offset, uint64_t bytes, BlkIov iov, bool dsync);
+/* An open file and what is known about it; all but @fd may be left 0. */
+typedef struct BlkAioFile {
+    int fd;
+    bool cached;                    /* read through the page cache */
+    uint32_t copy_align;            /* writes of such units only copy to the page cache, as a rule; 0: not known to */
+    unsigned read_rest, reads_skipped;      /* core's own, as what follows */
+    uint64_t no_copy_before_ns;
+} BlkAioFile;
+
+/* Past the end of the file there are zeroes. */
+int blk_aio_co_preadv(BlkContext *ctx, BlkAioFile *file, uint64_t offset, uint64_t bytes, BlkIov iov);
+int blk_aio_co_pwritev(BlkContext *ctx, BlkAioFile *file, uint64_t offset, uint64_t bytes, BlkIov iov, bool dsync);
 int blk_aio_co_fdatasync(BlkContext *ctx, int fd);
 int blk_aio_co_fallocate(BlkContext *ctx, int fd, int mode, uint64_t offset, uint64_t bytes);
 /* Any blocking system call, on a thread of the I/O pool; @fn returns 0 or a negative errno and touches no node. */
