@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_allocation.c - a request in steady state allocates nothing: the C library's allocator is wrapped and counts.
+ *
+ * Limitations: counts nothing with other C libraries than glibc, nor with sanitizers, which have allocators of their
+ * own.
+ */
+#include "node_test.h"
+
+#include <stdatomic.h>
+
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+    !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer) && !__has_feature(memory_sanitizer)
+#define CAN_COUNT 1
+#else
+#define CAN_COUNT 0
+#endif
+
+static atomic_uint allocations;     /* of all threads, since the program began */
+
+#if CAN_COUNT
+
+void *__libc_malloc(size_t bytes);
+void *__libc_calloc(size_t count, size_t bytes);
+void *__libc_realloc(void *old, size_t bytes);
+void *__libc_memalign(size_t align, size_t bytes);
+
+void *malloc(size_t bytes)
+{
+    allocations++;
+    return __libc_malloc(bytes);
+}
+
+void *calloc(size_t count, size_t bytes)
+{
+    allocations++;
+    return __libc_calloc(count, bytes);
+}
+
+void *realloc(void *old, size_t bytes)
+{
+    allocations++;
+    return __libc_realloc(old, bytes);
+}
+
+int posix_memalign(void **out, size_t align, size_t bytes)
+{
+    allocations++;
+    *out = __libc_memalign(align, bytes);
+    return *out ? 0 : ENOMEM;
+}
+
+#endif
+
+enum { BLOCK = 4096, BLOCKS = 2048, REQUESTS = 512, STEP = 617 };
+
+static const char plain[] = "{'driver': 'qcow2', 'file': {'driver': 'file', 'filename': '@/a'}}";
+static const char direct[] = "{'driver': 'qcow2', 'cache.direct': true, 'file': {'driver': 'file', 'filename': '@/a'}}";
+static const char filtered[] = "{'driver': 'compress', 'file': {'driver': 'qcow2', 'file': {'driver': 'file', "
+                               "'filename': '@/a'}}}";
+
+typedef struct Load {
+    BlkNode *node;
+    bool write;
+    unsigned next, end;         /* requests */
+    uint8_t *buf;
+} Load;
+
+static int send(void *opaque)
+{
+    Load *load = opaque;
+    int ret = 0;
+
+    while (ret == 0 && load->next < load->end) {
+        uint64_t offset = (uint64_t)load->next++ * STEP % BLOCKS * BLOCK;
+        ret = load->write ? blk_co_pwrite(load->node, offset, BLOCK, load->buf, 0)
+                          : blk_co_pread(load->node, offset, BLOCK, load->buf, 0);
+    }
+    return ret;
+}
+
+/* Returns: how often something was allocated. Assertions would count: they allocate. */
+static unsigned send_all(Load *load, unsigned depth)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(depth);
+    unsigned before = allocations, after;
+    int ret = 0;
+
+    load->end = load->next + REQUESTS;
+    for (unsigned i = 0; ret == 0 && i < depth; i++) {
+        ret = blk_co_group_run(&group, send, load);
+    }
+    ret = blk_co_group_wait(&group);
+    after = allocations;
+    ck_assert_int_eq(ret, 0);
+    return after - before;
+}
+
+static void make_image(Test *t)
+{
+    g_autofree char *name = test_text(t, "@/a");
+    g_autoptr(JsonObject) options = blk_json_parse_object("{'size': 8388608}", -1, "test", NULL);
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_msg(blk_co_create(t->ctx, name, "qcow2", options, &error) == 0, "%s", error ? error->message : "");
+    BlkChild *user = open_rw(t, plain);
+    write_pattern(user, 0, BLOCKS * BLOCK, 1);
+    blk_co_detach(user);
+}
+
+/* The first time tables are read, coroutines and threads made. */
+static void count(Test *t, const char *stack, bool write)
+{
+    BlkChild *user = open_for(t, write ? BLK_PERM_ALL : BLK_PERM_READ, stack);
+    Load load = { .node = blk_child_node(user), .write = write, .buf = blk_buffer_try_alloc(NULL, BLOCK) };
+
+    memset(load.buf, 2, BLOCK);
+    send_all(&load, 16);
+    for (unsigned depth = 1; depth <= 16; depth *= 16) {
+        unsigned n = send_all(&load, depth);
+        ck_assert_msg(n == 0, "%s: %u allocations for %d %s at depth %u", stack, n, REQUESTS,
+                      write ? "writes" : "reads", depth);
+    }
+    blk_buffer_free(load.buf);
+    blk_co_detach(user);
+}
+
+static bool can_be_direct(Test *t)
+{
+    g_autofree char *name = test_text(t, "@/a");
+    int fd = open(name, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+    return fd >= 0 && close(fd) == 0;
+}
+
+CO_TEST(requests_allocate_nothing)
+{
+    make_image(t);
+    for (unsigned write = 0; write < 2; write++) {
+        count(t, plain, write);
+        if (can_be_direct(t)) {
+            count(t, direct, write);
+        }
+    }
+    count(t, filtered, false);
+}
+
+CO_TEST(allocations_are_counted)
+{
+    unsigned before = allocations;
+    void *volatile buffer = blk_buffer_try_alloc(NULL, BLOCK);
+    void *volatile small = g_malloc0(8);
+
+    ck_assert(!CAN_COUNT || allocations >= before + 2);
+    blk_buffer_free(buffer);
+    g_free(small);
+}
+
+BLK_TEST_MAIN("allocation", allocations_are_counted, requests_allocate_nothing)
