@@ -12,9 +12,11 @@
  */
 #include "jobs/compare.h"
 
+#include <inttypes.h>
 #include <string.h>
 
-#define CHUNK_BYTES ((uint64_t)2 << 20)
+#define CHUNK_BYTES ((uint64_t)2 << 20)     /* of a piece; an error in it counts before a difference */
+#define PART_BYTES  ((uint64_t)256 << 10)   /* read at once: what caches hold until it is compared */
 
 typedef struct Side {
     BlkNode *node;
@@ -27,6 +29,7 @@ typedef struct Comparison {
     BlkCompare *compare;
     Side side[2];
     uint64_t length;            /* of the longer side */
+    uint64_t part;              /* bytes of a piece that are read at once: whole clusters */
     BlkCoMutex claim_lock;
     uint64_t next;              /* what is before it is claimed */
     uint64_t done;              /* bytes */
@@ -164,8 +167,8 @@ static bool co_claim(Comparison *c, Piece *piece)
 /* ---- reading ---- */
 
 typedef struct SideRead {
-    const Piece *piece;
     BlkNode *node;
+    uint64_t offset, bytes;
     uint8_t *buf;
     int ret;
 } SideRead;
@@ -174,15 +177,19 @@ static int co_read_side(void *opaque)
 {
     SideRead *read = opaque;
 
-    read->ret = blk_co_pread(read->node, read->piece->offset, read->piece->bytes, read->buf, 0);
+    read->ret = blk_co_pread(read->node, read->offset, read->bytes, read->buf, 0);
     return 0;
 }
 
-/* Returns: false after an error, which is the first side's if both have one. */
-static bool co_read_piece(Comparison *c, const Piece *piece, uint8_t *const buf[2])
+/* Reads a part of the piece. Returns: false after an error, which is the first side's if both have one. */
+static bool co_read_part(Comparison *c, const Piece *piece, uint64_t pos, uint64_t bytes, uint8_t *const buf[2])
 {
     BlkCoGroup group = BLK_CO_GROUP_INIT(2);
-    SideRead read[2] = { { piece, c->side[0].node, buf[0], 0 }, { piece, c->side[1].node, buf[1], 0 } };
+    SideRead read[2];
+
+    for (unsigned i = 0; i < 2; i++) {
+        read[i] = (SideRead) { c->side[i].node, piece->offset + pos, bytes, buf[i], 0 };
+    }
 
     if (piece->read[0] && piece->read[1]) {
         blk_co_group_run(&group, co_read_side, &read[1]);
@@ -223,15 +230,21 @@ static int match_buffers(void *opaque)
 
 static void co_compare_piece(Comparison *c, const Piece *piece, uint8_t *const buf[2])
 {
-    Match match = { .a = buf[piece->read[0] ? 0 : 1], .b = piece->read[0] && piece->read[1] ? buf[1] : NULL,
-                    .bytes = piece->bytes };
+    Match match = { .a = buf[piece->read[0] ? 0 : 1], .b = piece->read[0] && piece->read[1] ? buf[1] : NULL };
+    uint64_t same = 0;          /* bytes of the piece before the first difference */
 
-    if (!co_read_piece(c, piece, buf)) {
-        return;
+    for (uint64_t pos = 0; pos < piece->bytes; pos += match.bytes) {
+        match.bytes = MIN(piece->bytes - pos, c->part);
+        if (!co_read_part(c, piece, pos, match.bytes, buf)) {
+            return;
+        }
+        if (same == pos) {
+            blk_co_offload_short(match_buffers, &match);
+            same += match.same;
+        }
     }
-    blk_co_offload_short(match_buffers, &match);
-    if (match.same < match.bytes) {
-        found(c, &(BlkFinding) { BLK_FINDING_CONTENT, piece->offset + match.same });
+    if (same < piece->bytes) {
+        found(c, &(BlkFinding) { BLK_FINDING_CONTENT, piece->offset + same });
     }
     account(c, piece->bytes);
 }
@@ -244,7 +257,7 @@ static int co_work(void *opaque)
     int ret = 0;
 
     for (unsigned i = 0; i < 2; i++) {
-        buf[i] = blk_buffer_try_alloc(c->side[i].node, CHUNK_BYTES);
+        buf[i] = blk_buffer_try_alloc(c->side[i].node, c->part);
         ret = buf[i] ? ret : -ENOMEM;
     }
     while (ret == 0 && co_claim(c, &piece)) {
@@ -257,7 +270,7 @@ static int co_work(void *opaque)
 
 int blk_co_compare(BlkCompare *compare, GError **error)
 {
-    Comparison c = { .compare = compare };
+    Comparison c = { .compare = compare, .part = PART_BYTES };
     BlkCoGroup group = BLK_CO_GROUP_INIT(compare->workers);
     int ret;
 
@@ -265,6 +278,7 @@ int blk_co_compare(BlkCompare *compare, GError **error)
     for (unsigned i = 0; i < 2; i++) {
         c.side[i] = (Side) { .node = compare->node[i], .length = blk_node_length(compare->node[i]) };
         c.length = MAX(c.length, c.side[i].length);
+        c.part = MAX(c.part, MIN(blk_node_limits(compare->node[i])->cluster_size, CHUNK_BYTES));
     }
     for (unsigned i = 0; i < compare->workers; i++) {
         if (blk_co_group_run(&group, co_work, &c) < 0) {
@@ -272,6 +286,6 @@ int blk_co_compare(BlkCompare *compare, GError **error)
         }
     }
     ret = blk_co_group_wait(&group);
-    return ret < 0 ? blk_error(error, ret, "no memory for %u times two buffers of %u bytes", compare->workers,
-                               (unsigned)CHUNK_BYTES) : 0;
+    return ret < 0 ? blk_error(error, ret, "no memory for %u times two buffers of %" PRIu64 " bytes", compare->workers,
+                               c.part) : 0;
 }

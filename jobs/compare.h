@@ -25,7 +25,7 @@ typedef struct BlkFinding {
 typedef struct BlkCompare {
     BlkNode *node[2];           /* of any lengths */
     bool strict;                /* the status must be the same too, as far as both reach */
-    unsigned workers;           /* ranges in flight, at least 1; each takes 4 MiB */
+    unsigned workers;           /* ranges in flight, at least 1; each takes 512 KiB to 4 MiB */
     void (*progress)(double fraction, void *opaque);    /* (nullable): 0..1, never less than before */
     void *opaque;
     BlkFinding finding;         /* (out): what comes first in the nodes, whatever was seen first */

@@ -16,7 +16,8 @@ typedef struct Side {
     uint8_t *data;
     uint64_t slow_below;            /* reads before it take longer than all others */
     uint64_t fail_at, no_status_at; /* UINT64_MAX: nowhere */
-    unsigned reads, in_flight, max_in_flight;
+    unsigned in_flight, max_in_flight;
+    uint64_t bytes_read;
     uint64_t read_end;
 } Side;
 
@@ -49,7 +50,7 @@ static int side_co_preadv(BlkNode *node, BlkRequest *req)
 {
     Side *side = node->opaque;
 
-    side->reads++;
+    side->bytes_read += req->bytes;
     side->read_end = MAX(side->read_end, req->offset + req->bytes);
     side->max_in_flight = MAX(side->max_in_flight, ++side->in_flight);
     if (req->offset < side->slow_below) {
@@ -150,7 +151,7 @@ static int first_of_several(void *ctx)
     open_pair(ctx, &p, DATA, DATA);
     expect(&p, BLK_FINDING_NONE, 0, NULL, 0);
     ck_assert(p.progress == 1);
-    ck_assert_uint_eq(p.side[0]->reads, PIECES);
+    ck_assert_uint_eq(p.side[0]->bytes_read, LENGTH);
     ck_assert_uint_gt(p.side[0]->max_in_flight, 1);
 
     /* The first piece ends last; what is in the others is seen before. */
@@ -167,6 +168,9 @@ static int first_of_several(void *ctx)
     p.side[0]->slow_below = 2 * PIECE;
     expect(&p, BLK_FINDING_CONTENT, PIECE, NULL, 0);
     p.side[1]->fail_at = 5000;
+    p.side[0]->data[3] = 1;                 /* in the same piece, an error counts, wherever it is */
+    expect(&p, BLK_FINDING_NOT_READ, 0, p.compare.node[1], -EIO);
+    p.side[1]->fail_at = PIECE - 1;
     expect(&p, BLK_FINDING_NOT_READ, 0, p.compare.node[1], -EIO);
     p.side[0]->fail_at = 6000;
     expect(&p, BLK_FINDING_NOT_READ, 0, p.compare.node[0], -EIO);
@@ -208,8 +212,8 @@ static int zeroes_are_not_read(void *ctx)
 
     open_pair(ctx, &p, "{'driver':'side','map':'zz--ddzz'}", "{'driver':'side','map':'z-z-dzdz'}");
     expect(&p, BLK_FINDING_NONE, 0, NULL, 0);
-    ck_assert_uint_eq(p.side[0]->reads, 2);
-    ck_assert_uint_eq(p.side[1]->reads, 2);
+    ck_assert_uint_eq(p.side[0]->bytes_read, 2 * PIECE);
+    ck_assert_uint_eq(p.side[1]->bytes_read, 2 * PIECE);
     p.side[0]->data[0] = 1;             /* not looked at */
     p.side[1]->data[7 * PIECE - 1] = 1;
     expect(&p, BLK_FINDING_CONTENT, 7 * PIECE - 1, NULL, 0);
@@ -342,7 +346,7 @@ static int same_place(void *ctx)
     compare.node[1] = open_stack(ctx, "{'driver':'place','read-only':true,'file':'f','map':'ddddddod'}");
     ck_assert_int_eq(blk_co_compare(&compare, NULL), 0);
     ck_assert_int_eq(compare.finding.kind, BLK_FINDING_NONE);
-    ck_assert_uint_eq(side->reads, 3);      /* one side's zeroes; two places */
+    ck_assert_uint_eq(side->bytes_read, 3 * PIECE);     /* one side's zeroes; two places */
     side->data[4 * PIECE + 9] = 1;          /* one side hides it */
     ck_assert_int_eq(blk_co_compare(&compare, NULL), 0);
     ck_assert_uint_eq(compare.finding.offset, 4 * PIECE + 9);
@@ -351,9 +355,9 @@ static int same_place(void *ctx)
     compare.node[1] = open_stack(ctx, "{'driver':'veil','read-only':true,'file':{'driver':'place','read-only':true,"
                                       "'file':'f','map':'dddddddd'}}");
     side->data[4 * PIECE + 9] = 0;
-    side->reads = 0;
+    side->bytes_read = 0;
     ck_assert_int_eq(blk_co_compare(&compare, NULL), 0);
-    ck_assert_uint_ge(side->reads, 2 * PIECES - 1);
+    ck_assert_uint_eq(side->bytes_read, (2 * PIECES - 1) * PIECE);
     blk_co_unref(compare.node[1]);
     blk_co_unref(compare.node[0]);
     blk_co_unref(file);
