@@ -104,6 +104,7 @@ typedef struct Qcow2Check {
 
     GPtrArray *l1s;                     /* of Qcow2CheckL1: the active one first */
     GTree *regions;                     /* first cluster -> Qcow2CheckRegion; disjoint */
+    uint64_t regions_end;               /* cluster behind them, or later */
     uint64_t snapshot_bytes;            /* of the snapshot table, as far as it is sound */
     bool snapshots_bad, bitmaps_bad;
     GPtrArray *bitmaps;                 /* of Qcow2BitmapEntry */

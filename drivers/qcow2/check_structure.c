@@ -31,7 +31,8 @@ static Qcow2CheckRegion *region_before(const Qcow2Check *check, uint64_t cluster
 
 Qcow2CheckRegion *qcow2_check_find_region(const Qcow2Check *check, uint64_t cluster)
 {
-    Qcow2CheckRegion *region = region_before(check, cluster);
+    /* Most of a file lies behind all tables. */
+    Qcow2CheckRegion *region = cluster < check->regions_end ? region_before(check, cluster) : NULL;
 
     return region == NULL || cluster >= region->end ? NULL : region;
 }
@@ -64,6 +65,7 @@ Qcow2CheckRegion *qcow2_check_add_region(Qcow2Check *check, uint64_t offset, uin
     region = g_new(Qcow2CheckRegion, 1);
     *region = (Qcow2CheckRegion) { .first = first, .end = end, .what = what };
     g_tree_insert(check->regions, GSIZE_TO_POINTER(first), region);
+    check->regions_end = MAX(check->regions_end, end);
     return region;
 }
 
@@ -314,6 +316,7 @@ int qcow2_check_co_read_structure(Qcow2Check *check)
     qcow2_check_free_structure(check);
     check->l1s = g_ptr_array_new_with_free_func(l1_free);
     check->regions = g_tree_new_full(region_compare, NULL, NULL, g_free);
+    check->regions_end = 0;
     active->offset = h->l1_table_offset;
     active->entries = h->l1_size;
     active->needed = qcow2_l1_entries_for(h, h->size);
