@@ -8,7 +8,7 @@
  *
  * Pieces are claimed in the order of their offsets and may be finished in any. So when one has a finding, all before it
  * are claimed already: nothing more is claimed, those before it are finished, and the first finding is what they leave.
- * Buffers are compared on the worker pool, while the loop's thread reads others.
+ * Parts of a piece are compared as soon as they are read, by the thread whose caches hold them.
  */
 #include "jobs/compare.h"
 
@@ -207,40 +207,33 @@ static bool co_read_part(Comparison *c, const Piece *piece, uint64_t pos, uint64
 
 /* ---- comparing ---- */
 
-typedef struct Match {
-    const uint8_t *a, *b;       /* b: NULL: zeroes */
-    uint64_t bytes;
-    uint64_t same;              /* (out): bytes before the first that differs */
-} Match;
-
-/* On the worker pool. */
-static int match_buffers(void *opaque)
+/* Bytes before the first one that differs. @b: (nullable): zeroes. */
+static uint64_t match_buffers(const uint8_t *a, const uint8_t *b, uint64_t bytes)
 {
-    Match *m = opaque;
+    uint64_t same = 0;
 
-    m->same = 0;
-    if (m->b ? memcmp(m->a, m->b, m->bytes) == 0 : blk_buffer_is_zero(m->a, m->bytes)) {
-        m->same = m->bytes;
+    if (b ? memcmp(a, b, bytes) == 0 : blk_buffer_is_zero(a, bytes)) {
+        return bytes;
     }
-    while (m->same < m->bytes && m->a[m->same] == (m->b ? m->b[m->same] : 0)) {
-        m->same++;
+    while (a[same] == (b ? b[same] : 0)) {
+        same++;
     }
-    return 0;
+    return same;
 }
 
 static void co_compare_piece(Comparison *c, const Piece *piece, uint8_t *const buf[2])
 {
-    Match match = { .a = buf[piece->read[0] ? 0 : 1], .b = piece->read[0] && piece->read[1] ? buf[1] : NULL };
+    const uint8_t *first = buf[piece->read[0] ? 0 : 1], *second = piece->read[0] && piece->read[1] ? buf[1] : NULL;
     uint64_t same = 0;          /* bytes of the piece before the first difference */
 
-    for (uint64_t pos = 0; pos < piece->bytes; pos += match.bytes) {
-        match.bytes = MIN(piece->bytes - pos, c->part);
-        if (!co_read_part(c, piece, pos, match.bytes, buf)) {
+    for (uint64_t pos = 0; pos < piece->bytes; pos += c->part) {
+        const uint64_t bytes = MIN(piece->bytes - pos, c->part);
+
+        if (!co_read_part(c, piece, pos, bytes, buf)) {
             return;
         }
         if (same == pos) {
-            blk_co_offload_short(match_buffers, &match);
-            same += match.same;
+            same += match_buffers(first, second, bytes);
         }
     }
     if (same < piece->bytes) {
