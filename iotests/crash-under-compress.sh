@@ -27,8 +27,9 @@ generation() {  # NUMBER
     io_run "$BLKSTACK_IO" -d unmap --image-opts "$graph" -- "${commands[@]}" flush "mark $1"
 }
 
-# What a crash leaves after so many entries; with CHANCE, some of what was not flushed is missing.
-state() {       # ENTRIES [CHANCE]
+# What a crash leaves after so many entries; with CHANCE, some of what was not flushed is missing, with "last" all but the
+# last change.
+state() {       # ENTRIES [CHANCE | last]
     local flushed status=0
 
     cp start.qcow2 state.qcow2
@@ -62,7 +63,9 @@ crashes() {     # COMPRESSION CLUSTER VERSION GENERATIONS
     borders=$(reader borders log)
     for number in $borders; do
         if ((number > 1)); then
-            state "$((number - 1))" "$SEED.$number"     # all that the flush was for is uncertain
+            # All that the flush was for is uncertain. What is written last refers to what is written before.
+            state "$((number - 1))" "$SEED.$number"
+            state "$((number - 1))" last
         fi
         state "$number"
     done

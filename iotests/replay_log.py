@@ -5,6 +5,7 @@
     replay_log.py list LOG                      prints one line for each entry
     replay_log.py replay LOG IMAGE [ENTRIES]    applies the first ENTRIES (default: all) to the raw file IMAGE
     replay_log.py replay LOG IMAGE ENTRIES SEED the same, but of those that no flush made stable only some, by chance
+    replay_log.py replay LOG IMAGE ENTRIES last the same, but of those that no flush made stable only the last change
     replay_log.py points LOG                    prints the numbers of entries after which the image has changed or is stable
     replay_log.py borders LOG                   prints the numbers of entries after flushes
     replay_log.py mark LOG ENTRIES              prints the last mark among the first ENTRIES
@@ -66,9 +67,10 @@ def list_log(log):
 def replay(log, image, limit, seed):
     chosen = list(entries(log))[:limit]
     stable = max([i + 1 for i, entry in enumerate(chosen) if entry[0] == "flush"], default=0)
+    last = max([i for i, entry in enumerate(chosen) if entry[0] not in ("flush", "mark")], default=0)
     rng = random.Random(seed)
     for number, (name, offset, size, data) in enumerate(chosen):
-        if seed is not None and number >= stable and rng.random() < 0.5:
+        if seed is not None and number >= stable and (number < last if seed == "last" else rng.random() < 0.5):
             continue
         if name.startswith("write"):
             image.seek(offset)
