@@ -9,8 +9,8 @@
  * Default levels, measured on 64 KiB clusters of two archives, of programs with their documentation and of shared
  * libraries (ratio of each, MB/s on one core):
  *
- *     libdeflate 1              0.329  0.406   200        zlib 6, 4 KiB window     0.343  0.401    34
- *     libdeflate 2 (default)    0.319  0.391   125        zlib 6, 32 KiB (default) 0.307  0.381    30
+ *     libdeflate 1 (default)    0.329  0.406   200        zlib 6, 4 KiB window     0.343  0.401    34
+ *     libdeflate 2              0.319  0.391   125        zlib 6, 32 KiB (default) 0.307  0.381    30
  *     libdeflate 6              0.304  0.377    70        zstd 3 (default)         0.322  0.390   195
  *
  * zstd frames carry a checksum of their content. They are decoded one by one straight into the caller's buffer, which
@@ -26,7 +26,7 @@
 
 #ifdef HAVE_LIBDEFLATE
 #include <libdeflate.h>
-#define DEFLATE_LEVEL_DEFAULT 2
+#define DEFLATE_LEVEL_DEFAULT 1
 #define DEFLATE_LEVEL_MAX 12
 #else
 #include <zlib.h>

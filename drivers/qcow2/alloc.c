@@ -237,7 +237,7 @@ static void cluster_is_free(Qcow2 *q, uint64_t cluster)
 static void note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, Qcow2DropReason reason)
 {
     if (q->pass_discard[reason]) {
-        qcow2_note_freed(q, offset, bytes);
+        qcow2_note_freed(q, offset, bytes, reason != QCOW2_DROP_OTHER);
     }
 }
 

@@ -5,8 +5,9 @@
  *     file   |used|free|used|.........free.........|used|   free to the end   |
  *                            |== whole blocks =====|     cut off at close
  *
- * Space that was given back is noted. When enough has come together, what is still free of it is punched out of the file, in
- * whole blocks, together with the free space around it. Most space is used again before that, and stays as it is.
+ * Space that was given back is noted. When enough has come together, what is still free of the space that was noted the
+ * time before is punched out of the file, in whole blocks, together with the free space around it. Most space is used
+ * again before that, and stays as it is: a hole costs the file system as much as the write that fills it.
  *
  * Nothing on disk refers to free space (alloc.c), so it does not matter when a hole becomes stable. All that can fail here
  * costs space only: errors are ignored.
@@ -30,9 +31,10 @@ typedef struct Run {
     uint64_t offset, end;
 } Run;
 
-void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes)
+void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, bool soon)
 {
-    Freed *last = q->freed->len > 0 ? &g_array_index(q->freed, Freed, q->freed->len - 1) : NULL;
+    GArray *list = soon ? q->freed_before : q->freed;
+    Freed *last = list->len > 0 ? &g_array_index(list, Freed, list->len - 1) : NULL;
     Freed freed = { offset, offset + bytes };
 
     q->freed_bytes += bytes;
@@ -40,19 +42,21 @@ void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes)
     if (last && last->end == offset) {
         last->end = freed.end;
     } else {
-        g_array_append_val(q->freed, freed);
+        g_array_append_val(list, freed);
     }
 }
 
 void qcow2_punch_open(Qcow2 *q)
 {
     q->freed = g_array_new(FALSE, FALSE, sizeof(Freed));
+    q->freed_before = g_array_new(FALSE, FALSE, sizeof(Freed));
     q->freed_bytes = 0;
 }
 
 void qcow2_punch_close(Qcow2 *q)
 {
     g_clear_pointer(&q->freed, g_array_unref);
+    g_clear_pointer(&q->freed_before, g_array_unref);
 }
 
 static int compare_freed(const void *a, const void *b)
@@ -122,13 +126,16 @@ static int co_punch_extent(BlkNode *node, Run *run, const Freed *freed)
     return ret;
 }
 
-static void co_punch_all(BlkNode *node)
+/* Punches out what was noted the time before; what was noted since waits for the next time. */
+static void co_punch_before(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
-    g_autoptr(GArray) freed = g_steal_pointer(&q->freed);
+    g_autoptr(GArray) freed = q->freed_before;
     int ret = 0;
 
-    qcow2_punch_open(q);
+    q->freed_before = q->freed;
+    q->freed = g_array_new(FALSE, FALSE, sizeof(Freed));
+    q->freed_bytes = 0;
     g_array_sort(freed, compare_freed);
     for (guint i = 0; ret == 0 && i < freed->len;) {
         Run run = { .file = node->file->node };
@@ -146,7 +153,7 @@ void qcow2_co_punch(BlkNode *node)
     Qcow2 *q = node->opaque;
 
     if (!q->keep_freed && q->freed_bytes > MAX(PUNCH_MIN, blk_node_length(node->file->node) / 64)) {
-        co_punch_all(node);
+        co_punch_before(node);
     }
 }
 
@@ -182,7 +189,8 @@ void qcow2_co_give_up_free_space(BlkNode *node)
     if (!q->freed_ever) {
         return;             /* what the file is like is none of our doing */
     }
-    co_punch_all(node);
+    co_punch_before(node);
+    co_punch_before(node);
     blk_co_mutex_lock(&q->alloc_lock);
     if (co_used_end(node, &end) == 0 && end < blk_node_length(node->file->node)) {
         blk_co_truncate(node->file->node, end, BLK_PREALLOC_OFF, NULL);
