@@ -109,9 +109,9 @@ int blk_engine_co_shrink_cluster(BlkNode *node, uint64_t offset, uint64_t space,
 
 /* The caller of these holds the exclusive lock on the clusters that the range is in. */
 
-/* Makes whole subclusters read as zeroes (@kind ZERO) or as discarded (UNALLOCATED). -ENOTSUP: the format cannot, or not
+/* Makes whole subclusters read as zeroes (@kind ZERO) or as discarded (UNALLOCATED); @flags: UNMAP, HIDE. -ENOTSUP: the format cannot, or not
  * part of a compressed cluster. */
-int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap);
+int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, unsigned flags);
 /* Writes plainly: where the data is, if it may be overwritten there, else elsewhere. */
 int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov);
 

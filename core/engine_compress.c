@@ -96,7 +96,7 @@ static int co_write_cluster_locked(BlkNode *node, uint64_t offset, void *cluster
     int ret;
 
     if (blk_buffer_is_zero(cluster, bytes)) {
-        ret = blk_engine_co_drop_locked(node, offset, bytes, BLK_MAP_ZERO, true);
+        ret = blk_engine_co_drop_locked(node, offset, bytes, BLK_MAP_ZERO, BLK_REQ_UNMAP);
         if (ret != -ENOTSUP) {
             return ret;
         }
@@ -206,7 +206,7 @@ static int co_shrink_locked(BlkNode *node, uint64_t offset, uint8_t *cluster, ui
 
     *after = space;
     if (ret == 0 && blk_buffer_is_zero(cluster, size)) {
-        ret = flags & BLK_SHRINK_DRY ? 0 : blk_engine_co_drop_locked(node, offset, size, BLK_MAP_ZERO, true);
+        ret = flags & BLK_SHRINK_DRY ? 0 : blk_engine_co_drop_locked(node, offset, size, BLK_MAP_ZERO, BLK_REQ_UNMAP);
         *after = ret == 0 ? 0 : space;
         return ret == -ENOTSUP ? 0 : ret;
     }

@@ -278,7 +278,7 @@ static int co_zero_host(const BlkReservation *res)
     return ret == -ENOTSUP ? 0 : ret;
 }
 
-int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
+int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, unsigned flags)
 {
     for (uint64_t done = 0; done < bytes;) {
         BlkMapping map;
@@ -286,13 +286,13 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
         if (ret < 0) {
             return ret;
         }
-        if (is_dropped(node, &map, kind, unmap)) {
+        if (is_dropped(node, &map, kind, flags & BLK_REQ_UNMAP)) {
             done += map.bytes;
             continue;
         }
         BlkReservation res = {
             .offset = offset + done, .bytes = bytes_to_drop(node, &map, offset + done, bytes - done), .kind = kind,
-            .unmap = unmap,
+            .unmap = flags & BLK_REQ_UNMAP, .hide = flags & BLK_REQ_HIDE,
         };
         ret = res.bytes > 0 ? node->driver->format->co_reserve(node, &res) : -ENOTSUP;
         if (ret < 0) {
@@ -309,14 +309,14 @@ int blk_engine_co_drop_locked(BlkNode *node, uint64_t offset, uint64_t bytes, Bl
     return 0;
 }
 
-static int co_drop(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, bool unmap)
+static int co_drop(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind kind, unsigned flags)
 {
     BlkEngine *engine = node->core->engine;
     uint64_t start = cluster_start(node, offset), end = cluster_end(node, offset + bytes);
     BlkRangeHold hold;
 
     blk_co_range_lock(&engine->clusters, &hold, start, end - start, true);
-    int ret = blk_engine_co_drop_locked(node, offset, bytes, kind, unmap);
+    int ret = blk_engine_co_drop_locked(node, offset, bytes, kind, flags);
     blk_range_unlock(&engine->clusters, &hold);
     return ret;
 }
@@ -368,7 +368,7 @@ static int co_zero_partial(BlkNode *node, uint64_t offset, uint64_t bytes, unsig
     uint64_t unit = node->limits.subcluster_size, end = offset + bytes;
     uint64_t start = (offset + unit - 1) & ~(unit - 1);
     uint64_t stop = (end == node->length ? end + unit - 1 : end) & ~(unit - 1);
-    int ret = start < stop ? co_drop(node, start, stop - start, BLK_MAP_ZERO, flags & BLK_REQ_UNMAP) : -ENOTSUP;
+    int ret = start < stop ? co_drop(node, start, stop - start, BLK_MAP_ZERO, flags) : -ENOTSUP;
 
     if (ret == -ENOTSUP) {
         return co_zero_data(node, offset, bytes, flags);
@@ -389,7 +389,7 @@ int blk_engine_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
         uint64_t bytes;
         if (pos == cluster_start(node, pos) && pos < whole_end) {
             bytes = whole_end - pos;
-            ret = co_drop(node, pos, bytes, BLK_MAP_ZERO, req->flags & BLK_REQ_UNMAP);
+            ret = co_drop(node, pos, bytes, BLK_MAP_ZERO, req->flags);
             if (ret == -ENOTSUP && !(req->flags & BLK_REQ_NO_FALLBACK)) {
                 ret = co_write_zero_buffer(node, pos, MIN(bytes, end - pos));
             }
@@ -410,6 +410,6 @@ int blk_engine_co_discard(BlkNode *node, BlkRequest *req)
     if (start >= end) {
         return 0;
     }
-    int ret = co_drop(node, start, end - start, BLK_MAP_UNALLOCATED, true);
+    int ret = co_drop(node, start, end - start, BLK_MAP_UNALLOCATED, BLK_REQ_UNMAP);
     return ret == -ENOTSUP ? 0 : ret;
 }

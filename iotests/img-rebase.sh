@@ -98,6 +98,18 @@ for event in write flush; do
     judge ours/c.qcow2 "$event: and again"
 done
 
+# Holes of an image without a backing file are zeroes, and stay that above one.
+for compat in 0.10 1.1; do
+    label="from no backing, compat=$compat"
+    random_file base.raw 1048576
+    qimg create -q -f qcow2 -o "compat=$compat" lone.qcow2 1M
+    peer_io lone.qcow2 qcow2 "write -P 5 64k 64k"
+    qimg convert -f qcow2 -O raw lone.qcow2 lone.raw
+    succeeds "rebase" img rebase -b base.raw -F raw lone.qcow2
+    same lone.qcow2 lone.raw "nothing shows through"
+    judge lone.qcow2 "after it"
+done
+
 label=refused
 make_chain ours
 make_chain peer

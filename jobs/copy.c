@@ -220,7 +220,7 @@ static int co_read_piece(Pipeline *p, const Piece *piece, uint8_t *buf, uint8_t 
 
 static int co_write_zeroes(Pipeline *p, uint64_t offset, uint64_t bytes)
 {
-    unsigned flags = BLK_REQ_UNMAP | (p->copy->fua ? BLK_REQ_FUA : 0);
+    unsigned flags = BLK_REQ_UNMAP | (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->reference ? BLK_REQ_HIDE : 0);
 
     return p->copy->target_is_zero ? 0 : blk_co_pwrite_zeroes(p->copy->target, offset, bytes, flags);
 }

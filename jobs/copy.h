@@ -10,7 +10,8 @@
 typedef struct BlkCopy {
     BlkSource *source;
     BlkNode *target;            /* at least as long as the source */
-    BlkNode *reference;         /* (nullable): what reads the same there is not written; zeroes behind its end */
+    BlkNode *reference;         /* (nullable): what reads the same there is not written, since it will be
+                                 * the target's backing; zeroes behind its end */
     bool target_is_zero;        /* what is not written reads as zeroes */
     bool compressed;            /* write whole clusters compressed; the target must have BLK_CAP_COMPRESSED_WRITE */
     unsigned compression;       /* how: blk_req_compression() */

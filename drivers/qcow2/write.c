@@ -316,7 +316,7 @@ static int choose_kind(const BlkNode *node, BlkReservation *res)
     }
     if (q->header.version < 3) {
         res->kind = BLK_MAP_UNALLOCATED;
-        return node->backing ? -ENOTSUP : 0;    /* version 2 cannot hide what the backing has */
+        return node->backing || res->hide ? -ENOTSUP : 0;   /* version 2 cannot hide what the backing has */
     }
     if (res->kind == BLK_MAP_UNALLOCATED) {
         res->kind = BLK_MAP_ZERO;       /* discarded data must not come back, nor the backing's show through */

@@ -229,6 +229,7 @@ typedef enum BlkReqFlags {
     BLK_REQ_NO_FALLBACK = 1 << 3,   /* zeroes: -ENOTSUP rather than writing zero buffers */
     BLK_REQ_SERIALISING = 1 << 4,   /* wait for, and hold up, all overlapping requests */
     BLK_REQ_UNCHANGED   = 1 << 5,   /* a write that does not change what a reader sees */
+    BLK_REQ_HIDE        = 1 << 7,   /* zeroes: stored here, so that they stay when the node gets another backing */
     BLK_REQ_COPY_ON_READ = 1 << 6,  /* a read that also stores what came from the backing */
 } BlkReqFlags;
 

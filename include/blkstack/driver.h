@@ -246,6 +246,7 @@ typedef struct BlkReservation {
     BlkMapKind kind;                /* what the range is to become */
     uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload */
     bool unmap;                     /* in: ZERO: do not keep host space */
+    bool hide;                      /* in: ZERO: the mapping itself must say so, without a backing too */
     bool bare;                      /* in: UNALLOCATED: the backing may show through */
     BlkHostZero zero_host;          /* out: ZERO: what the engine does at host_offset, before it publishes */
     bool preallocate;               /* in: DATA: of zeroes: may stay what it is if it has host space and reads as zeroes */
