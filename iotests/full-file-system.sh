@@ -43,8 +43,8 @@ fresh() {       # OPTIONS: full/disk.qcow2 with 1 MiB in it
     zio full/disk.qcow2 "write -s part.raw 0 512k" "write -P 7 512k 512k"
 }
 
-# Runs COMMAND in an open session until there is no space; then ballast goes and it is run again there.
-session() {     # GRAPH COMMAND
+# Runs COMMANDS in an open session until there is no space; then ballast goes and they are run again there.
+session() {     # GRAPH COMMANDS
     local i
 
     rm -f session.out
@@ -52,7 +52,7 @@ session() {     # GRAPH COMMAND
     {
         echo "$2"
         for ((i = 0; i < 200; i++)); do
-            if grep -q -e failed -e wrote session.out 2>/dev/null; then break; fi
+            if grep -q "failed" session.out 2>/dev/null; then break; fi
             sleep 0.05
         done
         cp session.out failed.out
@@ -62,22 +62,32 @@ session() {     # GRAPH COMMAND
         echo flush
     } 3>tap.out | timeout 60 "$BLKSTACK_IO" --image-opts "$1" >session.out 2>&1 || true
     cat tap.out
+    tap_count=$((tap_count + $(wc -l <tap.out)))
 }
 
+qcow2=file.driver=qcow2,file.file.driver=file,file.file.filename=full/disk.qcow2
 for options in cluster_size=64k cluster_size=4k,compression_type=zstd cluster_size=64k,lazy_refcounts=on; do
-    for kind in filter plain; do
+    for kind in filter buffer plain; do
         label="$kind, $options"
         fresh "$options"
-        graph=$(filter_opts full/disk.qcow2)
-        if [ "$kind" = plain ]; then graph="driver=qcow2,file.driver=file,file.filename=full/disk.qcow2"; fi
+        steps="write -s data.raw 1M 4M" failing=write wrote=1
+        case $kind in
+        filter) graph="driver=compress,write-buffer=0,$qcow2" ;;
+        buffer)                             # it is the flush that fails
+            graph="driver=compress,$qcow2" failing=flush wrote=2
+            steps+=$'\n'flush
+            ;;
+        plain) graph="driver=qcow2,file.driver=file,file.filename=full/disk.qcow2" ;;
+        esac
         leave 1500
-        session "$graph" "write -s data.raw 1M 4M"
-        is "$(grep -c "write failed: No space left on device" failed.out)" 1 "the write says what is wrong"
-        is "$(grep -c "wrote 4194304/4194304" session.out)" 1 "in the same session it can be repeated"
+        session "$graph" "$steps"
+        is "$(grep -c "$failing failed: No space left on device" failed.out)" 1 "the $failing says what is wrong"
+        is "$(grep -c "wrote 4194304/4194304" session.out)" "$wrote" "in the same session it can be repeated"
+        is "$(grep -c failed session.out)" 1 "and fails no more"
         judge full/disk.qcow2 "afterwards"
         leave 0
-        fails "and once more without space" "write failed: No space left" "$BLKSTACK_IO" -c "write -s data.raw 9M 4M" \
-            --image-opts "$graph"
+        fails "and once more without space" "$failing failed: No space left" "$BLKSTACK_IO" -c "write -s data.raw 9M 4M" \
+            -c flush --image-opts "$graph"
         no_errors full/disk.qcow2 "still no errors"
         rm -f full/ballast
         succeeds "the first write is there" "$QEMU_IO" -r -f qcow2 -c "read -P 7 512k 512k" full/disk.qcow2
