@@ -7,7 +7,8 @@
 #include "core/node.h"
 
 enum {
-    ENGINE_FREE_BUFFERS = 32,       /* kept for the next request */
+    ENGINE_FREE_BUFFERS = 32,       /* kept for the next request, at most, */
+    ENGINE_FREE_BYTES = 8 << 20,    /* and no more memory than that, about */
     ENGINE_BUFFER_SLACK = 4096,     /* a payload may begin and end inside a sector */
 };
 
@@ -43,7 +44,7 @@ void blk_engine_buffer_put(BlkNode *node, void *buffer)
 {
     GPtrArray *buffers = node->core->engine->buffers;
 
-    if (buffer && buffers->len < ENGINE_FREE_BUFFERS) {
+    if (buffer && buffers->len < MIN(ENGINE_FREE_BUFFERS, ENGINE_FREE_BYTES / MAX(node->limits.cluster_size, 1))) {
         g_ptr_array_add(buffers, buffer);
     } else {
         blk_buffer_free(buffer);
