@@ -3,6 +3,7 @@
  * test_engine.c - the format engine with qcow2 over a disk that logs: order of payload and mapping, readers that look
  * at dropped space, failed writes, and concurrent compressed writes.
  */
+#include "core/node.h"
 #include "log_disk.h"
 
 enum { CLUSTER = 65536, CLUSTERS = 64, PIECES = 16 };
@@ -324,5 +325,61 @@ CO_TEST(test_payloads_leave_together)
     stack_close(&s);
 }
 
+typedef struct Limited {
+    Stack *s;
+    const uint8_t *buf;
+    unsigned flags;
+    bool done;
+} Limited;
+
+static int co_write_limited(void *opaque)
+{
+    Limited *l = opaque;
+
+    ck_assert_int_eq(blk_co_pwrite(blk_child_node(l->s->user), 0, CLUSTERS * CLUSTER, l->buf, l->flags), 0);
+    l->done = true;
+    return 0;
+}
+
+/* Bytes of the payloads that were written since there were @from writes. */
+static uint64_t payload_bytes(const Stack *s, guint from)
+{
+    uint64_t bytes = 0;
+
+    for (guint i = from; i < s->disk->writes->len; i++) {
+        const LogWrite *w = g_ptr_array_index(s->disk->writes, i);
+        bytes += w->bytes > 8192 ? w->bytes : 0;
+    }
+    return bytes;
+}
+
+/* How many clusters are compressed at once, and how hard, is in the flags. */
+CO_TEST(test_threads_and_level)
+{
+    g_autofree uint8_t *buf = g_malloc(CLUSTERS * CLUSTER);
+    uint64_t bytes[2];
+    Stack s;
+
+    stack_open(&s, t);
+    for (unsigned i = 0; i < CLUSTERS * CLUSTER; i++) {
+        buf[i] = (uint8_t)("abcdefgh"[(i * 7 + i / 13 + i / 331 + i * i / 977) % 8]);
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        Limited l = { &s, buf, BLK_REQ_COMPRESSED | blk_req_compression(round == 0 ? 1 : 9, 2), false };
+        const BlkEngine *engine = blk_child_node(s.user)->core->engine;
+        guint writes = s.disk->writes->len;
+        unsigned most = 0;
+        blk_co_spawn(t->ctx, co_write_limited, &l);
+        while (!l.done) {
+            most = MAX(most, engine->compressing);
+            blk_co_reschedule();
+        }
+        ck_assert_uint_eq(most, 2);
+        bytes[round] = payload_bytes(&s, writes);
+    }
+    ck_assert_uint_lt(bytes[1], bytes[0]);
+    stack_close(&s);
+}
+
 BLK_TEST_MAIN("engine", test_payload_before_mapping, test_reader_keeps_space, test_space_waits_for_flush,
-              test_failed_write, test_concurrent_compressed, test_payloads_leave_together)
+              test_failed_write, test_concurrent_compressed, test_payloads_leave_together, test_threads_and_level)
