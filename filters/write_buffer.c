@@ -32,8 +32,8 @@ typedef struct Unit {
     unsigned pins;                  /* readers that look at it, over a yield */
     bool gone;                      /* freed with the last pin */
     uint64_t birth;                 /* clock at the first write */
-    uint64_t tried;                 /* clock when writing it out last failed; 0: it has not */
-    int error;                      /* of that */
+    uint64_t tried;                 /* clock when writing it out last failed */
+    int error;                      /* of that; 0: it has not failed */
     GList link;                     /* in lists[state] */
 } Unit;
 
@@ -98,6 +98,7 @@ static Unit *unit_new(WriteBuffer *wb, uint64_t number)
     unit->gone = false;
     unit->birth = wb->clock;
     unit->tried = 0;
+    unit->error = 0;
     unit->state = UNIT_IDLE;
     g_queue_push_tail_link(&wb->lists[UNIT_IDLE], &unit->link);
     g_hash_table_insert(wb->gathering, GSIZE_TO_POINTER(number), unit);
@@ -317,11 +318,12 @@ static bool is_held_up(const WriteBuffer *wb, const Unit *unit)
     return false;
 }
 
-static Unit *first_free(WriteBuffer *wb, UnitState state)
+/* The first unit of the list that may be written out; @failed: also one that could not be written before. */
+static Unit *first_free(WriteBuffer *wb, UnitState state, bool failed)
 {
     for (GList *l = wb->lists[state].head; l; l = l->next) {
         Unit *unit = l->data;
-        if (!is_held_up(wb, unit)) {
+        if ((failed || unit->error == 0) && !is_held_up(wb, unit)) {
             return unit;
         }
     }
@@ -338,10 +340,10 @@ static bool lacks_room(const WriteBuffer *wb)
 static void kick(WriteBuffer *wb)
 {
     while (wb->lists[UNIT_WRITING].length < wb->max_writing) {
-        Unit *unit = first_free(wb, UNIT_READY);
+        Unit *unit = first_free(wb, UNIT_READY, true);
 
         if (!unit && lacks_room(wb)) {
-            unit = first_free(wb, UNIT_IDLE);
+            unit = first_free(wb, UNIT_IDLE, wb->waiting > 0);    /* else nobody needs it so much */
         }
         if (!unit) {
             break;

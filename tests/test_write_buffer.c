@@ -311,7 +311,12 @@ CO_TEST(what_cannot_be_written_takes_no_more_than_the_buffer)
         accepted++;
     }
     ck_assert_uint_eq(accepted, UNITS);
+    settle_down();
+    unsigned writes = s.gauge->writes;
+    settle_down();
+    ck_assert_uint_eq(s.gauge->writes, writes);     /* nobody asks for more attempts */
     ck_assert_int_eq(blk_co_pwrite(s.node, 20 * CLUSTER, 512, buf, 0), -ENOSPC);
+    settle_down();
     ck_assert_int_eq(blk_co_pwrite(s.node, 512, 512, buf, 0), 0);      /* that cluster has its room */
     s.gauge->fail = 0;
     ck_assert_int_eq(blk_co_pwrite(s.node, 20 * CLUSTER, 512, buf, 0), 0);
