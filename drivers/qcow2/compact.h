@@ -46,11 +46,11 @@ int qcow2_co_compact_shrink(Qcow2Compact *c, GError **error);
 
 /* ---- compact_refs.c ---- */
 
-typedef enum Qcow2RefKind {             /* what a reference refers to */
+typedef enum Qcow2RefKind {             /* what a reference refers to, in the order in which they are packed */
     QCOW2_REF_TABLE,                    /* an L2 table */
     QCOW2_REF_BITS,                     /* a cluster of a bitmap's bits */
-    QCOW2_REF_PAYLOAD,
     QCOW2_REF_CLUSTER,                  /* a plain cluster of guest data */
+    QCOW2_REF_PAYLOAD,
     QCOW2_REF_KINDS,
 } Qcow2RefKind;
 

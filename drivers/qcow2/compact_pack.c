@@ -9,11 +9,11 @@
  */
 #include "drivers/qcow2/compact.h"
 
-#define GAP_BYTES   (UINT64_C(8) << 20) /* of the gap that moves up */
-#define BATCH_BYTES (GAP_BYTES / 2)     /* of what moves down at once: the rest is for what does not fit exactly */
+#define GAP_BYTES   (UINT64_C(8) << 20) /* of the gap that moves up, at least */
 #define NO_PLACE    UINT64_MAX
 
 enum {
+    GAP_CLUSTERS = 128,                 /* of the gap, at least: each batch may leave a part of one unused */
     WORTH_WHILE = 256,                  /* one part of so many of the file is free */
     ROUNDS = 3,                         /* at most: what found no place is tried once more */
 };
@@ -168,8 +168,14 @@ static int co_move(Qcow2RefWindow *w, guint first, guint end, uint64_t refs, voi
 
 /* ---- batches ---- */
 
+static uint64_t gap_bytes(const Pack *p)
+{
+    return MAX(GAP_BYTES, GAP_CLUSTERS * p->q->cluster_size);
+}
+
 /* Moves the extents of references first..end - 1; afterwards all of it is stable, and what was left is free. Tables come
- * first: what they say is in the file, and nobody changes it. */
+ * first: what they say is in the file, and nobody changes it. Payloads come last, so that the file may end within a
+ * cluster. */
 static int co_move_batch(Pack *p, guint first, guint end)
 {
     int ret = 0;
@@ -181,11 +187,11 @@ static int co_move_batch(Pack *p, guint first, guint end)
     return ret < 0 ? ret : qcow2_co_settle(p->node);
 }
 
-/* Makes the gap: what lies behind the first free space goes to the end of the file. */
-static int co_evacuate(Pack *p, uint64_t first_free)
+/* Makes the gap: what lies at @from and behind goes to the end of the file. */
+static int co_evacuate(Pack *p, uint64_t from)
 {
     Qcow2 *q = p->q;
-    int ret = qcow2_co_refs_collect(p->node, p->w, first_free);
+    int ret = qcow2_co_refs_collect(p->node, p->w, from);
 
     if (ret < 0) {
         return ret;
@@ -193,7 +199,7 @@ static int co_evacuate(Pack *p, uint64_t first_free)
     q->append_from = qcow2_cluster_of(q, blk_node_length(p->node->file->node) + q->cluster_size - 1);
     p->lower = false;
     qcow2_payload_retire_bump(q);
-    ret = co_move_batch(p, 0, qcow2_refs_batch(p->w, 0, GAP_BYTES));
+    ret = co_move_batch(p, 0, qcow2_refs_batch(p->w, 0, gap_bytes(p)));
     q->append_from = 0;
     qcow2_payload_retire_bump(q);
     return ret;
@@ -208,7 +214,7 @@ static int co_slide(Pack *p, uint64_t from)
     while (ret == 0 && from != UINT64_MAX) {
         ret = qcow2_co_refs_collect(p->node, p->w, from);
         for (guint first = 0, end; ret == 0 && first < p->w->refs->len; first = end) {
-            end = qcow2_refs_batch(p->w, first, BATCH_BYTES);
+            end = qcow2_refs_batch(p->w, first, gap_bytes(p) / 2);     /* the rest is for what does not fit exactly */
             ret = co_move_batch(p, first, end);
             qcow2_compact_progress(p->c, (double)qcow2_ref_at(p->w, end - 1)->host / (double)length);
         }
@@ -217,13 +223,14 @@ static int co_slide(Pack *p, uint64_t from)
     return ret;
 }
 
-/* Where the first free space is, and how much there is of it up to the end of the file: bytes. */
+/* Where the first free space is, and how much there is of it below the end of the file: bytes. */
 static int co_find_free_space(Pack *p, uint64_t *first, uint64_t *bytes)
 {
     Qcow2 *q = p->q;
-    uint64_t length = blk_node_length(p->node->file->node), cluster, used = q->used_clusters << q->cluster_bits;
+    uint64_t there = blk_node_length(p->node->file->node), cluster, used = q->used_clusters << q->cluster_bits;
 
     blk_co_mutex_lock(&q->alloc_lock);
+    qcow2_payload_retire_bump(q);
     gint64 run = qcow2_co_find_run(p->node, 1, &cluster);
     blk_co_mutex_unlock(&q->alloc_lock);
     if (run < 0) {
@@ -231,22 +238,27 @@ static int co_find_free_space(Pack *p, uint64_t *first, uint64_t *bytes)
     }
     qcow2_holes_find_lowest(q->holes, 512, first);
     *first = MIN(*first, cluster << q->cluster_bits);
-    *bytes = (length > used ? length - used : 0) + qcow2_holes_bytes(q->holes);
+    there += qcow2_holes_bytes(q->holes);       /* also what the last cluster has behind the end, which is used */
+    *bytes = there > used ? there - used : 0;
     return 0;
 }
 
 /* One round. *done: there is nothing, or not enough, to be won. */
 static int co_pack(Pack *p, bool *done)
 {
-    uint64_t first_free = 0, bytes = 0;
-    int ret = co_find_free_space(p, &first_free, &bytes);
+    uint64_t length = blk_node_length(p->node->file->node), from = 0, bytes = 0;
+    int ret = co_find_free_space(p, &from, &bytes);
 
-    *done = bytes < blk_node_length(p->node->file->node) / WORTH_WHILE;
+    *done = bytes < length / WORTH_WHILE;
     if (ret < 0 || *done) {
         return ret;
     }
-    ret = co_evacuate(p, first_free);
-    return ret < 0 ? ret : co_slide(p, first_free);
+    from = MIN(from, length - MIN(length, gap_bytes(p)));       /* plain clusters above it may have to change places */
+    ret = co_evacuate(p, from);
+    if (ret == 0) {
+        ret = qcow2_co_compact_tables(p->c, NULL);      /* they go to the bottom of the gap: the end is for payloads */
+    }
+    return ret < 0 ? ret : co_slide(p, from);
 }
 
 int qcow2_co_compact_pack(Qcow2Compact *c, Qcow2RefWindow *w, GError **error)
