@@ -6,7 +6,7 @@
 requires qemu-img qemu-io
 
 plain_opts="driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=disk.qcow2"
-filter_copy_opts="driver=copy-on-read,$(filter_opts disk.qcow2 | sed 's/[a-z.]*=/file.&/g')"
+filter_copy_opts="driver=copy-on-read,$(filter_opts disk.qcow2 | sed 's/[a-z.-]*=/file.&/g')"
 
 # "1" for each cluster, up to the one that OFFSET begins, that the overlay itself holds, "0" for the others.
 own_clusters() { # CLUSTERS
