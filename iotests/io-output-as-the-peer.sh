@@ -8,7 +8,7 @@ requires qemu-io qemu-img
 normalise() {
     sed -E -e 's/; [0-9:.]+( sec)? \(.*\)$/; TIME/' -e 's/^([0-9]+,1),.*/\1,TIME/' \
         -e 's/^[^ ]*(qemu-io|blkstack-io)(:|>)/PROG\2/' -e 's/(qemu-io|blkstack-io)> /PROG> /g' \
-        -e 's/^([a-z_]+) .* -- .*/\1 USAGE/'
+        -e 's/^([a-z_]+) .* -- .*/\1 USAGE/' -e "s/${PROMPT:-NONE}//g"
 }
 
 run_both() {    # DESCRIPTION OPTIONS COMMAND...: on fresh images
@@ -60,8 +60,11 @@ run_both "opening and closing" "-f raw a.raw" 'open b.qcow2' close 'open nonexis
 run_both "a breakpoint" "--image-opts driver=blkdebug,image.driver=qcow2,image.file.driver=file,image.file.filename=b.qcow2" \
     'break pwritev A' 'aio_write 0 4k' 'wait_break A' 'read 0 4k' 'resume A' 'resume A' aio_flush 'remove_break B'
 
-printf 'length\nbogus\n\n  read -P 1  0 512\naio_write -P 3 0 4k\naio_flush\nquit\nlength\n' >input
+printf 'length\nbogus\n\n  read -P 1  0 512\nwrite -P 3 0 4k\nquit\nlength\n' >input
 INPUT=input run_both "commands from standard input" "-f raw a.raw"
+# What is not waited for may end before the next prompt or after it.
+printf 'length\nread -P 1  0 512\naio_write -P 3 0 4k\naio_flush\nquit\nlength\n' >input
+PROMPT='PROG> ' INPUT=input run_both "requests from standard input that are not waited for" "-f raw a.raw"
 printf 'length' >input
 INPUT=input run_both "input that ends without a newline" "-f raw a.raw"
 done_testing
