@@ -78,7 +78,7 @@ qimg create -q -f qcow2 -b base.qcow2 -F qcow2 disk.qcow2
 qio -f qcow2 -c "write -q -s noise.raw 1M 1M" -c "write -q -P 3 5M 1M" -c "write -q -P 4 8M 4k" -c "write -q -z 9M 1M" disk.qcow2
 qio -f qcow2 -c "write -q -P 9 1M 1M" disk.qcow2
 qimg convert -f qcow2 -O raw disk.qcow2 model.raw
-before=$(qimg map -f qcow2 --output=json disk.qcow2 | grep -o '"depth": [0-9]*' | sort | uniq -c)
+before=$(qimg map -f qcow2 --output=json disk.qcow2 | grep -o '"depth": [0-9]*' | sort | uniq -c | tr '\n' ' ')
 succeeds "with a backing file" "$BLKSTACK_IMG" compact -q disk.qcow2
 same disk.qcow2 model.raw "with a backing file"
 judge disk.qcow2 "with a backing file"
