@@ -177,7 +177,37 @@ peer_io() {     # FILE FORMAT COMMAND...: the peer
     io_run "$QEMU_IO" -f "$format" "$file" -- "$@"
 }
 
+# Runs COMMAND and kills it after DELAY seconds; counts in $killed if that came before its end.
+run_killed() {  # DELAY COMMAND...
+    local delay=$1 pid status=0
+
+    shift
+    "$@" >/dev/null 2>&1 &
+    pid=$!
+    sleep "$delay"
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || status=$?
+    killed=$((${killed:-0} + (status == 137)))
+}
+
 # ---- judging ----
+
+# The peer finds no errors, at most leaks, in an image whose program was killed. The kernel ends an io_uring, and with it the
+# locks, some time after its process.
+sound_after_kill() {    # FILE DESCRIPTION
+    local status
+
+    for _ in {1..100}; do
+        status=0
+        "$QEMU_IMG" check -f qcow2 "$1" >check.out 2>&1 || status=$?
+        grep -q 'Failed to get .*lock' check.out || break
+        sleep 0.1
+    done
+    if [ "$status" -ne 0 ] && [ "$status" -ne 3 ]; then
+        diag "$(cat check.out)"
+    fi
+    num_ok "$status == 0 || $status == 3" "$2: no errors, at most leaks"
+}
 
 # Both programs find neither errors nor leaks; ours also decodes every compressed cluster.
 judge() {       # FILE DESCRIPTION
