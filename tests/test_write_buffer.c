@@ -443,6 +443,52 @@ CO_TEST(growing_keeps_the_tail)
     blk_co_detach(s.user);
 }
 
+/* With a node below that does FUA itself only the request's clusters are written out; else core flushes everything. */
+CO_TEST(a_write_with_fua_is_handed_down)
+{
+    g_autofree uint8_t *buf = g_malloc0(512);
+    Stack s;
+
+    stack_open(&s, t, "");
+    write_pattern(s.user, CLUSTER, 512, 0x11);
+    s.node->caps |= BLK_CAP_FUA;
+    ck_assert_int_eq(blk_co_pwrite(s.node, 0, 512, buf, BLK_REQ_FUA), 0);
+    ck_assert_uint_eq(s.gauge->writes, 1);
+    s.node->caps &= ~(unsigned)BLK_CAP_FUA;
+    ck_assert_int_eq(blk_co_pwrite(s.node, 4 * CLUSTER, 512, buf, BLK_REQ_FUA), 0);
+    ck_assert_uint_eq(s.gauge->writes, 3);
+    s.gauge->fail = -EIO;
+    s.node->caps |= BLK_CAP_FUA;
+    ck_assert_int_eq(blk_co_pwrite(s.node, 0, 512, buf, BLK_REQ_FUA), -EIO);
+    s.gauge->fail = 0;
+    blk_co_detach(s.user);
+}
+
+static void hear(BlkNode *node, const char *text, void *opaque)
+{
+    g_ptr_array_add(opaque, g_strdup(text));
+}
+
+CO_TEST(what_is_lost_is_told)
+{
+    g_autoptr(GPtrArray) heard = g_ptr_array_new_with_free_func(g_free);
+    Stack s;
+
+    blk_context_set_message_handler(t->ctx, hear, heard);
+    stack_open(&s, t, "");
+    s.gauge->fail = -ENOSPC;
+    write_pattern(s.user, 0, CLUSTER, 0x11);
+    write_pattern(s.user, CLUSTER, 2 * CLUSTER, 0x22);
+    settle_down();
+    ck_assert_uint_eq(heard->len, 1);       /* not for each */
+    ck_assert_msg(strstr(heard->pdata[0], "kept in memory") != NULL, "%s", (char *)heard->pdata[0]);
+    blk_co_detach(s.user);
+    ck_assert_uint_eq(heard->len, 2);
+    ck_assert_msg(strstr(heard->pdata[1], "196608 bytes that could not be written are lost") != NULL, "%s",
+                  (char *)heard->pdata[1]);
+    blk_context_set_message_handler(t->ctx, NULL, NULL);
+}
+
 CO_TEST(nobody_else_writes_below)
 {
     unsigned rw = BLK_PERM_READ | BLK_PERM_WRITE;
@@ -489,4 +535,4 @@ BLK_TEST_MAIN("write_buffer", small_writes_make_one_cluster, a_reader_sees_what_
               what_cannot_be_written_takes_no_more_than_the_buffer, what_is_in_the_way_is_written_out,
               zeroes_and_discards_come_after_what_was_written, block_status_knows_what_is_buffered,
               the_filter_leaves_when_all_is_handed_down, a_snapshot_has_what_was_written_before, growing_keeps_the_tail,
-              nobody_else_writes_below, options_are_checked)
+              a_write_with_fua_is_handed_down, what_is_lost_is_told, nobody_else_writes_below, options_are_checked)
