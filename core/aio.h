@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * aio.h - I/O engines: how a context reads and writes files and how its loop waits.
+ * aio.h - I/O engines: how a context reads and writes files, watches file descriptors, and how its loop waits.
  *
  * An engine does one operation at a time for a request, like the system call of that name: it may be short, interrupted or
  * refused. What that means is decided once for all engines, in aio.c.
@@ -8,6 +8,7 @@
 #ifndef BLKSTACK_CORE_AIO_H
 #define BLKSTACK_CORE_AIO_H
 
+#include "core/poll.h"
 #include "core/pool.h"
 
 #include <blkstack/driver.h>
@@ -42,6 +43,9 @@ typedef struct BlkAioEngine {
     /* Sends what was submitted and ends what is done; waits for the first end, a write to the context's event_fd or
      * the time, whatever comes first. @timeout_ns: 0 does not wait, <0 is without limit. May end early. */
     void (*poll)(void *state, int64_t timeout_ns);
+    /* Waits for a file descriptor until it is ready or unwatched; blk_poll_end() tells it, within unwatch or later. */
+    void (*watch)(void *state, BlkPoll *poll);
+    void (*unwatch)(void *state, BlkPoll *poll);        /* once at most, not after the end */
 } BlkAioEngine;
 
 /* aio_inline.c: does a small read or write at once, if the page cache can serve it. May yield, before it does.

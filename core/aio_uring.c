@@ -5,8 +5,12 @@
  *     submit() -> queue -> (poll: as many as fit) -> submission ring -> kernel -> completion ring -> coroutine
  *
  * Requests wait in a list on the stacks of their coroutines until the loop polls; then they go to the kernel together, with
- * one system call that also waits. No more are in the ring than the completion ring can hold, so it never overflows. While
+ * one system call that also waits. No more are in the ring than the completion ring can hold. Polls, which may stay for
+ * ever, do not count among them; if too many end at once, the kernel keeps their completions until there is room. While
  * the loop sleeps, a read of the context's eventfd is in the ring as well: other threads wake the loop by it.
+ *
+ * A poll that is given up is cancelled in the kernel and ends with its completion, as any other. A cancel finds only what
+ * was sent before it: the kernel takes entries in order.
  *
  * Needs Linux 5.11; on 6.1 and later completions are delivered only when the loop asks for them.
  */
@@ -26,6 +30,7 @@ typedef struct UringState {
     struct io_uring ring;
     BlkAioRequest *head, *tail;     /* not yet in the ring */
     unsigned in_ring;               /* requests whose completion has not been seen */
+    GQueue polls;                   /* BlkPoll: not yet in the ring, to be watched or, if given up, to be cancelled */
     bool event_armed;
     uint64_t event_value;
 } UringState;
@@ -34,6 +39,7 @@ static bool supports_operations(struct io_uring *ring)
 {
     static const int needed[] = {
         IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+        IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
     };
     struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
     bool all = probe != NULL;
@@ -112,17 +118,95 @@ static void prepare(struct io_uring_sqe *sqe, BlkAioRequest *req)
     io_uring_sqe_set_data(sqe, req);
 }
 
-static void fill_ring(UringState *s)
-{
-    struct io_uring_sqe *sqe;
+/* ---- polls: their pointers are marked in the completions ---- */
 
-    /* One place is the eventfd's. */
-    while (s->head && s->in_ring < s->ring.cq.ring_entries - 1 && io_uring_sq_space_left(&s->ring) > 1) {
-        sqe = io_uring_get_sqe(&s->ring);
+enum { POLL_MARK = 1, CANCEL_MARK = 2 };
+
+static void *marked(BlkPoll *poll)
+{
+    return (char *)poll + POLL_MARK;
+}
+
+static void queue_poll(UringState *s, BlkPoll *poll)
+{
+    poll->link.data = poll;
+    poll->queued = true;
+    g_queue_push_tail_link(&s->polls, &poll->link);
+}
+
+static void unqueue_poll(UringState *s, BlkPoll *poll)
+{
+    if (poll->queued) {
+        g_queue_unlink(&s->polls, &poll->link);
+        poll->queued = false;
+    }
+}
+
+static void uring_watch(void *state, BlkPoll *poll)
+{
+    poll->sent = false;
+    queue_poll(state, poll);
+}
+
+static void uring_unwatch(void *state, BlkPoll *poll)
+{
+    if (poll->sent) {
+        queue_poll(state, poll);
+    } else {
+        unqueue_poll(state, poll);
+        blk_poll_end(poll, -ECANCELED);
+    }
+}
+
+static void end_poll(UringState *s, BlkPoll *poll, int result)
+{
+    unqueue_poll(s, poll);
+    blk_poll_end(poll, result);
+}
+
+/* One place is the eventfd's. NULL: the ring is full. */
+static struct io_uring_sqe *get_entry(UringState *s)
+{
+    return io_uring_sq_space_left(&s->ring) > 1 ? io_uring_get_sqe(&s->ring) : NULL;
+}
+
+/* Returns: false if some are left: no time to sleep. */
+static bool send_polls(UringState *s)
+{
+    while (s->polls.head) {
+        BlkPoll *poll = s->polls.head->data;
+        struct io_uring_sqe *sqe = get_entry(s);
+
+        if (sqe == NULL) {
+            return false;
+        }
+        if (poll->sent) {
+            io_uring_prep_cancel(sqe, marked(poll), 0);
+            io_uring_sqe_set_data(sqe, (void *)(uintptr_t)CANCEL_MARK);
+        } else {
+            io_uring_prep_poll_add(sqe, poll->fd, (unsigned short)poll->events);
+            io_uring_sqe_set_data(sqe, marked(poll));
+            poll->sent = true;
+        }
+        unqueue_poll(s, poll);
+    }
+    return true;
+}
+
+/* Returns: false if some are left that need not wait for others to end: no time to sleep. */
+static bool send_requests(UringState *s)
+{
+    while (s->head && s->in_ring < s->ring.cq.ring_entries - 1) {
+        struct io_uring_sqe *sqe = get_entry(s);
+
+        if (sqe == NULL) {
+            return false;
+        }
         prepare(sqe, s->head);
         s->head = s->head->next;
         s->in_ring++;
     }
+    return true;
 }
 
 static void arm_event(UringState *s)
@@ -142,12 +226,16 @@ static void reap(UringState *s)
     unsigned head, n = 0;
 
     io_uring_for_each_cqe(&s->ring, head, cqe) {
-        BlkAioRequest *req = io_uring_cqe_get_data(cqe);
+        uintptr_t data = (uintptr_t)io_uring_cqe_get_data(cqe);
 
         n++;
-        if (req == NULL) {
+        if (data == 0) {
             s->event_armed = false;
-        } else {
+        } else if (data & POLL_MARK) {
+            end_poll(s, (BlkPoll *)(data - POLL_MARK), cqe->res);
+        } else if (data != CANCEL_MARK) {
+            BlkAioRequest *req = (BlkAioRequest *)data;
+
             s->in_ring--;
             req->result = cqe->res;
             blk_context_complete(s->ctx, req->co);
@@ -162,7 +250,9 @@ static void uring_poll(void *state, int64_t timeout_ns)
     struct io_uring_cqe *cqe;
     int ret;
 
-    fill_ring(s);
+    if (!send_polls(s) || !send_requests(s)) {
+        timeout_ns = 0;
+    }
     if (timeout_ns != 0) {
         struct __kernel_timespec ts = { .tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000 };
 
@@ -184,7 +274,7 @@ static void uring_destroy(void *state)
     UringState *s = state;
     uint64_t one = 1;
 
-    g_assert(s->in_ring == 0 && s->head == NULL);
+    g_assert(s->in_ring == 0 && s->head == NULL && s->polls.head == NULL && s->ctx->polling == 0);
     /* The kernel must not write to event_value any more when it is freed. */
     while (s->event_armed) {
         ssize_t written = write(s->ctx->event_fd, &one, sizeof(one));
@@ -214,6 +304,16 @@ static void uring_poll(void *state, int64_t timeout_ns)
     g_assert_not_reached();
 }
 
+static void uring_watch(void *state, BlkPoll *poll)
+{
+    g_assert_not_reached();
+}
+
+static void uring_unwatch(void *state, BlkPoll *poll)
+{
+    g_assert_not_reached();
+}
+
 static void uring_destroy(void *state)
 {
     g_assert_not_reached();
@@ -228,4 +328,6 @@ const BlkAioEngine blk_aio_uring = {
     .destroy = uring_destroy,
     .submit  = uring_submit,
     .poll    = uring_poll,
+    .watch   = uring_watch,
+    .unwatch = uring_unwatch,
 };

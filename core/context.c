@@ -10,13 +10,12 @@
  * When nobody is ready and nothing is outstanding, nothing can ever happen again: that is a bug in this program, and the
  * loop aborts with a message rather than sleep for ever.
  *
- * Limitations: a sleeping coroutine cannot be cancelled from outside; freeing a context waits for all of them.
+ * Limitations: only polls and sleeps can be cancelled, by who owns them; freeing a context waits for all coroutines.
  */
 #include "core/loop.h"
 
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_IDLE_COROUTINES 64
@@ -123,83 +122,6 @@ void blk_context_complete(BlkContext *ctx, BlkCo *co)
     blk_co_wake(co);
 }
 
-/* ---- timers: a binary heap ---- */
-
-uint64_t blk_clock_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-static bool timer_before(const BlkTimer *a, const BlkTimer *b)
-{
-    return a->deadline_ns != b->deadline_ns ? a->deadline_ns < b->deadline_ns : a->sequence < b->sequence;
-}
-
-static void timer_insert(GPtrArray *heap, BlkTimer *timer)
-{
-    unsigned at = heap->len;
-
-    g_ptr_array_add(heap, timer);
-    while (at > 0 && timer_before(timer, heap->pdata[(at - 1) / 2])) {
-        heap->pdata[at] = heap->pdata[(at - 1) / 2];
-        at = (at - 1) / 2;
-    }
-    heap->pdata[at] = timer;
-}
-
-static BlkTimer *timer_take_first(GPtrArray *heap)
-{
-    BlkTimer *first = heap->pdata[0];
-    BlkTimer *last = heap->pdata[heap->len - 1];
-    unsigned at = 0;
-
-    g_ptr_array_set_size(heap, (int)heap->len - 1);
-    for (unsigned child = 1; child < heap->len; child = 2 * at + 1) {
-        if (child + 1 < heap->len && timer_before(heap->pdata[child + 1], heap->pdata[child])) {
-            child++;
-        }
-        if (timer_before(last, heap->pdata[child])) {
-            break;
-        }
-        heap->pdata[at] = heap->pdata[child];
-        at = child;
-    }
-    if (heap->len > 0) {
-        heap->pdata[at] = last;
-    }
-    return first;
-}
-
-void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns)
-{
-    BlkTimer timer = { .deadline_ns = deadline_ns, .sequence = ctx->timer_sequence++, .co = blk_co_self() };
-
-    timer_insert(ctx->timers, &timer);
-    blk_co_yield();
-}
-
-void blk_co_sleep_ns(uint64_t ns)
-{
-    uint64_t deadline_ns;
-
-    if (!g_uint64_checked_add(&deadline_ns, blk_clock_ns(), ns)) {
-        deadline_ns = UINT64_MAX;
-    }
-    blk_co_sleep_until_ns(blk_co_context(), deadline_ns);
-}
-
-static void expire_timers(BlkContext *ctx)
-{
-    uint64_t now = ctx->timers->len > 0 ? blk_clock_ns() : 0;
-
-    while (ctx->timers->len > 0 && ((BlkTimer *)ctx->timers->pdata[0])->deadline_ns <= now) {
-        blk_co_wake(timer_take_first(ctx->timers)->co);
-    }
-}
-
 /* ---- jobs that other threads have finished ---- */
 
 void blk_context_finish_job(BlkContext *ctx, BlkJob *job)
@@ -243,22 +165,22 @@ static void reap_jobs(BlkContext *ctx)
 
 static bool can_progress(const BlkContext *ctx)
 {
-    return ctx->ready_head || ctx->outstanding > 0 || ctx->timers->len > 0;
+    return ctx->ready_head || ctx->outstanding > 0 || ctx->polling > 0 || blk_timer_heap_first(&ctx->timers);
 }
 
 static int64_t time_to_sleep(const BlkContext *ctx)
 {
+    const BlkTimer *first = blk_timer_heap_first(&ctx->timers);
+    uint64_t now;
+
     if (ctx->ready_head) {
         return 0;
     }
-    if (ctx->timers->len == 0) {
+    if (first == NULL) {
         return -1;
     }
-
-    uint64_t deadline = ((BlkTimer *)ctx->timers->pdata[0])->deadline_ns;
-    uint64_t now = blk_clock_ns();
-
-    return deadline > now ? (int64_t)MIN(deadline - now, (uint64_t)INT64_MAX) : 0;
+    now = blk_clock_ns();
+    return first->deadline_ns > now ? (int64_t)MIN(first->deadline_ns - now, (uint64_t)INT64_MAX) : 0;
 }
 
 static void turn(BlkContext *ctx)
@@ -284,7 +206,7 @@ static void turn(BlkContext *ctx)
         atomic_store(&ctx->asleep, false);
     }
     reap_jobs(ctx);
-    expire_timers(ctx);
+    blk_timer_heap_expire(&ctx->timers);
 }
 
 typedef struct RunState {
@@ -375,7 +297,7 @@ static void free_runtime(BlkContext *ctx)
     if (ctx->event_fd >= 0) {
         close(ctx->event_fd);
     }
-    g_ptr_array_unref(ctx->timers);
+    blk_timer_heap_clear(&ctx->timers);
     g_free(ctx);
 }
 
@@ -385,7 +307,7 @@ BlkContext *blk_context_new(const char *aio, GError **error)
     unsigned workers = 0;
 
     ctx->owner = g_thread_self();
-    ctx->timers = g_ptr_array_new();
+    blk_timer_heap_init(&ctx->timers);
     ctx->event_fd = eventfd(0, EFD_CLOEXEC);
     if (ctx->event_fd < 0) {
         blk_error_errno(error, -errno, "cannot make an eventfd for the event loop");

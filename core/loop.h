@@ -2,7 +2,7 @@
 /*
  * loop.h - the inside of a context, for the files that make it up: the loop, the pools and the I/O engines.
  *
- * A coroutine that waits for the world registers one operation (an engine's request, a job of a pool or a timer) that
+ * A coroutine that waits for the world registers one operation (an engine's request, a job, a poll or a timer) that
  * lives on its stack, and sleeps. When the operation has ended the loop puts the coroutine on the ready list.
  */
 #ifndef BLKSTACK_CORE_LOOP_H
@@ -11,15 +11,10 @@
 #include "core/aio.h"
 #include "core/context.h"
 #include "core/coroutine.h"
+#include "core/poll.h"
 #include "core/pool.h"
 
 #include <stdatomic.h>
-
-typedef struct BlkTimer {
-    uint64_t deadline_ns;       /* CLOCK_MONOTONIC */
-    uint64_t sequence;          /* equal deadlines end in the order of their beginning */
-    BlkCo *co;
-} BlkTimer;
 
 struct BlkContext {
     GThread *owner;
@@ -33,8 +28,8 @@ struct BlkContext {
     unsigned n_idle;
     unsigned n_live;            /* with a function */
     unsigned outstanding;       /* operations of engine and pools that have not ended */
-    GPtrArray *timers;          /* a binary heap of BlkTimer, the first to end at 0 */
-    uint64_t timer_sequence;
+    unsigned polling;           /* those that wait for a file descriptor: they hold up nobody */
+    BlkTimerHeap timers;
     unsigned inline_ops;        /* of the running coroutine since it was entered; see aio_inline.c */
 
     const BlkAioEngine *engine;
@@ -51,8 +46,6 @@ struct BlkContext {
 /* Like blk_co_spawn(); @group (nullable) hears the result. */
 void blk_context_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque, BlkCoGroup *group);
 
-uint64_t blk_clock_ns(void);    /* CLOCK_MONOTONIC */
-
 /* Sleeps until that time of CLOCK_MONOTONIC, which may have passed. Context: coroutine. */
 void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns);
 
@@ -64,6 +57,9 @@ static inline bool blk_context_is_alone(const BlkContext *ctx)
 
 /* Ends an operation of sleeping @co. Context: the loop. */
 void blk_context_complete(BlkContext *ctx, BlkCo *co);
+
+/* Ends @poll, whose engine has forgotten it; @result: what is ready, or -errno. Context: the context's thread. */
+void blk_poll_end(BlkPoll *poll, int result);
 
 /* Ends @job, which is not touched afterwards: its coroutine may go on at once. Context: any thread. */
 void blk_context_finish_job(BlkContext *ctx, BlkJob *job);
