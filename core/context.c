@@ -13,6 +13,7 @@
  * Limitations: only polls and sleeps can be cancelled, by who owns them; freeing a context waits for all coroutines.
  */
 #include "core/loop.h"
+#include "core/object.h"
 
 #include <string.h>
 #include <sys/eventfd.h>
@@ -321,6 +322,7 @@ BlkContext *blk_context_new(const char *aio, GError **error)
     ctx->workers = blk_pool_new(ctx, "blk-worker", workers);
     ctx->io_threads = blk_pool_new(ctx, "blk-io", MAX_IO_THREADS);
     ctx->graph = blk_graph_new(ctx);
+    ctx->objects = blk_objects_new();
     return ctx;
 }
 
@@ -339,6 +341,7 @@ void blk_context_free(BlkContext *ctx)
         turn(ctx);
     }
     blk_graph_free(ctx->graph);
+    blk_objects_free(ctx->objects);
     free_runtime(ctx);
 }
 

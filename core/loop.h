@@ -19,6 +19,7 @@
 struct BlkContext {
     GThread *owner;
     BlkGraph *graph;
+    struct BlkObjects *objects;
     BlkMessageFn *message;      /* (nullable) */
     void *message_opaque;
 

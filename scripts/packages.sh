@@ -5,9 +5,10 @@
 
 # shellcheck disable=SC2034
 build_packages=(gcc libc6-dev meson ninja-build pkgconf libglib2.0-dev libjson-glib-dev zlib1g-dev libzstd-dev
-    liburing-dev libdeflate-dev)
+    liburing-dev libdeflate-dev libgnutls28-dev)
 # shellcheck disable=SC2034
-test_packages=(check e2fsprogs libsubunit-dev perl python3 qemu-utils shellcheck)
+test_packages=(check e2fsprogs gnutls-bin libnbd-bin libsubunit-dev openssl perl python3 python3-libnbd qemu-utils
+    shellcheck)
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then

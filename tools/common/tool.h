@@ -47,6 +47,18 @@ char *tool_printable(const char *name);
 /* "name: value" lines on standard output, @depth steps of indentation deep. */
 void tool_print_members(JsonObject *object, unsigned depth);
 
+/* ---- objects ---- */
+
+/**
+ * tool_add_object:
+ * @text: what --object says: TYPE,id=ID,key=value,... or JSON; "help" and "TYPE,help" print what there is
+ *
+ * Returns: 0: the object is made; 1: help was printed, nothing else is to be done; -1: refused, which was reported.
+ */
+int tool_add_object(BlkContext *ctx, const char *text);
+/* The same for several (const char *), until one is not made. */
+int tool_add_objects(BlkContext *ctx, const GPtrArray *texts);
+
 /* ---- opening ---- */
 
 typedef struct ToolCache {

@@ -32,7 +32,7 @@ static bool parse_args(AmendArgs *args, int argc, char **argv)
 {
     enum { OPTION_FORCE = IMG_OPTION_OWN };
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
+        IMG_LONG_COMMON, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
         { "force", no_argument, NULL, OPTION_FORCE },
         IMG_LONG_END,
     };

@@ -75,7 +75,13 @@ int img_next_option(ImgArgs *args, int argc, char **argv, const char *short_opti
         if (c == 'h') {
             return stop(args, img_print_help());
         }
-        if (c == IMG_OPTION_OUTPUT) {
+        if (c == IMG_OPTION_OBJECT) {
+            int ret = tool_add_object(blk_co_context(), optarg);
+
+            if (ret != 0) {
+                return stop(args, ret > 0 ? 0 : MAX(args->object_status, 1));
+            }
+        } else if (c == IMG_OPTION_OUTPUT) {
             if (!set_output(args, optarg)) {
                 return stop(args, 1);
             }
@@ -137,6 +143,7 @@ int img_print_help(void)
            "  cache        none, writeback, writethrough, directsync or unsafe; default: writeback, the target of convert\n"
            "               unsafe\n"
            "  options      name=value,... for the new image; -o help lists them\n"
+           "  --object     TYPE,id=ID,...: a secret, TLS credentials; --object help lists the types; every command takes it\n"
            "  --output     human or json\n"
            "  -q, -p       print nothing but errors; show progress\n"
            "  -U           share the image with programs that write to it\n"

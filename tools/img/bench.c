@@ -128,7 +128,7 @@ static bool combination_valid(BenchArgs *args)
 static bool parse_args(BenchArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        IMG_LONG_COMMON, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "flush-interval", required_argument, NULL, OPTION_FLUSH_INTERVAL },
         { "no-drain", no_argument, NULL, OPTION_NO_DRAIN },
         { "pattern", required_argument, NULL, OPTION_PATTERN },

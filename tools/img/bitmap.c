@@ -92,7 +92,7 @@ static bool take_option(BitmapArgs *args, int c)
 static bool parse_args(BitmapArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
+        IMG_LONG_COMMON, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
         { "source-file", required_argument, NULL, 'b' },
         { "source-format", required_argument, NULL, 'F' },
         { "granularity", required_argument, NULL, 'g' },

@@ -48,7 +48,7 @@ static bool parse_args(CheckArgs *args, int argc, char **argv)
 {
     enum { OPTION_DATA = IMG_OPTION_OWN };
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        IMG_LONG_COMMON, IMG_LONG_FORMAT, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "repair", required_argument, NULL, 'r' },
         { "data", no_argument, NULL, OPTION_DATA },
         IMG_LONG_END,

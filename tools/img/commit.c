@@ -56,7 +56,7 @@ static bool take_option(CommitArgs *args, int c)
 static bool parse_args(CommitArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS,
+        IMG_LONG_COMMON, IMG_LONG_IMAGE_OPTS,
         { "compress", no_argument, NULL, 'c' },
         IMG_LONG_END,
     };

@@ -15,7 +15,7 @@ static bool parse_args(CompactArgs *args, int argc, char **argv)
 {
     enum { OPTION_NO_COMPRESS = IMG_OPTION_OWN };
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
+        IMG_LONG_COMMON, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
         { "no-compress", no_argument, NULL, OPTION_NO_COMPRESS },
         IMG_LONG_END,
     };

@@ -25,7 +25,7 @@ typedef struct CompareArgs {
 static bool parse_args(CompareArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE, IMG_LONG_END,
+        IMG_LONG_COMMON, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE, IMG_LONG_END,
     };
     int c;
 
@@ -118,7 +118,7 @@ static int compare_nodes(const CompareArgs *args, BlkNode *first, BlkNode *secon
 
 int img_compare(BlkContext *ctx, int argc, char **argv)
 {
-    CompareArgs args = { .common.usage_status = 1 };
+    CompareArgs args = { .common.usage_status = 1, .common.object_status = STATUS_NOT_OPENED };
     BlkChild *users[2] = { NULL, NULL };
     GError *error = NULL;
     int status = STATUS_NOT_OPENED;

@@ -215,7 +215,7 @@ static bool combination_valid(ConvertArgs *args)
 static bool parse_args(ConvertArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        IMG_LONG_COMMON, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "target-image-opts", no_argument, NULL, IMG_OPTION_OWN },
         { "target-is-zero", no_argument, NULL, IMG_OPTION_OWN + 1 },
         { "salvage", no_argument, NULL, IMG_OPTION_OWN + 2 },

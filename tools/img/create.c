@@ -41,7 +41,7 @@ static bool add_options(CreateArgs *args, const char *text)
 
 static bool parse_options(CreateArgs *args, int argc, char **argv)
 {
-    static const struct option long_options[] = { IMG_LONG_HELP, IMG_LONG_END };
+    static const struct option long_options[] = { IMG_LONG_COMMON, IMG_LONG_END };
     int c;
 
     while ((c = img_next_option(&args->common, argc, argv, ":F:b:f:ho:qu", long_options)) != -1) {

@@ -49,7 +49,7 @@ static bool set_operand(DdArgs *args, const char *operand)
 static bool parse_args(DdArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE, IMG_LONG_END,
+        IMG_LONG_COMMON, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE, IMG_LONG_END,
     };
     int c;
 

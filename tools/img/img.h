@@ -38,9 +38,11 @@ int img_snapshot(BlkContext *ctx, int argc, char **argv);
 /* ---- arguments ---- */
 
 /* Values of the long options that several subcommands know and that have no letter. */
-enum { IMG_OPTION_OUTPUT = 256, IMG_OPTION_IMAGE_OPTS, IMG_OPTION_OWN };
+enum { IMG_OPTION_OUTPUT = 256, IMG_OPTION_IMAGE_OPTS, IMG_OPTION_OBJECT, IMG_OPTION_OWN };
 
 #define IMG_LONG_HELP        { "help", no_argument, NULL, 'h' }
+/* Those of every subcommand. */
+#define IMG_LONG_COMMON      IMG_LONG_HELP, { "object", required_argument, NULL, IMG_OPTION_OBJECT }
 #define IMG_LONG_FORMAT      { "format", required_argument, NULL, 'f' }
 #define IMG_LONG_IMAGE_OPTS  { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS }
 #define IMG_LONG_OUTPUT      { "output", required_argument, NULL, IMG_OPTION_OUTPUT }
@@ -53,6 +55,7 @@ typedef struct ImgArgs {
     bool json;                  /* --output=json */
     bool quiet, progress;       /* -q, -p */
     int usage_status;           /* exit status after wrong arguments */
+    int object_status;          /* exit status after an --object that cannot be made; 0: it is 1 */
     int status;                 /* when IMG_STOP is returned */
 } ImgArgs;
 
@@ -61,7 +64,7 @@ typedef struct ImgArgs {
 /**
  * img_next_option:
  *
- * getopt_long() that deals itself with the options of ImgArgs, -h and errors. @short_options begins with ':'.
+ * getopt_long() that deals itself with the options of ImgArgs, --object, -h and errors. @short_options begins with ':'.
  * Returns: the next other option; -1: there are no more; IMG_STOP: return args->status.
  */
 int img_next_option(ImgArgs *args, int argc, char **argv, const char *short_options, const struct option *long_options);

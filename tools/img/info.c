@@ -19,7 +19,7 @@ static bool parse_args(InfoArgs *args, int argc, char **argv)
 {
     enum { OPTION_BACKING_CHAIN = IMG_OPTION_OWN };
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        IMG_LONG_COMMON, IMG_LONG_FORMAT, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "backing-chain", no_argument, NULL, OPTION_BACKING_CHAIN },
         IMG_LONG_END,
     };

@@ -39,7 +39,7 @@ static bool parse_options(MeasureArgs *args, int argc, char **argv)
 {
     enum { OPTION_SIZE = IMG_OPTION_OWN };
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        IMG_LONG_COMMON, IMG_LONG_OUTPUT, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "size", required_argument, NULL, OPTION_SIZE },
         IMG_LONG_END,
     };

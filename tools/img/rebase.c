@@ -55,7 +55,7 @@ static bool caches_valid(RebaseArgs *args)
 static bool parse_args(RebaseArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
+        IMG_LONG_COMMON, IMG_LONG_IMAGE_OPTS, IMG_LONG_FORCE_SHARE,
         { "compress", no_argument, NULL, 'c' },
         IMG_LONG_END,
     };

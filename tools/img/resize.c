@@ -55,7 +55,7 @@ static bool parse_args(ResizeArgs *args, int argc, char **argv)
 {
     enum { OPTION_PREALLOCATION = IMG_OPTION_OWN, OPTION_SHRINK };
     static const struct option long_options[] = {
-        IMG_LONG_HELP, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
+        IMG_LONG_COMMON, IMG_LONG_FORMAT, IMG_LONG_IMAGE_OPTS,
         { "preallocation", required_argument, NULL, OPTION_PREALLOCATION },
         { "shrink", no_argument, NULL, OPTION_SHRINK },
         IMG_LONG_END,

@@ -14,7 +14,7 @@ typedef struct Arguments {
     const char *name, *format, *aio;
     IoOpenFlags flags;
     bool image_opts, misalign;
-    GPtrArray *commands;
+    GPtrArray *commands, *objects;
 } Arguments;
 
 static void print_help(FILE *out)
@@ -36,6 +36,7 @@ static void print_help(FILE *out)
             "  -t, --cache=MODE     none, off, writeback, writethrough, directsync or unsafe\n"
             "  -d, --discard=MODE   ignore (off) or unmap (on): whether discards reach the host\n"
             "  -U, --force-share    take no locks against other programs\n"
+            "      --object=OPTS    an object that options refer to: TYPE,id=ID,...; help lists the types\n"
             "  -h, --help           print this\n"
             "  -V, --version        print the version\n"
             "\n"
@@ -60,6 +61,7 @@ static const struct option long_options[] = {
     { "cache", required_argument, NULL, 't' },
     { "force-share", no_argument, NULL, 'U' },
     { "image-opts", no_argument, NULL, 'O' },
+    { "object", required_argument, NULL, 'B' },
     { NULL, 0, NULL, 0 },
 };
 
@@ -98,6 +100,9 @@ static int take_option(Arguments *args, int c)
         return io_set_discard(&args->flags, optarg) ? 0 : -1;
     case 'U':
         args->flags.force_share = true;
+        return 0;
+    case 'B':
+        g_ptr_array_add(args->objects, optarg);
         return 0;
     case 'O':
         args->image_opts = true;
@@ -216,15 +221,20 @@ static int run_program(const Arguments *args)
     }
     blk_context_set_message_handler(ctx, tool_node_message, NULL);
     session.breakpoints = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    code = blk_run(ctx, co_main, &program);
+    code = tool_add_objects(ctx, args->objects);
+    if (code == 0) {
+        code = blk_run(ctx, co_main, &program);
+    } else {
+        code = code < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    }
     g_hash_table_unref(session.breakpoints);
     return code;
 }
 
 int main(int argc, char **argv)
 {
-    g_autoptr(GPtrArray) commands = g_ptr_array_new();
-    Arguments args = { .commands = commands };
+    g_autoptr(GPtrArray) commands = g_ptr_array_new(), objects = g_ptr_array_new();
+    Arguments args = { .commands = commands, .objects = objects };
     int ret;
 
     tool_set_program(argv[0]);
