@@ -5,9 +5,11 @@
  *     submit() -> queue -> (poll: as many as fit) -> submission ring -> kernel -> completion ring -> coroutine
  *
  * Requests wait in a list on the stacks of their coroutines until the loop polls; then they go to the kernel together, with
- * one system call that also waits. No more are in the ring than the completion ring can hold. Polls, which may stay for
- * ever, do not count among them; if too many end at once, the kernel keeps their completions until there is room. While
- * the loop sleeps, a read of the context's eventfd is in the ring as well: other threads wake the loop by it.
+ * one system call that also waits. What a device has to do (O_DIRECT) goes earlier: as soon as as many wait as are with the
+ * kernel (1, 1, 2, 4, ...), so that the device begins while the loop prepares the rest. No more are in the ring than the
+ * completion ring can hold. Polls, which may stay for ever, do not count among them; if too many end at once, the kernel
+ * keeps their completions until there is room. While the loop sleeps, a read of the context's eventfd is in the ring as
+ * well: other threads wake the loop by it.
  *
  * A poll that is given up is cancelled in the kernel and ends with its completion, as any other. A cancel finds only what
  * was sent before it: the kernel takes entries in order.
@@ -28,7 +30,8 @@
 typedef struct UringState {
     BlkContext *ctx;
     struct io_uring ring;
-    BlkAioRequest *head, *tail;     /* not yet in the ring */
+    BlkAioRequest *head, *tail;     /* not yet in the ring, */
+    unsigned queued;                /* and how many these are */
     unsigned in_ring;               /* requests whose completion has not been seen */
     GQueue polls;                   /* BlkPoll: not yet in the ring, to be watched or, if given up, to be cancelled */
     bool event_armed;
@@ -73,19 +76,6 @@ static void *uring_create(BlkContext *ctx, GError **error)
     }
     s->ctx = ctx;
     return g_steal_pointer(&s);
-}
-
-static void uring_submit(void *state, BlkAioRequest *req)
-{
-    UringState *s = state;
-
-    req->next = NULL;
-    if (s->head) {
-        s->tail->next = req;
-    } else {
-        s->head = req;
-    }
-    s->tail = req;
 }
 
 static void prepare(struct io_uring_sqe *sqe, BlkAioRequest *req)
@@ -204,9 +194,37 @@ static bool send_requests(UringState *s)
         }
         prepare(sqe, s->head);
         s->head = s->head->next;
+        s->queued--;
         s->in_ring++;
     }
     return true;
+}
+
+/* @ret: of a call of liburing. What could not be sent now stays in the ring, for the next one. */
+static void check(int ret)
+{
+    if (ret < 0 && ret != -ETIME && ret != -EINTR && ret != -EAGAIN && ret != -EBUSY) {
+        g_error("io_uring_enter: %s", g_strerror(-ret));
+    }
+}
+
+static void uring_submit(void *state, BlkAioRequest *req)
+{
+    UringState *s = state;
+    bool for_device = req->file && !req->file->cached;
+
+    req->next = NULL;
+    if (s->head) {
+        s->tail->next = req;
+    } else {
+        s->head = req;
+    }
+    s->tail = req;
+    s->queued++;
+    if (for_device && s->queued >= s->in_ring) {
+        send_requests(s);
+        check(io_uring_submit(&s->ring));
+    }
 }
 
 static void arm_event(UringState *s)
@@ -263,9 +281,7 @@ static void uring_poll(void *state, int64_t timeout_ns)
     } else {
         ret = io_uring_peek_cqe(&s->ring, &cqe);
     }
-    if (ret < 0 && ret != -ETIME && ret != -EINTR && ret != -EAGAIN && ret != -EBUSY) {
-        g_error("io_uring_enter: %s", g_strerror(-ret));
-    }
+    check(ret);
     reap(s);
 }
 

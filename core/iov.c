@@ -119,7 +119,9 @@ unsigned blk_iov_fill(BlkIov iov, size_t bytes, struct iovec *out, unsigned max,
 
 void *blk_buffer_try_alloc(const BlkNode *node, size_t bytes)
 {
-    size_t align = node ? MAX(node->limits.mem_align, MIN_MEM_ALIGN) : DEFAULT_MEM_ALIGN;
+    /* A device gets a page in one piece that does not lie across two. */
+    size_t least = node && bytes < DEFAULT_MEM_ALIGN ? MIN_MEM_ALIGN : DEFAULT_MEM_ALIGN;
+    size_t align = node ? MAX(node->limits.mem_align, least) : least;
     void *buffer;
 
     return posix_memalign(&buffer, align, MAX(bytes, 1)) == 0 ? buffer : NULL;

@@ -130,18 +130,21 @@ START_TEST(buffers_are_aligned)
     static const size_t lengths[] = { 0, 1, 512, 4096, 65536, 1 << 21 };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(lengths); i++) {
-        BlkNode node = { .limits.mem_align = 16384 };
+        BlkNode node = { .limits.mem_align = 16384 }, easy = { .limits.mem_align = 1 };
         void *any = blk_buffer_try_alloc(NULL, lengths[i]);
-        void *fitting = blk_buffer_try_alloc(&node, lengths[i]);
+        void *fitting = blk_buffer_try_alloc(&node, lengths[i]), *page = blk_buffer_try_alloc(&easy, lengths[i]);
 
         ck_assert_ptr_nonnull(any);
         ck_assert_ptr_nonnull(fitting);
+        ck_assert_ptr_nonnull(page);
         ck_assert_uint_eq((uintptr_t)any % 4096, 0);
         ck_assert_uint_eq((uintptr_t)fitting % 16384, 0);
+        ck_assert_uint_eq((uintptr_t)page % (lengths[i] < 4096 ? 512 : 4096), 0);
         memset(any, 1, lengths[i]);
         memset(fitting, 1, lengths[i]);
         blk_buffer_free(any);
         blk_buffer_free(fitting);
+        blk_buffer_free(page);
     }
     blk_buffer_free(NULL);
 }

@@ -22,7 +22,6 @@ typedef struct BenchArgs {
 typedef struct Bench {
     const BenchArgs *args;
     BlkNode *node;
-    uint8_t *buf;               /* all requests use it */
     uint64_t offset;            /* of the next request */
     uint64_t sent, done;        /* requests */
     bool flushing;              /* nothing new may be sent */
@@ -153,7 +152,7 @@ static bool parse_args(BenchArgs *args, int argc, char **argv)
 
 /* ---- requests ---- */
 
-static int co_request(Bench *b)
+static int co_request(Bench *b, uint8_t *buf)
 {
     uint64_t offset = b->offset;
 
@@ -163,9 +162,9 @@ static int co_request(Bench *b)
         return -EIO;
     }
     if (!b->args->write) {
-        return blk_co_pread(b->node, offset, b->args->bytes, b->buf, 0);
+        return blk_co_pread(b->node, offset, b->args->bytes, buf, 0);
     }
-    return blk_co_pwrite(b->node, offset, b->args->bytes, b->buf,
+    return blk_co_pwrite(b->node, offset, b->args->bytes, buf,
                          b->args->common.open.cache.writethrough ? BLK_REQ_FUA : 0);
 }
 
@@ -189,11 +188,17 @@ static int co_flush_if_due(Bench *b, uint64_t number)
     return ret;
 }
 
+/* Sends one request after the other, with a buffer of its own. */
 static int co_work(void *opaque)
 {
     Bench *b = opaque;
     uint64_t interval = b->args->no_drain ? 0 : b->args->flush_interval;
+    uint8_t *buf = blk_buffer_try_alloc(b->node, MAX(b->args->bytes, 1));
 
+    if (!buf) {
+        return -ENOMEM;
+    }
+    memset(buf, b->args->write ? (int)b->args->pattern : 0, b->args->bytes);
     while (b->ret == 0 && b->sent < b->args->count) {
         if (b->flushing) {
             blk_co_queue_wait(&b->changed);
@@ -201,7 +206,7 @@ static int co_work(void *opaque)
         }
         uint64_t number = b->sent + 1;
         b->flushing = interval > 0 && number % interval == 0;
-        int ret = co_request(b);
+        int ret = co_request(b, buf);
         b->done++;
         blk_co_queue_wake_all(&b->changed);
         if (ret == 0) {
@@ -210,6 +215,7 @@ static int co_work(void *opaque)
         b->ret = b->ret < 0 ? b->ret : ret;
         blk_co_queue_wake_all(&b->changed);
     }
+    blk_buffer_free(buf);
     return b->ret;
 }
 
@@ -243,12 +249,6 @@ static int bench(BlkNode *node, void *opaque)
     gint64 start_us;
 
     print_plan(args);
-    b.buf = blk_buffer_try_alloc(node, MAX(args->bytes, 1));
-    if (!b.buf) {
-        tool_error("no memory for a buffer of %" PRIu64 " bytes", args->bytes);
-        return 1;
-    }
-    memset(b.buf, args->write ? (int)args->pattern : 0, args->bytes);
     start_us = g_get_monotonic_time();
     b.ret = co_send_all(&b);
     if (b.ret < 0) {
@@ -256,7 +256,6 @@ static int bench(BlkNode *node, void *opaque)
     } else {
         printf("Run completed in %3.3f seconds.\n", (double)(g_get_monotonic_time() - start_us) / G_USEC_PER_SEC);
     }
-    blk_buffer_free(b.buf);
     return b.ret < 0 ? 1 : 0;
 }
 
