@@ -97,8 +97,22 @@ void blk_co_yield(void)
     BlkCo *co = blk_co_self();
 
     g_assert(co != NULL);
+    if (co->on_sleep) {
+        void (*fn)(void *opaque) = co->on_sleep;
+
+        co->on_sleep = NULL;
+        fn(co->on_sleep_opaque);
+    }
     co->state = BLK_CO_ASLEEP;
     blk_coroutine_leave();
+}
+
+void blk_co_on_sleep(void (*fn)(void *opaque), void *opaque)
+{
+    BlkCo *co = blk_co_self();
+
+    co->on_sleep = fn;
+    co->on_sleep_opaque = opaque;
 }
 
 void blk_co_wake(BlkCo *co)

@@ -28,6 +28,8 @@ struct BlkCo {
     BlkCoState state;
     bool started;
     BlkCo *next;            /* in the ready list or the idle list */
+    void (*on_sleep)(void *opaque);     /* (nullable): see blk_co_on_sleep() */
+    void *on_sleep_opaque;
     ucontext_t *beginning;  /* until it has started */
     sigjmp_buf env;         /* where it left off */
     sigjmp_buf *back;       /* the loop that entered it */

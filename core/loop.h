@@ -50,6 +50,10 @@ void blk_context_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque, BlkCoGroup *g
 /* Sleeps until that time of CLOCK_MONOTONIC, which may have passed. Context: coroutine. */
 void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns);
 
+/* Calls @fn (NULL: nothing) once, when the running coroutine next goes to sleep, just before it does: so who works for
+ * many can hand over to somebody else if it has to wait, and only then. @fn must not yield. */
+void blk_co_on_sleep(void (*fn)(void *opaque), void *opaque);
+
 /* Nobody else is ready or waits for an operation: the running coroutine holds up none. */
 static inline bool blk_context_is_alone(const BlkContext *ctx)
 {

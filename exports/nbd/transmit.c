@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * transmit.c - the transmission phase: receives requests and gives each of them a coroutine.
+ *
+ *     receiver:  wait -> receive what there is -> requests --- one alone ---> done at once -> send -> wait
+ *                                                        `---- several ----> a coroutine each -> send -> wait
+ *
+ * One that is done at once and has to wait leaves receiving to a new coroutine, at that moment.
+ */
+#include "core/loop.h"
+#include "exports/nbd/server.h"
+
+enum { INPUT_BYTES = 32768 };
+
+/* ---- requests of a connection ---- */
+
+static bool has_room(const NbdConnection *c, size_t bytes)
+{
+    return c->in_flight == 0 ||
+           (c->in_flight < NBD_MAX_IN_FLIGHT && c->in_flight_bytes + bytes <= NBD_MAX_IN_FLIGHT_BYTES);
+}
+
+/* A request in flight with @bytes of payload in one direction. NULL: the connection is to end. */
+static NbdRequest *co_new_request(NbdConnection *c, size_t bytes)
+{
+    NbdRequest *r;
+
+    while (!has_room(c, bytes) && !c->stopping) {
+        blk_co_queue_wait(&c->changed);
+    }
+    if (c->stopping) {
+        return NULL;
+    }
+    r = c->unused;
+    if (r) {
+        c->unused = r->next;
+        c->kept_bytes -= r->capacity;
+    } else {
+        r = g_new0(NbdRequest, 1);
+        r->connection = c;
+    }
+    r->error = NBD_SUCCESS;
+    r->charged = bytes;
+    r->chunks = r->count = 0;
+    c->in_flight++;
+    c->in_flight_bytes += bytes;
+    return r;
+}
+
+int blk_nbd_request_reserve(NbdRequest *request, size_t bytes)
+{
+    if (request->capacity < bytes) {
+        blk_buffer_free(request->buffer);
+        request->buffer = blk_buffer_try_alloc(blk_export_node(&request->connection->export->base), bytes);
+        request->capacity = request->buffer ? bytes : 0;
+    }
+    return request->buffer || bytes == 0 ? 0 : -ENOMEM;
+}
+
+void blk_nbd_request_done(NbdRequest *request)
+{
+    NbdConnection *c = request->connection;
+
+    if (c->kept_bytes + request->capacity > NBD_MAX_KEPT_BYTES) {
+        g_clear_pointer(&request->buffer, blk_buffer_free);
+        request->capacity = 0;
+    }
+    c->kept_bytes += request->capacity;
+    c->in_flight--;
+    c->in_flight_bytes -= request->charged;
+    request->next = c->unused;
+    c->unused = request;
+    blk_co_queue_wake_all(&c->changed);
+}
+
+void blk_nbd_free_requests(NbdConnection *c)
+{
+    while (c->unused) {
+        NbdRequest *r = c->unused;
+
+        c->unused = r->next;
+        blk_buffer_free(r->buffer);
+        g_free(r);
+    }
+}
+
+/* ---- receiving ---- */
+
+static size_t buffered(const NbdConnection *c)
+{
+    return c->input_end - c->input_first;
+}
+
+/* Waits until the buffer holds @bytes. Returns: 0; -EPIPE: the stream has ended; others. */
+static int co_fill(NbdConnection *c, size_t bytes)
+{
+    if (buffered(c) < bytes && c->input_first > 0) {
+        memmove(c->input, c->input + c->input_first, buffered(c));
+        c->input_end -= c->input_first;
+        c->input_first = 0;
+    }
+    while (buffered(c) < bytes) {
+        ssize_t ret = blk_channel_co_recv(c->channel, c->input + c->input_end, INPUT_BYTES - c->input_end, UINT64_MAX);
+
+        if (ret <= 0) {
+            return ret < 0 ? (int)ret : -EPIPE;
+        }
+        c->input_end += (size_t)ret;
+    }
+    return 0;
+}
+
+/* @buf: NULL: the bytes are forgotten. */
+static int co_take_payload(NbdConnection *c, uint8_t *buf, size_t bytes)
+{
+    size_t here = MIN(buffered(c), bytes);
+
+    if (buf) {
+        memcpy(buf, c->input + c->input_first, here);
+    }
+    c->input_first += here;
+    bytes -= here;
+    if (buf) {
+        return bytes > 0 ? blk_channel_co_recv_all(c->channel, buf + here, bytes, UINT64_MAX) : 0;
+    }
+    while (bytes > 0) {
+        int ret = co_fill(c, 1);
+
+        if (ret < 0) {
+            return ret;
+        }
+        here = MIN(buffered(c), bytes);
+        c->input_first += here;
+        bytes -= here;
+    }
+    return 0;
+}
+
+/* Receives what follows the header; what is too long, or has no place, only to answer with an error. */
+static int co_receive_payload(NbdConnection *c, NbdRequest *r)
+{
+    if (r->header.payload > NBD_MAX_SKIPPED_PAYLOAD) {
+        return -EMSGSIZE;
+    }
+    if (r->header.payload > NBD_MAX_PAYLOAD) {
+        r->error = NBD_EINVAL;
+    } else if (blk_nbd_request_reserve(r, r->header.payload) < 0) {
+        r->error = NBD_ENOMEM;
+    }
+    return co_take_payload(c, r->error ? NULL : r->buffer, r->header.payload);
+}
+
+/* Of its buffer. */
+static size_t memory_for(const NbdConnection *c, const NbdHeader *header)
+{
+    switch (header->type) {
+    case NBD_CMD_READ:
+        return MIN(header->length, NBD_MAX_PAYLOAD);
+    case NBD_CMD_BLOCK_STATUS:
+        return MAX(blk_nbd_block_status_bytes(c), MIN(header->payload, NBD_MAX_PAYLOAD));
+    default:
+        return MIN(header->payload, NBD_MAX_PAYLOAD);
+    }
+}
+
+/* The next request, whole. Returns: 0; <0: the connection is to end. */
+static int co_take_request(NbdConnection *c, NbdRequest **request)
+{
+    size_t bytes = nbd_request_bytes(c->mode);
+    NbdHeader header;
+    NbdRequest *r;
+    int ret = co_fill(c, bytes);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (!blk_nbd_parse_request(c->mode, c->input + c->input_first, &header) || header.type == NBD_CMD_DISC) {
+        return -ECONNRESET;
+    }
+    c->input_first += bytes;
+    r = co_new_request(c, memory_for(c, &header));
+    if (!r) {
+        return -ECANCELED;
+    }
+    r->header = header;
+    ret = header.payload > 0 ? co_receive_payload(c, r) : 0;
+    if (ret < 0) {
+        blk_nbd_request_done(r);
+        return ret;
+    }
+    *request = r;
+    return 0;
+}
+
+/* ---- the receiver ---- */
+
+/* The receiver is about to sleep in the middle of a request. */
+static void hand_over(void *opaque)
+{
+    NbdConnection *c = opaque;
+
+    c->receiver = NULL;
+    c->receiver_sends = false;
+    blk_nbd_send_later(c);
+    blk_co_spawn(c->server->ctx, blk_nbd_co_receive, c);
+}
+
+static void run_alone(NbdConnection *c, NbdRequest *request)
+{
+    blk_co_on_sleep(hand_over, c);
+    blk_nbd_co_execute(request);
+    blk_co_on_sleep(NULL, NULL);
+}
+
+/* Takes what is there and runs it. Returns: 0; <0: the connection is to end. */
+static int co_receive_batch(NbdConnection *c)
+{
+    BlkContext *ctx = c->server->ctx;
+    NbdRequest *request, *before = NULL;
+    unsigned spawned = 0;
+    int ret;
+
+    do {
+        if (before) {
+            blk_co_spawn(ctx, blk_nbd_co_execute, before);
+            spawned++;
+        }
+        ret = co_take_request(c, &request);
+        before = ret < 0 ? NULL : request;
+    } while (before && buffered(c) >= nbd_request_bytes(c->mode));
+
+    c->receiver_sends = !c->stopping;
+    if (spawned > 0) {
+        if (before) {
+            blk_co_spawn(ctx, blk_nbd_co_execute, before);
+        }
+        blk_co_reschedule();
+    } else if (before) {
+        run_alone(c, before);
+    }
+    return ret;
+}
+
+int blk_nbd_co_receive(void *connection)
+{
+    NbdConnection *c = connection;
+    BlkCo *self = blk_co_self();
+    int ret = 0;
+
+    if (!c->input) {
+        c->input = g_malloc(INPUT_BYTES);
+    }
+    c->receiver = self;
+    while (ret == 0 && !c->stopping) {
+        ret = co_receive_batch(c);
+        if (c->receiver != self) {
+            return 0;
+        }
+        c->receiver_sends = false;
+        blk_nbd_send_now(c);
+    }
+    blk_nbd_co_connection_end(c);
+    return 0;
+}
