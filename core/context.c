@@ -210,15 +210,10 @@ static void turn(BlkContext *ctx)
         return;     /* the caller knows whether that is the end */
     }
     timeout_ns = time_to_sleep(ctx);
-    if (timeout_ns != 0) {
-        atomic_store(&ctx->asleep, true);
-        if (atomic_load(&ctx->finished)) {
-            timeout_ns = 0;
-        }
-    }
-    ctx->engine->poll(ctx->engine_state, timeout_ns);
-    if (atomic_load(&ctx->asleep)) {
-        atomic_store(&ctx->asleep, false);
+    if (timeout_ns == 0) {
+        ctx->engine->poll(ctx->engine_state, 0);
+    } else {
+        blk_context_wait(ctx, timeout_ns);
     }
     reap_jobs(ctx);
     blk_timer_heap_expire(&ctx->timers);

@@ -31,6 +31,7 @@ struct BlkContext {
     unsigned outstanding;       /* operations of engine and pools that have not ended */
     unsigned polling;           /* those that wait for a file descriptor: they hold up nobody */
     BlkTimerHeap timers;
+    uint64_t spin_ns;           /* see idle.c */
     unsigned inline_ops;        /* of the running coroutine since it was entered; see aio_inline.c */
 
     const BlkAioEngine *engine;
@@ -49,6 +50,9 @@ void blk_context_spawn(BlkContext *ctx, BlkCoFn *fn, void *opaque, BlkCoGroup *g
 
 /* Sleeps until that time of CLOCK_MONOTONIC, which may have passed. Context: coroutine. */
 void blk_co_sleep_until_ns(BlkContext *ctx, uint64_t deadline_ns);
+
+/* idle.c: waits until something has ended, or the time (<0: without limit) is over. Context: the loop; nobody is ready. */
+void blk_context_wait(BlkContext *ctx, int64_t timeout_ns);
 
 /* Calls @fn (NULL: nothing) once, when the running coroutine next goes to sleep, just before it does: so who works for
  * many can hand over to somebody else if it has to wait, and only then. @fn must not yield. */
