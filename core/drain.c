@@ -116,6 +116,16 @@ static BlkNode *next_to_gate(BlkNode *node, const GPtrArray *gated)
     return found;
 }
 
+void blk_node_hurry(BlkNode *node)
+{
+    if (node->driver->hurry && node->core->open) {
+        node->driver->hurry(node);
+    }
+    for (GList *l = node->core->children.head; l; l = l->next) {
+        blk_node_hurry(((BlkChild *)l->data)->node);
+    }
+}
+
 int blk_co_drain_begin(BlkNode *node)
 {
     BlkDrain *drain = g_new0(BlkDrain, 1);
@@ -130,6 +140,9 @@ int blk_co_drain_begin(BlkNode *node)
         g_ptr_array_add(drain->gated, next);
         next->core->drained++;
         blk_node_ref(next);
+        if (next->core->in_flight > 0) {
+            blk_node_hurry(next);
+        }
         while (next->core->in_flight > 0) {
             blk_co_queue_wait(&next->core->idle);
         }

@@ -117,6 +117,7 @@ static int close_last(void *opaque)
 {
     BlkNode *node = opaque;
 
+    blk_node_hurry(node);
     /* Nobody can find the node any more, but its own requests go on until it is closed. */
     node->core->open = false;
     if (!node->read_only) {
@@ -345,6 +346,9 @@ static JsonObject *full_options(const BlkNode *node)
 
 const char *blk_node_filename(const BlkNode *node)
 {
+    if (!node->core->filename && node->driver->filename) {
+        node->core->filename = node->driver->filename(node);
+    }
     if (!node->core->filename) {
         g_autoptr(JsonObject) options = own_options(node);
         const char *plain = plain_filename(node, options);

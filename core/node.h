@@ -103,6 +103,7 @@ void blk_gate_redirect(BlkNode *from, BlkNode *to);     /* the requests that wai
 /* blk_co_drain_begin() for an operation that changes the image as a whole, and cannot be done without what nodes above
  * hold. The section has begun also after an error. */
 int blk_co_image_drain(BlkNode *node, GError **error);
+void blk_node_hurry(BlkNode *node);             /* see BlkDriver.hurry; of @node and all below */
 void blk_drain_forget(BlkNode *node);           /* @node is closed: no drained section holds it any more */
 
 /* What its driver does not do itself, the child does. */

@@ -26,7 +26,7 @@ typedef struct BlkTimerHeap {
 void blk_timer_heap_init(BlkTimerHeap *heap);
 void blk_timer_heap_clear(BlkTimerHeap *heap);
 
-/* @timer, which does not run, calls @expire once at @deadline_ns, which may have passed, unless it is stopped before. */
+/* @timer, which does not run, calls @expire once at @deadline_ns, which may have passed, if nobody stops it before. */
 void blk_timer_start(BlkTimerHeap *heap, BlkTimer *timer, uint64_t deadline_ns, void (*expire)(BlkTimer *timer));
 void blk_timer_stop(BlkTimerHeap *heap, BlkTimer *timer);      /* nothing if it does not run */
 

@@ -12,6 +12,7 @@ static const BlkDriver *const builtin[] = {
     &blk_driver_fault,
     &blk_driver_file,
     &blk_driver_log_writes,
+    &blk_driver_nbd,
     &blk_driver_null_co,
     &blk_driver_qcow2,
     &blk_driver_raw,

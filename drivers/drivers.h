@@ -12,6 +12,7 @@ extern const BlkDriver blk_driver_copy_on_read;
 extern const BlkDriver blk_driver_fault;
 extern const BlkDriver blk_driver_file;
 extern const BlkDriver blk_driver_log_writes;
+extern const BlkDriver blk_driver_nbd;
 extern const BlkDriver blk_driver_null_co;
 extern const BlkDriver blk_driver_qcow2;
 extern const BlkDriver blk_driver_raw;

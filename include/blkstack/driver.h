@@ -337,6 +337,8 @@ struct BlkDriver {
     const char *const *prefixes;            /* protocols: "nbd" for nbd:..., NULL-terminated; (nullable) */
     /* Protocols: turns "prefix:rest" into options. NULL: {"filename": name}. */
     JsonObject *(*parse_filename)(const char *name, GError **error);
+    /* Protocols: the opposite: (transfer full): how a user would name the open node. NULL: options are needed to say it. */
+    char *(*filename)(const BlkNode *node);
     /* Formats: 0..100, how sure it is that an image which begins with @head is one of its own. */
     int (*probe)(const uint8_t *head, size_t bytes, const char *filename);
     const BlkFormatOps *format;
@@ -345,6 +347,9 @@ struct BlkDriver {
 
     int (*co_open)(BlkNode *node, const BlkOptions *options, GError **error);
     void (*co_close)(BlkNode *node);                    /* children are still there; also after a failed co_open */
+    /* Somebody waits until no request is in flight, here or above: those that wait for what may never come fail now, and
+     * all others that would wait for it, until it has come. Does not yield. */
+    void (*hurry)(BlkNode *node);
     void (*refresh_limits)(BlkNode *node);              /* limits hold the children's; change what differs */
     /* What this node needs from a child when its own parents need @perm and share @shared. NULL: by role. */
     void (*child_perm)(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * absent.c - the driver "nbd" of a build without libnbd: its names and options are known, and opening says why it fails.
+ */
+#include "drivers/drivers.h"
+#include "drivers/nbd/nbd.h"
+
+static int absent_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    return blk_error(error, -ENOTSUP, "The driver 'nbd' was not built in: libnbd was not there");
+}
+
+const BlkDriver blk_driver_nbd = {
+    .name = "nbd",
+    .kind = BLK_PROTOCOL,
+    .help = "an export of an NBD server (not built in)",
+    .options = nbd_options,
+    .prefixes = nbd_prefixes,
+    .parse_filename = nbd_parse_filename,
+    .co_open = absent_co_open,
+};
