@@ -14,6 +14,7 @@ struct BlkPool {
     BlkContext *ctx;
     const char *name;
     unsigned max_threads;
+    bool here;                  /* blk_co_pool_run() uses no thread */
     GPtrArray *threads;         /* of the loop's thread */
 
     pthread_mutex_t lock;       /* for what follows */
@@ -121,6 +122,11 @@ void blk_pool_allow(BlkPool *pool, unsigned max_threads)
     pool->max_threads = MAX(pool->max_threads, max_threads);
 }
 
+void blk_pool_set_here(BlkPool *pool, bool here)
+{
+    pool->here = here;
+}
+
 void blk_pool_submit(BlkPool *pool, BlkJob *job)
 {
     bool need_thread;
@@ -146,6 +152,10 @@ void blk_pool_submit(BlkPool *pool, BlkJob *job)
 
 int blk_co_pool_run(BlkPool *pool, int (*fn)(void *arg), void *arg)
 {
+    if (pool->here) {
+        return fn(arg);
+    }
+
     BlkJob job = { .fn = fn, .arg = arg, .co = blk_co_self() };
 
     pool->ctx->outstanding++;

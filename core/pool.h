@@ -26,6 +26,10 @@ unsigned blk_pool_threads(const BlkPool *pool);     /* at most */
 /* Raises that, if it is less. Context: the loop's thread. */
 void blk_pool_allow(BlkPool *pool, unsigned max_threads);
 
+/* From now on blk_co_pool_run() calls the function in the loop's thread, and does not yield, or no longer so. Tests that look
+ * at thousands of small images do: handing a cluster over costs more than decompressing it. Context: the loop's thread. */
+void blk_pool_set_here(BlkPool *pool, bool here);
+
 /* Runs @job->fn on a thread, first in, first out; ends with blk_context_finish_job(). Context: the loop's thread. */
 void blk_pool_submit(BlkPool *pool, BlkJob *job);
 

@@ -13,6 +13,8 @@
  */
 #include "crash.h"
 
+#include "core/loop.h"
+
 enum { LOG_UNIT = 512, ENTRY_FLUSH = 1, ENTRY_DISCARD = 4, ENTRY_MARK = 8 };
 
 static uint64_t le64(const uint8_t *p)
@@ -300,6 +302,7 @@ void crash_log_co_states(CrashRound *round)
 {
     const Stable nothing = { .until = { 0 } };
 
+    blk_pool_set_here(round->ctx->workers, true);
     round->time = round->now;
     build_states(round, MODE_ALL, &nothing, 0);
     for (unsigned i = 0; i < round->n_disks; i++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test_pool.c - work and blocking calls on other threads. */
+#include "core/loop.h"
 #include "test.h"
 
 #include <signal.h>
@@ -123,6 +124,27 @@ START_TEST(short_work_is_done_here_if_nobody_waits)
     g_autoptr(BlkContext) ctx = new_context();
 
     ck_assert_int_eq(blk_run(ctx, short_main, NULL), 0);
+}
+END_TEST
+
+static int here_main(void *opaque)
+{
+    GThread *thread;
+
+    blk_pool_set_here(blk_co_context()->workers, true);
+    ck_assert_int_eq(blk_co_offload(note_thread, &thread), 7);
+    ck_assert_ptr_eq(thread, g_thread_self());
+    blk_pool_set_here(blk_co_context()->workers, false);
+    ck_assert_int_eq(blk_co_offload(note_thread, &thread), 7);
+    ck_assert_ptr_ne(thread, g_thread_self());
+    return 0;
+}
+
+START_TEST(a_test_may_do_without_workers)
+{
+    g_autoptr(BlkContext) ctx = new_context();
+
+    ck_assert_int_eq(blk_run(ctx, here_main, NULL), 0);
 }
 END_TEST
 
@@ -267,5 +289,5 @@ START_TEST(no_wake_up_is_lost)
 END_TEST
 
 BLK_TEST_MAIN("pool", offload_from_a_thousand_coroutines, short_work_is_done_here_if_nobody_waits,
-              workers_can_be_limited, bad_number_of_workers_is_refused,
+              a_test_may_do_without_workers, workers_can_be_limited, bad_number_of_workers_is_refused,
               blocking_call_does_not_block_the_loop, result_is_passed_on, threads_take_no_signals, no_wake_up_is_lost)
