@@ -4,6 +4,7 @@
 # marked corrupt (version 3), and reads go on. Options say which tables are looked after.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 300
 

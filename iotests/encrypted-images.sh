@@ -3,6 +3,7 @@
 # Encrypted images that the peer made: info says so, check works on their tables, everything else refuses them, says what to
 # do and changes nothing.
 . "$(dirname "$0")/lib.sh"
+any_backend
 requires qemu-img qemu-io python3
 
 secret=secret,id=s,data=abcabc

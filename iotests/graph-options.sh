@@ -3,6 +3,7 @@
 # One graph, written as json:, as dotted keys, as nested JSON and as mixtures of them, is the same graph. Unknown keys
 # are refused with the nearest known one, ill-typed values with what they should be.
 . "$(dirname "$0")/lib.sh"
+any_backend
 requires qemu-img qemu-io
 
 "$QEMU_IMG" create -q -f qcow2 disk.qcow2 1M

@@ -3,6 +3,7 @@
 # What we do not know in a header: unknown autoclear bits are cleared by a writer and by nobody else; unknown compatible
 # bits, extensions, feature names and fields of a longer header are kept, also when the header is rewritten; the peer takes it.
 . "$(dirname "$0")/lib.sh"
+any_backend
 requires qemu-img qemu-io python3
 
 # Adds to disk.qcow2: a header of 128 bytes, two unknown extensions, a feature name, unknown bits.

@@ -4,6 +4,7 @@
 # not ended: one message, in bounded time and memory.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img python3 prlimit
 # timeout: 300
 

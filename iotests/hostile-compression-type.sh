@@ -3,6 +3,7 @@
 # A compression type that contradicts the feature bit, or is unknown, is refused.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 

@@ -4,6 +4,7 @@
 # cut off, or the image itself, and the feature bit where there should be none.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 

@@ -4,6 +4,7 @@
 # given, anywhere. The same holds for every image below it.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img prlimit
 
 overlay() {     # FILE BACKING-NAME FORMAT: any name, unopened

@@ -4,6 +4,7 @@
 # feature bit on or off where the tables are of the other kind.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 

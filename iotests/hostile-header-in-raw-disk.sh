@@ -3,6 +3,7 @@
 # A guest that may write all of its raw disk puts a qcow2 header at its start: never through a disk that was only
 # detected as raw, so that the next detection sees what the first saw. With raw given, the disk is the guest's.
 . "$(dirname "$0")/lib.sh"
+any_backend
 requires qemu-img python3
 
 refused() {     # TEXT COMMAND...

@@ -3,6 +3,7 @@
 # Headers, extensions, backing names and features that lie: refused by every tool with one message, image untouched.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 

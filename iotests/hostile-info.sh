@@ -4,6 +4,7 @@
 # disk of exabytes, a first cluster full of extensions. Bounded processor time and memory, and a few lines of output.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 300
 

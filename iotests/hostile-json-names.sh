@@ -4,6 +4,7 @@
 # both tools in one message, and the image is as it was.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img python3 prlimit
 # timeout: 300
 

@@ -4,6 +4,7 @@
 # to open them refuses unless the format is given.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 

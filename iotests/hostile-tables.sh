@@ -4,6 +4,7 @@
 # of the active L1 table. What is lost is said, and nothing that can be read is given up.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/hostile-lib.inc"
+any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 

@@ -4,6 +4,7 @@
 # clusters, snapshots and a backing file in the image; what cannot be is refused before anything changes.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
+any_backend
 requires qemu-img qemu-io
 
 # What the image is, without what depends on where things lie.
@@ -68,7 +69,7 @@ done
 pio big.qcow2 "read -P 3 5M 3M"
 
 label="widths"
-qimg create -q -f qcow2 w.qcow2 64M
+qimg create -q -f qcow2 -o cluster_size=16k w.qcow2 64M      # with 64k the peer needs 14 s for one of them
 twin_copy w.qcow2
 for bits in 1 64 16; do
     amended w.qcow2 refcount_bits=$bits

@@ -3,6 +3,7 @@
 # create: options, output, refusals and the look-up of backing files are the peer's; so is what the image then is.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
+any_backend
 requires qemu-img
 
 made() {        # FILE FORMAT ARGUMENTS...

@@ -3,6 +3,7 @@
 # info: text, JSON, snapshots and backing chains are told as by the peer, word for word.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
+any_backend
 requires qemu-img qemu-io
 
 qimg create -q -f raw r.raw 3M

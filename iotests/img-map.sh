@@ -4,6 +4,7 @@
 # map: text and JSON are the peer's, for chains, shorter backing files, compressed clusters, holes and parts of an image.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
+any_backend
 requires qemu-img qemu-io
 
 qimg create -q -f qcow2 base.qcow2 6M
