@@ -114,13 +114,25 @@ static BlkCachedCluster *lookup(BlkClusterCache *cache, const BlkChild *child, u
     return g_hash_table_lookup(cache->clusters, &key);
 }
 
+static BlkCachedCluster *find(BlkClusterCache *cache, const BlkMapping *map)
+{
+    BlkCachedCluster *cluster = lookup(cache, map->child, map->host_offset);
+
+    return cluster && cluster->host_bytes == map->host_bytes ? cluster : NULL;
+}
+
+bool blk_cluster_cache_has(BlkClusterCache *cache, const BlkMapping *map)
+{
+    return find(cache, map) != NULL;
+}
+
 int blk_cluster_cache_co_find(BlkClusterCache *cache, const BlkMapping *map, BlkCachedCluster **out)
 {
     BlkCachedCluster *cluster;
     int ret = 0;
 
     *out = NULL;
-    while (ret == 0 && (cluster = lookup(cache, map->child, map->host_offset)) && cluster->host_bytes == map->host_bytes) {
+    while (ret == 0 && (cluster = find(cache, map))) {
         bool ahead = cluster->ahead;
         hold(cache, cluster);
         if (cluster->loading) {

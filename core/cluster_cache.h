@@ -35,6 +35,9 @@ void blk_cluster_cache_free(BlkClusterCache *cache);    /* nothing is held; NULL
 
 unsigned blk_cluster_cache_room(const BlkClusterCache *cache);      /* clusters */
 
+/* Is it there, or being loaded? */
+bool blk_cluster_cache_has(BlkClusterCache *cache, const BlkMapping *map);
+
 /**
  * blk_cluster_cache_co_find:
  * @map: of kind COMPRESSED

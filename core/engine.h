@@ -81,8 +81,27 @@ void blk_engine_publish(BlkNode *node, BlkReservation *res);
 /* Notes a guest read. If it goes on where another ended, the clusters behind it may be loaded in the background.
  * Returns: whether it does. */
 bool blk_engine_read_ahead(BlkNode *node, uint64_t offset, uint64_t bytes);
-/* Loads the cluster of guest @offset into the cache, if it is compressed. Nobody hears of errors. */
-void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset);
+/* Loads the clusters of a guest range that are compressed into the cache. Nobody hears of errors. */
+void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset, uint64_t bytes);
+
+/* Payloads that lie one behind the other in a file. */
+typedef struct BlkPayloadSpan BlkPayloadSpan;
+
+/* @offset, @end: from the first byte of the first to the last of the last. It lasts until all @holders, who are readers of
+ * the node, have put it. NULL when memory is short. */
+BlkPayloadSpan *blk_payload_span_try_new(BlkNode *file, uint64_t offset, uint64_t end, unsigned holders);
+void blk_payload_span_put(BlkPayloadSpan *span);        /* NULL is ignored */
+
+/**
+ * blk_engine_co_decode:
+ * @map: of kind COMPRESSED
+ * @span: (nullable): one that has its payload; else that is read by itself
+ * @out: (out) cluster_size bytes; unspecified after an error
+ *
+ * Context: coroutine that is a reader of the node; may yield.
+ * Returns: 0; -EIO if it lies behind the end of the file, or does not decode; -ENOMEM; what reading the file returns.
+ */
+int blk_engine_co_decode(BlkNode *node, const BlkMapping *map, BlkPayloadSpan *span, void *out);
 
 int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req);
 

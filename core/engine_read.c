@@ -2,34 +2,56 @@
 /*
  * engine_read.c - guest reads of a format node.
  *
- * A read is cut into pieces, one for each answer of the driver. The first piece is read by the request's own coroutine;
- * if there are more, a few further coroutines take them, so that payloads are read and decoded at once. No lock is held:
- * the reader's epoch keeps what it looks at from being reused.
+ *     request   |  data  |payload|payload| zero |payload|   pieces: one for each answer of the driver
+ *                        '---- span -----'------'
+ *
+ * The first piece is found and read by the request's own coroutine; if there are more, all that is left is planned, some
+ * pieces at a time, and a few further coroutines take them, so that payloads are decoded at once. Payloads that lie next
+ * to each other in the file, in whatever order, are a span: read in one go. No lock is held: the reader's epoch keeps what
+ * it looks at, and what is planned, from being reused.
  *
  * Parts of compressed clusters are read through the cache of decompressed ones. Whole clusters are decoded where the reader
  * wants them, and not cached: a long read leaves in the cache what small ones use.
  */
-#include "core/codec.h"
 #include "core/engine.h"
 #include "core/node.h"
 
 #include <string.h>
 
-enum { READ_TASKS = 8 };            /* pieces of one request in flight */
+enum {
+    READ_TASKS = 8,                 /* pieces of one request in flight */
+    PLAN_PIECES = 16,               /* planned ahead */
+    SPAN_BYTES = 256 << 10,         /* of payloads that are read in one go, if there are two */
+    SHARED_SECTOR = 511,            /* bytes of a payload's last sector that may be the next one's */
+};
+
+typedef struct ReadPiece {
+    BlkMapping map;
+    uint64_t done, bytes;           /* of the request */
+    BlkPayloadSpan *span;           /* (nullable): held */
+} ReadPiece;
+
+typedef struct ReadPlan {
+    ReadPiece pieces[PLAN_PIECES];
+    unsigned count, next;
+    uint64_t planned;               /* bytes of the request that were planned or read */
+} ReadPlan;
 
 typedef struct ReadJob {
     BlkNode *node;
     const BlkRequest *req;
+    bool ahead;                     /* only clusters are loaded that nobody has asked for; the request has no memory */
     bool sequential;                /* it goes on where another read ended */
-    uint64_t next;                  /* bytes of the request that somebody reads or has read */
-    BlkCoMutex mutex;               /* pieces are found one after the other */
+    ReadPlan *plan;
+    BlkCoMutex mutex;               /* of plan: pieces are found one after the other */
     bool failed;
 } ReadJob;
 
-typedef struct PayloadRead {
+typedef struct PayloadLoad {
     BlkNode *node;
     const BlkMapping *map;
-} PayloadRead;
+    BlkPayloadSpan *span;
+} PayloadLoad;
 
 /* Reads from a child, whose end may come early: a file that was cut, or a short backing. The rest is zeroes. */
 static int read_child(BlkNode *child, uint64_t offset, uint64_t bytes, BlkIov iov)
@@ -43,118 +65,179 @@ static int read_child(BlkNode *child, uint64_t offset, uint64_t bytes, BlkIov io
     return there > 0 ? blk_co_preadv(child, offset, there, iov, 0) : 0;
 }
 
-/* Decodes the cluster's payload to @out, cluster_size bytes. */
-static int read_payload(BlkNode *node, const BlkMapping *map, void *out)
-{
-    const BlkCodec *codec = node->driver->format->codec ? node->driver->format->codec(node) : NULL;
-    BlkNode *file = map->child->node;
-    uint64_t length = blk_node_length(file);
-
-    if (!codec || map->host_offset >= length) {
-        return -EIO;
-    }
-    uint64_t bytes = MIN(map->host_bytes, length - map->host_offset);
-    void *payload = blk_engine_buffer_get(node);
-    if (!payload) {
-        return -ENOMEM;
-    }
-    blk_co_event(file, BLK_EVENT_read_compressed);
-    int ret = blk_co_pread(file, map->host_offset, bytes, payload, 0);
-    if (ret == 0) {
-        ret = blk_co_codec_decompress(codec, out, node->limits.cluster_size, payload, bytes);
-    }
-    blk_engine_buffer_put(node, payload);
-    return ret;
-}
-
 /* BlkClusterLoad */
 static int load_payload(void *opaque, uint8_t *out)
 {
-    const PayloadRead *read = opaque;
+    const PayloadLoad *load = opaque;
 
-    return read_payload(read->node, read->map, out);
+    return blk_engine_co_decode(load->node, load->map, load->span, out);
 }
 
-static int read_uncached(BlkNode *node, const BlkMapping *map, uint64_t in_cluster, uint64_t bytes, BlkIov iov)
+static int read_uncached(BlkNode *node, const ReadPiece *piece, uint64_t in_cluster, BlkIov iov)
 {
-    void *direct = bytes == node->limits.cluster_size ? blk_iov_contiguous(iov, bytes) : NULL;
+    void *direct = piece->bytes == node->limits.cluster_size ? blk_iov_contiguous(iov, piece->bytes) : NULL;
 
     if (direct) {
-        return read_payload(node, map, direct);
+        return blk_engine_co_decode(node, &piece->map, piece->span, direct);
     }
     uint8_t *cluster = blk_engine_buffer_get(node);
     if (!cluster) {
         return -ENOMEM;
     }
-    int ret = read_payload(node, map, cluster);
+    int ret = blk_engine_co_decode(node, &piece->map, piece->span, cluster);
     if (ret == 0) {
-        blk_iov_from_buf(iov, cluster + in_cluster, bytes);
+        blk_iov_from_buf(iov, cluster + in_cluster, piece->bytes);
     }
     blk_engine_buffer_put(node, cluster);
     return ret;
 }
 
-static int read_compressed(const ReadJob *job, const BlkMapping *map, uint64_t offset, uint64_t bytes, BlkIov iov)
+static int read_compressed(const ReadJob *job, const ReadPiece *piece, BlkIov iov)
 {
     BlkNode *node = job->node;
-    uint64_t size = node->limits.cluster_size, in_cluster = offset & (size - 1);
+    uint64_t size = node->limits.cluster_size, in_cluster = (job->req->offset + piece->done) & (size - 1);
     BlkClusterCache *cache = blk_engine_cluster_cache(node);
     BlkCachedCluster *cluster = NULL;
-    PayloadRead read = { .node = node, .map = map };
-    int ret = cache ? blk_cluster_cache_co_find(cache, map, &cluster) : 0;
+    PayloadLoad load = { .node = node, .map = &piece->map, .span = piece->span };
+    int ret = cache ? blk_cluster_cache_co_find(cache, &piece->map, &cluster) : 0;
 
-    if (ret == 0 && cache && !cluster && bytes < size) {
-        ret = blk_cluster_cache_co_load(cache, map, load_payload, &read, false, &cluster);
+    if (ret == 0 && cache && !cluster && (job->ahead || piece->bytes < size)) {
+        ret = blk_cluster_cache_co_load(cache, &piece->map, load_payload, &load, job->ahead, &cluster);
     }
     if (ret < 0) {
         return ret;
     }
     if (!cluster) {
-        return read_uncached(node, map, in_cluster, bytes, iov);
+        return job->ahead ? 0 : read_uncached(node, piece, in_cluster, iov);
     }
-    blk_iov_from_buf(iov, cluster->data + in_cluster, bytes);
-    blk_cluster_cache_put(cache, cluster, job->sequential && in_cluster + bytes == size);
+    if (!job->ahead) {
+        blk_iov_from_buf(iov, cluster->data + in_cluster, piece->bytes);
+    }
+    blk_cluster_cache_put(cache, cluster, job->sequential && in_cluster + piece->bytes == size);
     return 0;
 }
 
-static int read_piece(const ReadJob *job, const BlkMapping *map, uint64_t offset, uint64_t bytes, BlkIov iov)
+static int read_piece(const ReadJob *job, const ReadPiece *piece)
 {
     BlkNode *node = job->node;
+    const BlkMapping *map = &piece->map;
+    BlkIov iov = job->ahead ? (BlkIov){ 0 } : blk_iov_advance(job->req->iov, piece->done);
 
-    switch (map->kind) {
-    case BLK_MAP_DATA:
-        blk_co_event(map->child->node, BLK_EVENT_read_aio);
-        return read_child(map->child->node, map->host_offset, bytes, iov);
-    case BLK_MAP_COMPRESSED:
-        return read_compressed(job, map, offset, bytes, iov);
-    case BLK_MAP_UNALLOCATED:
-        if (node->backing) {
-            blk_co_event(node->file->node, BLK_EVENT_read_backing_aio);
-            return read_child(node->backing->node, offset, bytes, iov);
-        }
-        break;
-    case BLK_MAP_ZERO:
-        break;
+    if (map->kind == BLK_MAP_COMPRESSED) {
+        return read_compressed(job, piece, iov);
     }
-    blk_iov_zero(iov, bytes);
+    if (job->ahead) {
+        return 0;
+    }
+    if (map->kind == BLK_MAP_DATA) {
+        blk_co_event(map->child->node, BLK_EVENT_read_aio);
+        return read_child(map->child->node, map->host_offset, piece->bytes, iov);
+    }
+    if (map->kind == BLK_MAP_UNALLOCATED && node->backing) {
+        blk_co_event(node->file->node, BLK_EVENT_read_backing_aio);
+        return read_child(node->backing->node, job->req->offset + piece->done, piece->bytes, iov);
+    }
+    blk_iov_zero(iov, piece->bytes);
     return 0;
 }
 
-/* Finds the next piece; *bytes is 0 when none is left. */
-static int read_next(ReadJob *job, BlkMapping *map, uint64_t *done, uint64_t *bytes)
+/* ---- planning ---- */
+
+/* Finds the piece that begins at piece->done of the request. */
+static int find_piece(const ReadJob *job, ReadPiece *piece)
 {
-    const BlkRequest *req = job->req;
+    uint64_t left = job->req->bytes - piece->done;
+    int ret = job->node->driver->format->co_map(job->node, job->req->offset + piece->done, left, &piece->map);
+
+    piece->bytes = MIN(piece->map.bytes, left);
+    piece->span = NULL;
+    return ret;
+}
+
+static bool is_to_be_read(const ReadJob *job, const ReadPiece *piece)
+{
+    BlkClusterCache *cache = blk_engine_cluster_cache(job->node);
+
+    return piece->map.kind == BLK_MAP_COMPRESSED && !(cache && blk_cluster_cache_has(cache, &piece->map));
+}
+
+/* Makes one span of the payloads, which are sorted, if there are several. Without memory each is read by itself. */
+static void make_span(ReadPiece **sorted, unsigned count, uint64_t end)
+{
+    BlkPayloadSpan *span = NULL;
+
+    if (count > 1) {
+        const BlkMapping *first = &sorted[0]->map;
+        span = blk_payload_span_try_new(first->child->node, first->host_offset, end, count);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        sorted[i]->span = span;
+    }
+}
+
+static void make_spans(const ReadJob *job, ReadPlan *plan)
+{
+    ReadPiece *sorted[PLAN_PIECES];
+    unsigned count = 0, first = 0;
+    uint64_t end = 0;
+
+    for (unsigned i = 0; i < plan->count; i++) {
+        ReadPiece *piece = &plan->pieces[i];
+        unsigned at = count;
+        if (!is_to_be_read(job, piece)) {
+            continue;
+        }
+        for (; at > 0 && sorted[at - 1]->map.host_offset > piece->map.host_offset; at--) {
+            sorted[at] = sorted[at - 1];
+        }
+        sorted[at] = piece;
+        count++;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        const BlkMapping *map = &sorted[i]->map, *start = &sorted[first]->map;
+        uint64_t map_end = map->host_offset + map->host_bytes;
+        if (i > first && (map->child != start->child || map->host_offset > end || map->host_offset + SHARED_SECTOR < end ||
+                          map_end - start->host_offset > SPAN_BYTES)) {
+            make_span(sorted + first, i - first, end);
+            first = i;
+            end = 0;
+        }
+        end = MAX(end, map_end);
+    }
+    make_span(sorted + first, count - first, end);
+}
+
+/* Plans the next pieces. */
+static int make_plan(const ReadJob *job, ReadPlan *plan)
+{
+    plan->count = plan->next = 0;
+    while (plan->count < PLAN_PIECES && plan->planned < job->req->bytes) {
+        ReadPiece *piece = &plan->pieces[plan->count];
+        piece->done = plan->planned;
+        int ret = find_piece(job, piece);
+        if (ret < 0) {
+            return ret;
+        }
+        plan->planned += piece->bytes;
+        plan->count++;
+    }
+    make_spans(job, plan);
+    return 0;
+}
+
+/* Takes the next piece; piece->bytes is 0 when none is left. */
+static int take_piece(ReadJob *job, ReadPiece *piece)
+{
+    ReadPlan *plan = job->plan;
     int ret = 0;
 
-    *bytes = 0;
+    piece->bytes = 0;
     blk_co_mutex_lock(&job->mutex);
-    *done = job->next;
-    if (*done < req->bytes && !job->failed) {
-        ret = job->node->driver->format->co_map(job->node, req->offset + *done, req->bytes - *done, map);
-        if (ret == 0) {
-            *bytes = MIN(map->bytes, req->bytes - *done);
-            job->next += *bytes;
-        }
+    if (!job->failed && plan->next == plan->count) {
+        ret = make_plan(job, plan);
+    }
+    if (ret == 0 && !job->failed && plan->next < plan->count) {
+        *piece = plan->pieces[plan->next++];
     }
     blk_co_mutex_unlock(&job->mutex);
     return ret;
@@ -163,16 +246,16 @@ static int read_next(ReadJob *job, BlkMapping *map, uint64_t *done, uint64_t *by
 static int read_pieces(void *opaque)
 {
     ReadJob *job = opaque;
-    BlkMapping map;
-    uint64_t done, bytes;
+    ReadPiece piece;
 
     for (;;) {
-        int ret = read_next(job, &map, &done, &bytes);
-        if (ret == 0 && bytes == 0) {
+        int ret = take_piece(job, &piece);
+        if (ret == 0 && piece.bytes == 0) {
             return 0;
         }
         if (ret == 0) {
-            ret = read_piece(job, &map, job->req->offset + done, bytes, blk_iov_advance(job->req->iov, done));
+            ret = read_piece(job, &piece);
+            blk_payload_span_put(piece.span);
         }
         if (ret < 0) {
             job->failed = true;
@@ -181,31 +264,36 @@ static int read_pieces(void *opaque)
     }
 }
 
+/* ---- requests ---- */
+
+static int read_many(ReadJob *job)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(READ_TASKS);
+    uint64_t clusters = job->req->bytes / job->node->limits.cluster_size + 1;
+    ReadPlan plan;
+
+    plan.count = plan.next = 0;
+    plan.planned = 0;
+    job->plan = &plan;
+    for (unsigned i = 1; i < MIN(clusters, READ_TASKS); i++) {
+        blk_co_group_run(&group, read_pieces, job);
+    }
+    int ret = read_pieces(job), others = blk_co_group_wait(&group);
+    while (plan.next < plan.count) {
+        blk_payload_span_put(plan.pieces[plan.next++].span);
+    }
+    return ret < 0 ? ret : others;
+}
+
 static int read_all(ReadJob *job)
 {
-    const BlkRequest *req = job->req;
-    BlkCoGroup group = BLK_CO_GROUP_INIT(READ_TASKS);
-    BlkMapping map;
-    uint64_t done, bytes;
-    int ret = read_next(job, &map, &done, &bytes);
+    ReadPiece piece = { .done = 0 };
+    int ret = find_piece(job, &piece);
 
     if (ret < 0) {
         return ret;
     }
-    if (bytes < req->bytes) {
-        uint64_t clusters = (req->bytes - bytes) / job->node->limits.cluster_size + 1;
-        for (unsigned i = 0; i < MIN(clusters, READ_TASKS - 1); i++) {
-            blk_co_group_run(&group, read_pieces, job);
-        }
-    }
-    ret = read_piece(job, &map, req->offset, bytes, req->iov);
-    if (ret < 0) {
-        job->failed = true;
-    } else if (bytes < req->bytes) {
-        ret = read_pieces(job);
-    }
-    int others = blk_co_group_wait(&group);
-    return ret < 0 ? ret : others;
+    return piece.bytes == job->req->bytes ? read_piece(job, &piece) : read_many(job);
 }
 
 int blk_engine_co_preadv(BlkNode *node, BlkRequest *req)
@@ -220,29 +308,17 @@ int blk_engine_co_preadv(BlkNode *node, BlkRequest *req)
     return ret;
 }
 
-void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset)
+void blk_engine_co_load_ahead(BlkNode *node, uint64_t offset, uint64_t bytes)
 {
-    BlkMapping map;
-    PayloadRead read = { .node = node, .map = &map };
-    BlkClusterCache *cache = blk_engine_cluster_cache(node);
-    BlkCachedCluster *cluster = NULL;
+    const BlkRequest req = { .offset = offset, .bytes = bytes };
+    ReadJob job = { .node = node, .req = &req, .ahead = true };
     BlkEngineReader reader;
 
-    if (!cache) {
-        return;
+    if (blk_engine_cluster_cache(node)) {
+        blk_engine_reader_begin(node, &reader);
+        read_all(&job);
+        blk_engine_reader_end(node, &reader);
     }
-    blk_engine_reader_begin(node, &reader);
-    int ret = node->driver->format->co_map(node, offset, node->limits.cluster_size, &map);
-    if (ret == 0 && map.kind == BLK_MAP_COMPRESSED) {
-        ret = blk_cluster_cache_co_find(cache, &map, &cluster);
-        if (ret == 0 && !cluster) {
-            blk_cluster_cache_co_load(cache, &map, load_payload, &read, true, &cluster);
-        }
-    }
-    if (cluster) {
-        blk_cluster_cache_put(cache, cluster, false);
-    }
-    blk_engine_reader_end(node, &reader);
 }
 
 int blk_engine_co_read_padded(BlkNode *node, uint64_t offset, uint64_t bytes, void *buf)
