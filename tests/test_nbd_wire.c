@@ -114,7 +114,8 @@ START_TEST(extended_chunks)
     static const uint8_t extent[] = { 1, 0, 0, 0, 0, 0, 0, 0,  0, 0, 0, 0, 0, 0, 0, 3 };
     uint8_t bytes[NBD_MAX_CHUNK_HEAD];
 
-    ck_assert_uint_eq(blk_nbd_put_chunk(bytes, NBD_MODE_EXTENDED, true, NBD_REPLY_TYPE_NONE, &request, 0), sizeof(none));
+    ck_assert_uint_eq(blk_nbd_put_chunk(bytes, NBD_MODE_EXTENDED, true, NBD_REPLY_TYPE_NONE, &request, 0),
+                      sizeof(none));
     ck_assert_mem_eq(bytes, none, sizeof(none));
     ck_assert_uint_eq(blk_nbd_put_status_chunk(bytes, NBD_MODE_EXTENDED, false, &request, 9, 2), sizeof(status));
     ck_assert_mem_eq(bytes, status, sizeof(status));
@@ -128,7 +129,7 @@ START_TEST(error_chunk_is_cut_to_its_room)
     uint8_t bytes[64];
 
     memset(bytes, 0xaa, sizeof(bytes));
-    ck_assert_uint_eq(blk_nbd_put_error_chunk(bytes, 32, NBD_MODE_STRUCTURED, &request, NBD_EIO, "too long a text"), 32);
+    ck_assert_uint_eq(blk_nbd_put_error_chunk(bytes, 32, NBD_MODE_STRUCTURED, &request, NBD_EIO, "too long"), 32);
     ck_assert_uint_eq(nbd_get16(bytes + 6), NBD_REPLY_TYPE_ERROR);
     ck_assert_uint_eq(nbd_get32(bytes + 16), 12);
     ck_assert_uint_eq(nbd_get32(bytes + 20), NBD_EIO);
