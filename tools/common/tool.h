@@ -103,4 +103,30 @@ BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error);
  * the error of the flush, which was printed. May yield. */
 int tool_co_close(BlkChild *user);
 
+/* ---- internal snapshots ---- */
+
+/* Which one, as -l says. Zeroed: none. */
+typedef struct ToolSnapshotParam {
+    bool given;
+    BlkSnapshotKey key;
+    BlkOptions *options;        /* (nullable): what key points into */
+} ToolSnapshotParam;
+
+/* @text: ID_OR_NAME, or snapshot.id=ID,snapshot.name=NAME; lives as long as @param. Reports errors. */
+bool tool_parse_snapshot_param(ToolSnapshotParam *param, const char *text);
+void tool_snapshot_param_clear(ToolSnapshotParam *param);
+/* Lets the node show the snapshot; does nothing if @param asks for none. */
+int tool_co_load_snapshot(BlkNode *node, const ToolSnapshotParam *param, GError **error);
+
+/* ---- temporary overlays ---- */
+
+/**
+ * tool_co_make_overlay:
+ * @base: the tree of an image, which becomes read-only in it
+ * @path: (out): an empty qcow2 file below $TMPDIR, to be removed by the caller
+ *
+ * Returns: (transfer full): the tree of an image that stands on @base and takes the writes; NULL with @error set. May yield.
+ */
+JsonObject *tool_co_make_overlay(BlkContext *ctx, JsonObject *base, char **path, GError **error);
+
 #endif

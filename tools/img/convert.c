@@ -25,7 +25,7 @@ typedef struct ConvertArgs {
     bool to_stdout;                     /* the target is "-" */
     uint64_t sparse, rate, workers;
     uint64_t level, threads;            /* of the compression; 0: the default */
-    ImgSnapshotParam snapshot;          /* -l: of the only source */
+    ToolSnapshotParam snapshot;          /* -l: of the only source */
     JsonObject *options;                /* -o */
     bool has_options;
     char **sources;                     /* NULL-terminated by the target's name */
@@ -160,7 +160,7 @@ static bool take_option(ConvertArgs *args, int c)
         return set_rate(args, optarg);
     case 'l':
         args->common.status = 1;
-        return img_parse_snapshot_param(&args->snapshot, optarg);
+        return tool_parse_snapshot_param(&args->snapshot, optarg);
     default:
         set_flag(args, c);
         return true;
@@ -287,7 +287,7 @@ static int open_sources(Convert *convert, GError **error)
         g_ptr_array_add(convert->users, user);
         g_ptr_array_add(convert->nodes, blk_child_node(user));
     }
-    if (img_co_load_snapshot(g_ptr_array_index(convert->nodes, 0), &args->snapshot, error) < 0) {
+    if (tool_co_load_snapshot(g_ptr_array_index(convert->nodes, 0), &args->snapshot, error) < 0) {
         return -EINVAL;
     }
     if (blk_nodes_source_init(&convert->source, convert->nodes, error) < 0) {
@@ -475,6 +475,6 @@ int img_convert(BlkContext *ctx, int argc, char **argv)
     ConvertArgs args = { .options = options, .target_cache = "unsafe", .sparse = 4096, .workers = 8 };
     int status = run_args(ctx, &args, argc, argv);
 
-    img_snapshot_param_clear(&args.snapshot);
+    tool_snapshot_param_clear(&args.snapshot);
     return status;
 }

@@ -104,19 +104,6 @@ bool img_has_create_option(const BlkDriver *driver, const char *name);
 
 /* ---- internal snapshots ---- */
 
-/* Which one, as -l of subcommands that read images says. Zeroed: none. */
-typedef struct ImgSnapshotParam {
-    bool given;
-    BlkSnapshotKey key;
-    BlkOptions *options;        /* (nullable): what key points into */
-} ImgSnapshotParam;
-
-/* @text: ID_OR_NAME, or snapshot.id=ID,snapshot.name=NAME; lives as long as @param. Reports errors. */
-bool img_parse_snapshot_param(ImgSnapshotParam *param, const char *text);
-void img_snapshot_param_clear(ImgSnapshotParam *param);
-/* Lets the node show the snapshot; does nothing if @param asks for none. */
-int img_co_load_snapshot(BlkNode *node, const ImgSnapshotParam *param, GError **error);
-
 /* The table of what BlkInfo tells of. */
 void img_print_snapshots(JsonArray *snapshots);
 

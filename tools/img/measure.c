@@ -12,7 +12,7 @@ typedef struct MeasureArgs {
     const char *format;         /* -O */
     bool has_size;
     uint64_t size;
-    ImgSnapshotParam snapshot;  /* -l */
+    ToolSnapshotParam snapshot;  /* -l */
     JsonObject *options;        /* -o */
 } MeasureArgs;
 
@@ -58,7 +58,7 @@ static bool parse_options(MeasureArgs *args, int argc, char **argv)
             }
             break;
         case 'l':
-            if (!img_parse_snapshot_param(&args->snapshot, optarg)) {
+            if (!tool_parse_snapshot_param(&args->snapshot, optarg)) {
                 args->common.status = 1;
                 return false;
             }
@@ -140,7 +140,7 @@ static int measure_source(BlkNode *node, void *opaque)
     const MeasureArgs *args = opaque;
     GError *error = NULL;
 
-    if (img_co_load_snapshot(node, &args->snapshot, &error) < 0) {
+    if (tool_co_load_snapshot(node, &args->snapshot, &error) < 0) {
         tool_report(error);
         return 1;
     }
@@ -165,6 +165,6 @@ int img_measure(BlkContext *ctx, int argc, char **argv)
     MeasureArgs args = { .format = "raw", .options = options };
     int status = run_args(ctx, &args, argc, argv);
 
-    img_snapshot_param_clear(&args.snapshot);
+    tool_snapshot_param_clear(&args.snapshot);
     return status;
 }

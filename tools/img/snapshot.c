@@ -14,57 +14,6 @@ typedef struct SnapshotArgs {
     const char *name;
 } SnapshotArgs;
 
-/* ---- which snapshot: -l of other subcommands ---- */
-
-static const BlkOption param_options[] = {
-    { "snapshot.id", BLK_OPTION_STRING, "its id" },
-    { "snapshot.name", BLK_OPTION_STRING, "its name" },
-    { NULL }
-};
-
-void img_snapshot_param_clear(ImgSnapshotParam *param)
-{
-    g_clear_pointer(&param->options, blk_options_free);
-    param->given = false;
-}
-
-bool img_parse_snapshot_param(ImgSnapshotParam *param, const char *text)
-{
-    g_autoptr(JsonObject) members = NULL;
-    GError *error = NULL;
-
-    img_snapshot_param_clear(param);
-    param->given = true;
-    param->key = (BlkSnapshotKey) { .id_or_name = text };
-    if (!g_str_has_prefix(text, "snapshot.")) {
-        return true;
-    }
-    members = blk_options_parse_keyval(text, NULL, &error);
-    if (members) {
-        param->options = blk_options_parse((const BlkOption *const[]) { param_options, NULL }, members, "-l", &error);
-    }
-    if (!param->options) {
-        g_prefix_error(&error, "Failed in parsing snapshot param '%s': ", text);
-        tool_report(error);
-        return false;
-    }
-    param->key = (BlkSnapshotKey) {
-        .id = blk_options_string(param->options, "snapshot.id"),
-        .name = blk_options_string(param->options, "snapshot.name"),
-    };
-    return true;
-}
-
-int img_co_load_snapshot(BlkNode *node, const ImgSnapshotParam *param, GError **error)
-{
-    int ret = param->given ? blk_co_snapshot_load(node, &param->key, error) : 0;
-
-    if (ret < 0) {
-        g_prefix_error(error, "Failed to load snapshot: ");
-    }
-    return ret;
-}
-
 /* ---- the list ---- */
 
 static int64_t snapshot_number(JsonObject *snapshot, const char *name)

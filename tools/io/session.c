@@ -10,7 +10,6 @@
 #include "core/options.h"
 
 #include <glib/gstdio.h>
-#include <unistd.h>
 
 BlkNode *io_node(const IoSession *session)
 {
@@ -221,44 +220,6 @@ static int co_open_tree(IoSession *session, JsonObject *tree, GError **error)
     return 0;
 }
 
-/* Makes an empty temporary overlay of @base. Returns: (transfer full): the tree of the overlay. */
-static JsonObject *co_make_snapshot(IoSession *session, JsonObject *base, GError **error)
-{
-    g_autoptr(JsonObject) format_options = json_object_new();
-    g_autofree char *path = NULL;
-    JsonObject *overlay, *file;
-    BlkNode *node;
-    int fd;
-
-    set_bool(base, NULL, "read-only", true);
-    node = blk_co_open(session->ctx, base, error);
-    if (!node) {
-        return NULL;
-    }
-    json_object_set_int_member(format_options, "size", blk_node_length(node));
-    blk_co_unref(node);
-
-    fd = g_file_open_tmp("blkstack-io-XXXXXX", &path, error);
-    if (fd < 0) {
-        return NULL;
-    }
-    close(fd);
-    if (blk_co_create(session->ctx, path, "qcow2", format_options, error) < 0) {
-        g_unlink(path);
-        return NULL;
-    }
-    session->snapshot_path = g_steal_pointer(&path);
-
-    overlay = json_object_new();
-    file = json_object_new();
-    json_object_set_string_member(file, "driver", "file");
-    json_object_set_string_member(file, "filename", session->snapshot_path);
-    json_object_set_string_member(overlay, "driver", "qcow2");
-    json_object_set_object_member(overlay, "file", file);
-    json_object_set_object_member(overlay, "backing", json_object_ref(base));
-    return overlay;
-}
-
 static void drop_snapshot(IoSession *session)
 {
     if (session->snapshot_path) {
@@ -277,7 +238,7 @@ static int co_open_with_flags(IoSession *session, const char *name, const char *
         IoOpenFlags base_flags = { .force_share = flags->force_share, .read_only = true };
         g_autoptr(JsonObject) base = build_tree(session, name, format, options, &base_flags, error);
 
-        tree = base ? co_make_snapshot(session, base, error) : NULL;
+        tree = base ? tool_co_make_overlay(session->ctx, base, &session->snapshot_path, error) : NULL;
         if (tree) {
             apply_flags(tree, flags);
         }
