@@ -115,7 +115,7 @@ static NbdExport *find_export(const NbdConnection *c, NbdString name)
 {
     NbdExport *export = blk_nbd_find_export(c->server, name);
 
-    return export && blk_nbd_tls_allows(c->channel, export->tls_allowed) ? export : NULL;
+    return export && blk_nbd_tls_allows(c->channel, export) ? export : NULL;
 }
 
 /* Waits for a place in @name. Returns: the export, in which it is counted; NULL: there is none, or no place in time.
@@ -174,7 +174,7 @@ static Outcome list(Negotiation *n)
         g_autoptr(GByteArray) data = g_byte_array_new();
         uint8_t length[4];
 
-        if (!export->closing && blk_nbd_tls_allows(n->c->channel, export->tls_allowed)) {
+        if (!export->closing && blk_nbd_tls_allows(n->c->channel, export)) {
             nbd_put32(length, (uint32_t)strlen(name));
             g_byte_array_append(data, length, sizeof(length));
             g_byte_array_append(data, (const guint8 *)name, (guint)strlen(name));

@@ -3,6 +3,7 @@
  * server.c - the server: its exports, its connections, its end.
  */
 #include "exports/nbd/server.h"
+#include "exports/nbd/tls.h"
 
 static const char *or_empty(const char *text)
 {
@@ -15,12 +16,16 @@ BlkNbdServer *blk_nbd_server_new(BlkContext *ctx, const BlkNbdServerOptions *opt
 {
     BlkNbdServer *server = g_new0(BlkNbdServer, 1);
 
+    if (blk_nbd_tls_init(server, ctx, options, error) < 0) {
+        blk_nbd_tls_clear(server);
+        g_free(server);
+        return NULL;
+    }
     server->ctx = ctx;
     server->max_connections = options->max_connections ? options->max_connections : BLK_NBD_MAX_CONNECTIONS;
     server->handshake_ns = (options->handshake_seconds ? options->handshake_seconds : 10) * NBD_SECOND_NS;
-    server->tls_required = options->tls_required;
-    server->tls_allowed = g_strdupv((char **)options->tls_allowed);
     server->closed = options->closed;
+    server->refused = options->refused;
     server->opaque = options->opaque;
     server->exports = g_ptr_array_new();
     server->listeners = g_ptr_array_new();
@@ -100,19 +105,22 @@ int blk_co_nbd_export_add(BlkNbdServer *server, BlkNode *node, const BlkNbdExpor
         return ret;
     }
     export = g_new0(NbdExport, 1);
-    ret = blk_co_export_init(&export->base, node, &base, error);
+    ret = blk_nbd_tls_use_authz(server, options->tls_authz, &export->tls_authz, error);
+    if (ret == 0) {
+        ret = blk_co_export_init(&export->base, node, &base, error);
+    }
     if (ret == 0) {
         ret = check_export(server, options, error);     /* others may have come meanwhile */
     }
     if (ret < 0) {
         blk_co_export_clear(&export->base, NULL);
+        blk_object_unuse(export->tls_authz);
         g_free(export);
         return ret;
     }
     export->max_connections = options->max_connections;
     export->writethrough = options->writethrough;
     export->allocation_depth = options->allocation_depth;
-    export->tls_allowed = g_strdupv((char **)options->tls_allowed);
     g_ptr_array_add(server->exports, export);
     return 0;
 }
@@ -127,7 +135,7 @@ static int co_remove_export(BlkNbdServer *server, NbdExport *export, GError **er
     blk_nbd_co_end_connections(server, export);
     g_ptr_array_remove(server->exports, export);
     ret = blk_co_export_clear(&export->base, error);
-    g_strfreev(export->tls_allowed);
+    blk_object_unuse(export->tls_authz);
     g_free(export);
     return ret;
 }
@@ -196,7 +204,7 @@ int blk_co_nbd_server_free(BlkNbdServer *server, GError **error)
     }
     g_ptr_array_unref(server->exports);
     g_ptr_array_unref(server->listeners);
-    g_strfreev(server->tls_allowed);
+    blk_nbd_tls_clear(server);
     g_free(server);
     return ret;
 }

@@ -8,6 +8,7 @@
 #define BLKSTACK_EXPORTS_NBD_SERVER_H
 
 #include "core/channel.h"
+#include "core/object.h"
 #include "core/poll.h"
 #include "exports/nbd/meta.h"
 
@@ -30,7 +31,7 @@ typedef struct NbdExport {
     unsigned max_connections;       /* 0: any number */
     bool writethrough, allocation_depth;
     bool closing;                   /* no more clients */
-    char **tls_allowed;             /* (nullable) */
+    BlkObject *tls_authz;           /* (nullable) */
 } NbdExport;
 
 typedef struct NbdListener {
@@ -47,9 +48,11 @@ struct BlkNbdServer {
     BlkContext *ctx;
     unsigned max_connections;
     uint64_t handshake_ns;
+    BlkObject *tls_creds;           /* (nullable): no TLS */
+    BlkObject *tls_authz;           /* (nullable) */
     bool tls_required;
-    char **tls_allowed;             /* (nullable) */
     void (*closed)(BlkNbdServer *server, bool served, void *opaque);
+    void (*refused)(BlkNbdServer *server, const char *text, void *opaque);
     void *opaque;
 
     GPtrArray *exports;             /* NbdExport */

@@ -7,14 +7,21 @@
 
 #include "exports/nbd/server.h"
 
+/* Takes the objects that @options name; blk_nbd_tls_clear() gives them back, also after an error. */
+int blk_nbd_tls_init(BlkNbdServer *server, BlkContext *ctx, const BlkNbdServerOptions *options, GError **error);
+void blk_nbd_tls_clear(BlkNbdServer *server);
+
+/* Takes the object @id (NULL: none) that says who may use an export of @server; to be given back with blk_object_unuse(). */
+int blk_nbd_tls_use_authz(const BlkNbdServer *server, const char *id, BlkObject **authz, GError **error);
+
 /* Has the server credentials? */
 bool blk_nbd_tls_offered(const BlkNbdServer *server);
 
-/* The acknowledgement was sent: from now on everything goes through TLS. -EACCES: the client is not one of those that
- * the server lets in. After an error the connection is useless. May yield. */
+/* The acknowledgement was sent: from now on everything goes through TLS. -EACCES: the client is not one of those that the
+ * server lets in. After an error the connection is useless. May yield. */
 int blk_nbd_co_start_tls(NbdConnection *c);
 
-/* Does one of @patterns (NULL: everybody's do) match the name that the client has proved? */
-bool blk_nbd_tls_allows(const BlkChannel *channel, char *const *patterns);
+/* May the client, by the name that it has proved, know of @export? */
+bool blk_nbd_tls_allows(const BlkChannel *channel, const NbdExport *export);
 
 #endif

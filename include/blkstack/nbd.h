@@ -20,16 +20,18 @@ typedef struct BlkNbdServerOptions {
     unsigned handshake_seconds;         /* a client that is not through its handshake by then is dropped; 0: 10 */
     const char *tls_creds;              /* (nullable): id of a tls-creds-... object of the context; NULL: no TLS */
     bool tls_required;                  /* with tls_creds: without TLS a client learns and gets nothing */
-    const char *const *tls_allowed;     /* (nullable): patterns (* and ?), one of which must match the client's name */
+    const char *tls_authz;              /* (nullable): id of an authz-... object: who is let in. Needs tls_creds */
     /* (nullable): a connection has ended. @served: it was through its handshake. Context: the context's thread; must
      * not yield. */
     void (*closed)(BlkNbdServer *server, bool served, void *opaque);
+    /* (nullable): one sentence about a client that was refused. Context: as above. */
+    void (*refused)(BlkNbdServer *server, const char *text, void *opaque);
     void *opaque;
 } BlkNbdServerOptions;
 
 #define BLK_NBD_MAX_CONNECTIONS 100
 
-/* Returns: (transfer full): goes with blk_co_nbd_server_free(). NULL with @error set: there is no such object. */
+/* Returns: (transfer full): goes with blk_co_nbd_server_free(). NULL with @error set: an object is not there, or does not do. */
 BlkNbdServer *blk_nbd_server_new(BlkContext *ctx, const BlkNbdServerOptions *options, GError **error);
 
 /**
@@ -74,7 +76,7 @@ typedef struct BlkNbdExportOptions {
     unsigned max_connections;           /* in transmission at once; 0: no limit. Others wait in their handshake */
     const char *const *bitmaps;         /* (nullable): dirty bitmaps of the node, or of its backing chain, to offer */
     bool allocation_depth;              /* offers qemu:allocation-depth */
-    const char *const *tls_allowed;     /* (nullable): as for the server, for this export alone, in addition */
+    const char *tls_authz;              /* (nullable): as for the server, for this export alone, in addition */
 } BlkNbdExportOptions;
 
 /**
