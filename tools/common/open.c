@@ -130,21 +130,6 @@ static void warn_if_guessed_raw(const ToolOpen *open, JsonObject *tree, BlkNode 
     }
 }
 
-static BlkChild *open_and_attach(BlkContext *ctx, const ToolOpen *open, JsonObject *tree, GError **error)
-{
-    unsigned perm = BLK_PERM_READ | (open->writable ? BLK_PERM_WRITE : 0) | (open->resizable ? BLK_PERM_RESIZE : 0);
-    BlkNode *node = blk_co_open(ctx, tree, error);
-    BlkChild *user;
-
-    if (!node) {
-        return NULL;
-    }
-    warn_if_guessed_raw(open, tree, node);
-    user = blk_co_attach(node, tool_program(), perm, BLK_PERM_ALL, error);
-    blk_co_unref(node);
-    return user;
-}
-
 int tool_co_close(BlkChild *user)
 {
     int ret = user && blk_node_needs_flush(blk_child_node(user)) ? blk_co_flush(blk_child_node(user)) : 0;
@@ -157,14 +142,15 @@ int tool_co_close(BlkChild *user)
     return ret;
 }
 
-BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error)
+BlkNode *tool_co_open_node(BlkContext *ctx, const ToolOpen *open, GError **error)
 {
     GError *local = NULL;
     g_autoptr(JsonObject) tree = tool_open_options(ctx, open, &local);
-    BlkChild *user = tree ? open_and_attach(ctx, open, tree, &local) : NULL;
+    BlkNode *node = tree ? blk_co_open(ctx, tree, &local) : NULL;
 
-    if (user) {
-        return user;
+    if (node) {
+        warn_if_guessed_raw(open, tree, node);
+        return node;
     }
     if (!tree && open->image_opts) {
         g_propagate_error(error, local);        /* the list of options is at fault, not the image */
@@ -172,4 +158,21 @@ BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error)
         g_propagate_prefixed_error(error, local, "Could not open '%s': ", open->name);
     }
     return NULL;
+}
+
+BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error)
+{
+    unsigned perm = BLK_PERM_READ | (open->writable ? BLK_PERM_WRITE : 0) | (open->resizable ? BLK_PERM_RESIZE : 0);
+    BlkNode *node = tool_co_open_node(ctx, open, error);
+    BlkChild *user;
+
+    if (!node) {
+        return NULL;
+    }
+    user = blk_co_attach(node, tool_program(), perm, BLK_PERM_ALL, error);
+    if (!user) {
+        g_prefix_error(error, "Could not open '%s': ", open->name);
+    }
+    blk_co_unref(node);
+    return user;
 }

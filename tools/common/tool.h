@@ -90,13 +90,11 @@ typedef struct ToolOpen {
  */
 JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **error);
 
-/**
- * tool_co_open:
- *
- * Opens a node and makes the tool its user, who lets everybody else do everything; give it back with tool_co_close().
- * A message begins with "Could not open 'NAME': ". Context: coroutine; may yield.
- * Returns: (transfer full): NULL with @error set.
- */
+/* Opens a node. A message begins with "Could not open 'NAME': ". Context: coroutine; may yield. Returns: (transfer full): to
+ * be given back with blk_co_unref(); NULL with @error set. */
+BlkNode *tool_co_open_node(BlkContext *ctx, const ToolOpen *open, GError **error);
+
+/* The same, and makes the tool its user, who lets everybody else do everything; to be given back with tool_co_close(). */
 BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error);
 
 /* Ends the use (NULL is ignored), after a flush if anything was written, which reports what could not be stored. Returns: 0;

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nbd.h - what the files of blkstack-nbd share.
+ *
+ *     main.c --> args.c                    what is to be done
+ *            --> process.c                 --fork, --pid-file, sockets that were inherited
+ *            --> serve.c --> stack.c       the server, and the nodes that it serves
+ */
+#ifndef BLKSTACK_TOOLS_NBD_H
+#define BLKSTACK_TOOLS_NBD_H
+
+#include "common/tool.h"
+
+/* ---- args.c ---- */
+
+typedef struct NbdArgs {
+    ToolOpen open;                  /* the image; but for writable, which is !read_only */
+    GPtrArray *objects;             /* const char *: --object */
+    bool read_only, snapshot;
+    ToolSnapshotParam load;         /* -l */
+    const char *offset_text;        /* (nullable): -o */
+    uint64_t offset;                /* bytes */
+    const char *aio, *cache, *discard, *detect_zeroes;      /* (nullable): as given */
+    bool nocache;
+    bool compress;
+    const char *compress_options;   /* (nullable): key=value,... of the filter */
+
+    const char *name, *description; /* (nullable): -x, -D */
+    GPtrArray *bitmaps;             /* const char *: -B; ends with NULL if there are any */
+    bool allocation_depth;
+
+    const char *socket, *bind, *port;       /* (nullable) */
+    const char *shared_text;        /* (nullable): -e */
+    unsigned shared;                /* clients at once; 0: any number */
+    bool persistent;
+    const char *tls_creds, *tls_authz, *tls_hostname;       /* (nullable) */
+    bool tls_required;
+
+    bool fork, verbose;
+    const char *pid_file;           /* (nullable) */
+    unsigned inherited;             /* sockets that systemd handed over, from descriptor 3 on */
+} NbdArgs;
+
+void nbd_args_init(NbdArgs *args);
+void nbd_args_clear(NbdArgs *args);
+
+/* Returns: 0: go on; 1: all is done; -1: wrong, which was reported. */
+int nbd_parse_args(NbdArgs *args, int argc, char **argv);
+
+/* ---- process.c ---- */
+
+#define NBD_FIRST_INHERITED 3      /* file descriptor */
+
+/* How many sockets the environment (LISTEN_FDS, LISTEN_PID) says are handed over to this process; it says so no more then. */
+unsigned nbd_inherited_sockets(void);
+
+/* The part of a process that others watch: a parent that waits, a pid file. */
+typedef struct NbdProcess {
+    int ready_fd;                   /* of the child: to the parent that waits; -1: nobody waits */
+    int pid_fd;                     /* the pid file, locked; -1: none */
+    const char *pid_file;
+    bool verbose;
+} NbdProcess;
+
+/**
+ * nbd_process_fork:
+ *
+ * Goes on in a child, in a session of its own. The parent waits for nbd_process_ready() and ends then with status 0, or
+ * with the child. Context: no threads yet.
+ * Returns: 0: in the child; a negative errno.
+ */
+int nbd_process_fork(NbdProcess *process, GError **error);
+/* Takes @path, which no other process that runs may have taken, as the pid file, and writes it. */
+int nbd_process_write_pid(NbdProcess *process, const char *path, GError **error);
+/* It serves: lets the parent end. From now on a forked process prints nothing, unless it is verbose. */
+void nbd_process_ready(NbdProcess *process);
+/* Removes the pid file. */
+void nbd_process_end(NbdProcess *process);
+
+/* ---- stack.c ---- */
+
+typedef struct NbdStack {
+    BlkNode *top;                   /* (nullable): what is served */
+    char *overlay;                  /* (nullable): file that is removed at the end */
+} NbdStack;
+
+/* Opens the image and puts the layers that the arguments ask for above it. After an error nothing is open. May yield. */
+int nbd_co_stack_open(NbdStack *stack, BlkContext *ctx, const NbdArgs *args, GError **error);
+void nbd_co_stack_close(NbdStack *stack);
+
+/* ---- serve.c ---- */
+
+/* Serves until a signal comes or, without -t, until the last client has gone. Returns: the exit status. */
+int nbd_serve(BlkContext *ctx, const NbdArgs *args, NbdProcess *process);
+/* Signals that end the server are kept for it. Context: no threads yet. */
+void nbd_block_signals(void);
+
+#endif
