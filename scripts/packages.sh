@@ -9,6 +9,8 @@ build_packages=(gcc libc6-dev meson ninja-build pkgconf libglib2.0-dev libjson-g
 # shellcheck disable=SC2034
 test_packages=(check e2fsprogs gnutls-bin libnbd-bin libsubunit-dev openssl perl python3 python3-libnbd qemu-utils
     shellcheck)
+# shellcheck disable=SC2034
+long_packages=(busybox-static cpio qemu-system-x86)
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
