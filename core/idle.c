@@ -11,6 +11,8 @@
  */
 #include "core/loop.h"
 
+#include <sched.h>
+
 enum {
     MAX_SPIN_NS = 50000,        /* about what it costs to sleep and be woken */
     MIN_SPIN_NS = 3000,         /* less is not worth the trouble */
@@ -24,6 +26,7 @@ static bool something_ended(const BlkContext *ctx)
 /* Returns: true if something has ended. */
 static bool spin(BlkContext *ctx, uint64_t until_ns)
 {
+    sched_yield();      /* whom we wait for may need this very processor */
     do {
         ctx->engine->poll(ctx->engine_state, 0);
     } while (!something_ended(ctx) && blk_clock_ns() < until_ns);
