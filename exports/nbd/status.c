@@ -47,34 +47,67 @@ static bool add_extent(Extents *e, uint64_t bytes, uint32_t status)
     return true;
 }
 
-static uint32_t allocation_status(const BlkStatus *status)
-{
-    uint32_t zero = !(status->flags & BLK_STATUS_DATA) || status->flags & BLK_STATUS_ZERO ? NBD_STATE_ZERO : 0;
+/* Each finds out about the blocks at @offset, at most *bytes: (out) *bytes: for how many it holds; *answer. */
+typedef int AskFn(BlkNode *node, uint64_t offset, uint64_t *bytes, uint32_t *answer);
 
-    return zero | (status->flags & BLK_STATUS_DATA ? 0 : NBD_STATE_HOLE);
+/* Space that an image has given to data may be a hole of its file. */
+static int co_ask_allocation(BlkNode *node, uint64_t offset, uint64_t *bytes, uint32_t *answer)
+{
+    BlkStatus status, file;
+    int ret = blk_co_block_status_above(node, NULL, offset, *bytes, &status);
+    bool data, zero;
+
+    if (ret < 0) {
+        return ret;
+    }
+    data = status.flags & BLK_STATUS_DATA;
+    zero = !data || status.flags & BLK_STATUS_ZERO;
+    *bytes = status.bytes;
+    if (!zero && status.flags & BLK_STATUS_OFFSET && status.file &&
+        blk_co_block_status(status.file, status.host_offset, status.bytes, &file) == 0 && file.bytes > 0) {
+        *bytes = file.bytes;
+        zero = file.flags & BLK_STATUS_ZERO;
+    }
+    *answer = (zero ? NBD_STATE_ZERO : 0) | (data ? 0 : NBD_STATE_HOLE);
+    return 0;
 }
 
-static uint32_t depth_status(const BlkStatus *status)
+/* What lies behind the end of a shorter backing file are zeroes of that file. */
+static int co_ask_depth(BlkNode *node, uint64_t offset, uint64_t *bytes, uint32_t *answer)
 {
-    return status->flags & BLK_STATUS_ALLOCATED ? status->depth + 1 : 0;
+    *answer = 0;
+    for (uint32_t depth = 1; node; depth++, node = blk_node_backing(node)) {
+        BlkStatus status = { .flags = BLK_STATUS_ALLOCATED, .bytes = *bytes };
+        int ret = offset < blk_node_length(node) ? blk_co_block_status(node, offset, *bytes, &status) : 0;
+
+        if (ret < 0) {
+            return ret;
+        }
+        *bytes = status.bytes;
+        if (status.flags & BLK_STATUS_ALLOCATED) {
+            *answer = depth;
+            return 0;
+        }
+    }
+    return 0;
 }
 
-static int co_add_blocks(Extents *e, BlkNode *node, uint64_t offset, uint64_t bytes,
-                         uint32_t (*meaning)(const BlkStatus *status))
+static int co_add_blocks(Extents *e, BlkNode *node, uint64_t offset, uint64_t bytes, AskFn *co_ask)
 {
     uint64_t end = offset + bytes, at = offset;
 
     for (unsigned steps = 1; at < end && steps <= MAX_STEPS; steps++) {
-        BlkStatus status;
-        int ret = blk_co_block_status_above(node, NULL, at, end - at, &status);
+        uint64_t now = end - at;
+        uint32_t answer;
+        int ret = co_ask(node, at, &now, &answer);
 
-        if (ret < 0 || status.bytes == 0) {
+        if (ret < 0 || now == 0) {
             return at > offset ? 0 : MIN(ret, -EIO);
         }
-        if (!add_extent(e, status.bytes, meaning(&status))) {
+        if (!add_extent(e, now, answer)) {
             return 0;
         }
-        at += status.bytes;
+        at += now;
         if (steps % STEPS_OF_A_TURN == 0) {
             blk_co_reschedule();
         }
@@ -108,9 +141,9 @@ static int co_add_context(Extents *e, const NbdExport *export, unsigned context,
 
     switch (context) {
     case NBD_CONTEXT_ALLOCATION:
-        return co_add_blocks(e, blk_export_node(base), offset, bytes, allocation_status);
+        return co_add_blocks(e, blk_export_node(base), offset, bytes, co_ask_allocation);
     case NBD_CONTEXT_DEPTH:
-        return co_add_blocks(e, blk_export_node(base), offset, bytes, depth_status);
+        return co_add_blocks(e, blk_export_node(base), offset, bytes, co_ask_depth);
     default:
         bitmap = blk_co_export_bitmap(base, context - NBD_CONTEXT_BITMAPS);
         return bitmap ? add_dirty(e, bitmap, offset, bytes) : -EIO;
