@@ -37,6 +37,7 @@ class Case:
     requests: int = 0
     image: str = ""             # input that {image} is
     copied: bool = False        # {image} is a copy of it
+    in_place: bool = False      # it is written to itself
     create: str = ""            # {image} is new, with these creation options
     twice: bool = False         # the second of two runs is measured
     cold: bool = False          # the page cache has nothing of {image}
@@ -139,12 +140,13 @@ def request_case(inputs, operation, order, disk, through, depth, options=(), suf
     name = f"{operation}-{order}-{disk}{'-filter' * through}-qd{depth}{suffix}"
     title = ", ".join([f"4 KiB {order} {operation}", disk, *["filter"] * through, f"depth {depth}", *["cold"] * cold,
                        *[" ".join(options)] * bool(options)])
-    image = "scratch.qcow2" if write and disk == "plain" and not through else f"{disk}.qcow2"
+    in_place = write and disk == "plain" and not through
     return Case(
         name, "requests", title,
         ("img", "bench", *(("-w", "--pattern=90") if write else ()), *options, "-d", str(depth), "-s", str(REQUEST),
          "-S", str(step), "-c", str(count), *target),
-        count * REQUEST, count, image=image, copied=write and (through or disk != "plain"), cold=cold,
+        count * REQUEST, count, image="scratch.qcow2" if in_place else f"{disk}.qcow2", copied=write and not in_place,
+        in_place=in_place, cold=cold,
         latency_argv=("io", *options, *io_commands(inputs, operation, order, depth, min(count, LATENCIES)), *target))
 
 

@@ -122,9 +122,12 @@ def scattered_step(disk_bytes, request):
     return step * request
 
 
-def warm(path):
-    """Reads a file but its holes, so that it is in the page cache."""
+def warm(path, scattered=False):
+    """Reads a file but its holes, so that it is in the page cache; scattered: as requests without an order leave it,
+    page by page, and not in the large pieces that a reader in order gets."""
     with open(path, "rb", buffering=0) as file:
+        if scattered:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         hole, end = 0, os.fstat(file.fileno()).st_size
         while hole < end:
             try:

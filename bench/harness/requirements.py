@@ -62,10 +62,15 @@ class Judge:
         pair = self.ceiling("decompress", codec), self.ceiling("compress", codec)
         return None if None in pair else tuple(1 / (1 / a + 1 / b) for a, b in zip(*pair))
 
-    def best(self, names, side):
-        """The fastest of several, by wall and by CPU each."""
-        speeds = list(filter(None, (self.speed(name, side) for name in names)))
-        return tuple(map(max, zip(*speeds))) if speeds else None
+    def against_best(self, names, wanted, text):
+        """Ours against the peer in that of the cases in which the peer is fastest, by wall and by CPU each. They differ
+        in options that mean something to the peer only, so that ours takes as long in all of them, but for what else the
+        machine does; and that both programs of a case meet."""
+        pairs = [pair for pair in ((self.speed(name), self.speed(name, "peer")) for name in names) if None not in pair]
+        if not pairs:
+            return Check(text, wanted)
+        ratios = (ours[i] / peer[i] for i in (0, 1) for ours, peer in [max(pairs, key=lambda pair: pair[1][i])])
+        return Check(text, wanted, *ratios)
 
     def check(self, text, wanted, ours, other, note=""):
         if ours is None or other is None:
@@ -102,13 +107,10 @@ def plain_rows(judge):
     for operation in ("read", "write"):
         for depth in (1, 16):
             name = f"{operation}-random-plain-qd{depth}"
-            cached += [
-                judge.against_peer(name, 1.5, f"{name} against the peer's default"),
-                judge.check(f"{name} against the peer's best", 1.1, judge.speed(name),
-                            judge.best([name, f"{name}-uring"], "peer"))]
-            direct.append(judge.check(f"{name}-direct against the peer's best with O_DIRECT", 1.0,
-                                      judge.speed(f"{name}-direct"),
-                                      judge.best([f"{name}-{engine}" for engine in by_direct], "peer")))
+            cached += [judge.against_peer(name, 1.5, f"{name} against the peer's default"),
+                       judge.against_best([name, f"{name}-uring"], 1.1, f"{name} against the peer's best")]
+            direct.append(judge.against_best([f"{name}-{engine}" for engine in by_direct], 1.0,
+                                             f"{name}-direct against the peer's best with O_DIRECT"))
     for codec in COMPRESSION_TYPES:
         name = f"fill-{codec}-qd16"
         direct += [judge.against_peer(f"{name}-direct", 1.0),
