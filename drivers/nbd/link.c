@@ -40,6 +40,21 @@ void nbd_link_hurry(NbdLink *link)
     }
 }
 
+/* ---- what a user hears, once until a connection lived long ---- */
+
+enum { TOLD_LOST = 1, TOLD_AGAIN = 2, TOLD_OTHER = 4 };
+
+/* @format: takes the name of the server, and @text. */
+static void tell(NbdLink *link, unsigned what, const char *format, const char *text)
+{
+    if (!(link->told & what)) {
+        g_autofree char *message = g_strdup_printf(format, link->state->server.name, text);
+
+        blk_node_message(link->state->node, "%s", message);
+    }
+    link->told |= what;
+}
+
 /* ---- losing a connection ---- */
 
 static void drop(NbdLink *link, NbdConnection *connection)
@@ -59,14 +74,18 @@ static void drop(NbdLink *link, NbdConnection *connection)
 /* Until the connection is lost. */
 static void co_serve(NbdLink *link)
 {
-    NbdState *s = link->state;
     g_autoptr(NbdConnection) connection = nbd_connection_ref(link->connection);
     g_autoptr(GError) reason = NULL;
+    uint64_t begin_ns = blk_clock_ns();
 
     nbd_connection_co_serve(connection, &reason);
+    if (blk_clock_ns() - begin_ns >= LONG_LIFE_NS) {
+        link->pause_ns = 0;
+        link->told = 0;
+    }
     if (!link->closing) {
         drop(link, connection);
-        blk_node_message(s->node, "the connection to '%s' was lost: %s", s->server.name, reason->message);
+        tell(link, TOLD_LOST, "the connection to '%s' was lost: %s", reason->message);
     }
 }
 
@@ -96,7 +115,7 @@ static int check_same(const NbdState *s, const NbdExportInfo *now, GError **erro
     return same ? 0 : blk_error(error, -ESTALE, "the server has another export now than when it was connected to first");
 }
 
-static void co_reconnect(NbdLink *link, bool *told)
+static void co_reconnect(NbdLink *link)
 {
     NbdState *s = link->state;
     g_autoptr(GError) error = NULL;
@@ -105,14 +124,11 @@ static void co_reconnect(NbdLink *link, bool *told)
 
     if (connection && check_same(s, &info, &error) < 0) {
         g_clear_pointer(&connection, nbd_connection_unref);
-        if (!*told) {
-            blk_node_message(s->node, "cannot use '%s' any more: %s", s->server.name, error->message);
-        }
-        *told = true;
+        tell(link, TOLD_OTHER, "cannot use '%s' any more: %s", error->message);
     }
     if (connection) {
         link->connection = connection;
-        blk_node_message(s->node, "connected to '%s' again", s->server.name);
+        tell(link, TOLD_AGAIN, "connected to '%s' again%s", "");
         wake_waiting(link);
     }
 }
@@ -120,27 +136,19 @@ static void co_reconnect(NbdLink *link, bool *told)
 static int link_co_task(void *opaque)
 {
     NbdLink *link = opaque;
-    uint64_t pause_ns = 0;
-    bool told = false;
 
     while (!link->closing) {
-        uint64_t begin_ns = blk_clock_ns();
-
         if (link->connection) {
             co_serve(link);
-            if (blk_clock_ns() - begin_ns >= LONG_LIFE_NS) {
-                pause_ns = 0;
-                told = false;
-            }
         } else if (link->state->server.transport == NBD_FD) {
             break;      /* nobody knows where the socket led to */
         } else {
-            if (pause_ns > 0) {
-                blk_co_sleep_cancellable(&link->pause, begin_ns + pause_ns);
+            if (link->pause_ns > 0) {
+                blk_co_sleep_cancellable(&link->pause, blk_clock_ns() + link->pause_ns);
             }
-            pause_ns = CLAMP(2 * pause_ns, FIRST_PAUSE_NS, LONGEST_PAUSE_NS);
+            link->pause_ns = CLAMP(2 * link->pause_ns, FIRST_PAUSE_NS, LONGEST_PAUSE_NS);
             if (!link->closing) {
-                co_reconnect(link, &told);
+                co_reconnect(link);
             }
         }
     }

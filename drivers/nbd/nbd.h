@@ -115,6 +115,8 @@ typedef struct NbdLink {
     uint64_t wait_until_ns;     /* commands wait so long for a connection */
     bool closing;
     BlkSleep pause;             /* between two attempts */
+    uint64_t pause_ns;          /* how long the next one is */
+    unsigned told;              /* what the user knows of the last losses */
     BlkCoGroup tasks;           /* one that serves the connection, or makes a new one */
 } NbdLink;
 

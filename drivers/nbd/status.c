@@ -16,7 +16,8 @@
 #include <libnbd.h>
 #include <string.h>
 
-#define STEP_BYTES  (UINT32_C(1) << 30)
+#define STEP_BYTES  (UINT64_C(1) << 30)
+#define MAX_BYTES   (UINT64_C(1) << 31)     /* some servers fail with more */
 #define KEEP_NS     UINT64_C(1000000000)
 #define MAX_EXTENTS 4096        /* of an answer; the rest is asked for again */
 
@@ -80,8 +81,7 @@ static uint64_t bytes_to_ask(const NbdState *s, uint64_t offset, uint64_t bytes)
     uint64_t unit = MAX(s->info.min_block, 1);
     uint64_t wanted = offset == s->cache.next_offset ? MAX(bytes, STEP_BYTES) : bytes;
 
-    wanted = MIN((wanted + unit - 1) / unit * unit, UINT32_MAX / unit * unit);
-    return MIN(wanted, s->info.size - offset);
+    return MIN(MIN((wanted + unit - 1) / unit * unit, MAX_BYTES), s->info.size - offset);
 }
 
 static int co_refill(NbdState *s, uint64_t offset, uint64_t bytes)
