@@ -292,6 +292,8 @@ static void co_detach(IoSession *session)
         blk_breakpoint_remove(io_node(session), copy);
         g_hash_table_remove(session->breakpoints, copy);
     }
+    blk_co_drain_begin(io_node(session));       /* so that requests that wait for a lost server do not wait for ever */
+    blk_drain_end(io_node(session));
     io_co_wait_for_aio(session, false);
     g_hash_table_remove_all(session->breakpoints);
     session->failed |= tool_co_close(session->user) < 0;
