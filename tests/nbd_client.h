@@ -60,6 +60,16 @@ static inline Client *client_new(BlkNbdServer *server)
     return c;
 }
 
+static inline Client *client_connect(int family, const void *address, socklen_t bytes)
+{
+    Client *c = g_new0(Client, 1);
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(connect(fd, address, bytes), 0);
+    c->channel = blk_channel_new(fd);
+    return c;
+}
+
 static inline void client_free(Client *c)
 {
     blk_channel_free(c->channel);

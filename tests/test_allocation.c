@@ -5,7 +5,7 @@
  * Limitations: counts nothing with other C libraries than glibc, nor with sanitizers, which have allocators of their
  * own.
  */
-#include "node_test.h"
+#include "nbd_client.h"
 
 #include <stdatomic.h>
 
@@ -69,7 +69,7 @@ typedef struct Load {
     uint8_t *buf;
 } Load;
 
-static int send(void *opaque)
+static int send_requests(void *opaque)
 {
     Load *load = opaque;
     int ret = 0;
@@ -91,7 +91,7 @@ static unsigned send_all(Load *load, unsigned depth)
 
     load->end = load->next + REQUESTS;
     for (unsigned i = 0; ret == 0 && i < depth; i++) {
-        ret = blk_co_group_run(&group, send, load);
+        ret = blk_co_group_run(&group, send_requests, load);
     }
     ret = blk_co_group_wait(&group);
     after = allocations;
@@ -148,6 +148,61 @@ CO_TEST(requests_allocate_nothing)
     count(t, filtered, false);
 }
 
+/* Sends @depth reads together and takes the replies. */
+static int read_served(BlkChannel *client, unsigned depth, unsigned first, uint8_t *replies)
+{
+    uint8_t requests[16 * NBD_REQUEST_BYTES] = { 0 };
+    struct iovec vec = { requests, depth * NBD_REQUEST_BYTES };
+
+    for (unsigned i = 0; i < depth; i++) {
+        uint8_t *at = requests + i * NBD_REQUEST_BYTES;
+
+        nbd_put32(at, NBD_REQUEST_MAGIC);
+        nbd_put64(at + 16, (uint64_t)(first + i) * STEP % BLOCKS * BLOCK);
+        nbd_put32(at + 24, BLOCK);
+    }
+    if (blk_channel_co_sendv(client, &vec, 1, UINT64_MAX) < 0) {
+        return -EIO;
+    }
+    return blk_channel_co_recv_all(client, replies, depth * (NBD_SIMPLE_REPLY_BYTES + BLOCK), UINT64_MAX);
+}
+
+/* Returns: how often something was allocated. */
+static unsigned read_all_served(BlkChannel *client, unsigned depth, uint8_t *replies)
+{
+    unsigned before = allocations, after;
+    int ret = 0;
+
+    for (unsigned i = 0; ret == 0 && i < REQUESTS; i += depth) {
+        ret = read_served(client, depth, i, replies);
+    }
+    after = allocations;
+    ck_assert_int_eq(ret, 0);
+    return after - before;
+}
+
+CO_TEST(served_requests_allocate_nothing)
+{
+    static const BlkNbdServerOptions server_options = { .max_connections = 0 };
+    static const BlkNbdExportOptions export_options = { .name = "" };
+    BlkNbdServer *server = blk_nbd_server_new(t->ctx, &server_options, NULL);
+    g_autofree uint8_t *replies = g_malloc(16 * (NBD_SIMPLE_REPLY_BYTES + BLOCK));
+    Client *client = client_new(server);
+
+    make_image(t);
+    BlkChild *user = open_for(t, BLK_PERM_READ, plain);
+    ck_assert_int_eq(blk_co_nbd_export_add(server, blk_child_node(user), &export_options, NULL), 0);
+    client_greet(client);
+    ck_assert_uint_eq(client_go(client, NBD_OPT_GO, ""), NBD_REP_ACK);
+    read_all_served(client->channel, 16, replies);
+    for (unsigned depth = 1; depth <= 16; depth *= 16) {
+        ck_assert_uint_eq(read_all_served(client->channel, depth, replies), 0);
+    }
+    client_free(client);
+    ck_assert_int_eq(blk_co_nbd_server_free(server, NULL), 0);
+    blk_co_detach(user);
+}
+
 CO_TEST(allocations_are_counted)
 {
     unsigned before = allocations;
@@ -159,4 +214,5 @@ CO_TEST(allocations_are_counted)
     g_free(small);
 }
 
-BLK_TEST_MAIN("allocation", allocations_are_counted, requests_allocate_nothing)
+BLK_TEST_MAIN("allocation", allocations_are_counted, requests_allocate_nothing,
+              served_requests_allocate_nothing)

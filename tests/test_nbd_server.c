@@ -4,6 +4,9 @@
  */
 #include "nbd_client.h"
 
+#include <netinet/in.h>
+#include <sys/un.h>
+
 /* ---- a disk whose reads of the first sector wait until the test lets them go ---- */
 
 enum { SECTOR = 512, MiB = 1 << 20 };
@@ -236,6 +239,95 @@ CO_TEST(waits_for_a_place_in_an_export)
     finish(server, node);
 }
 
+/* ---- listening ---- */
+
+static struct sockaddr_un socket_path(Test *t)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+    g_snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", t->dir);
+    return address;
+}
+
+static Client *connect_unix(Test *t)
+{
+    struct sockaddr_un address = socket_path(t);
+
+    return client_connect(AF_UNIX, &address, sizeof(address));
+}
+
+CO_TEST(silent_clients_keep_nobody_out)
+{
+    static const BlkNbdServerOptions options = { .max_connections = 2, .handshake_seconds = 100 };
+    BlkNbdServer *server = new_server(t, &options);
+    BlkNode *node = add_export(t, server, huge, NULL);
+    struct sockaddr_un address = socket_path(t);
+    Client *entered, *silent, *third;
+
+    ck_assert_int_eq(blk_nbd_server_listen_unix(server, address.sun_path, NULL), 0);
+    entered = connect_unix(t);
+    client_greet(entered);
+    ck_assert_uint_eq(client_go(entered, NBD_OPT_GO, ""), NBD_REP_ACK);
+    silent = connect_unix(t);
+    client_greet(silent);
+    third = connect_unix(t);
+    client_greet(third);
+    ck_assert_uint_eq(client_go(third, NBD_OPT_GO, ""), NBD_REP_ACK);
+    client_expects_end(silent);
+    ck_assert_uint_eq(client_command(entered, 0, NBD_CMD_READ, 0, 100), 0);
+    client_free(entered);
+    client_free(silent);
+    client_free(third);
+    finish(server, node);
+    ck_assert_int_eq(access(address.sun_path, F_OK), -1);
+}
+
+CO_TEST(paths_of_sockets)
+{
+    g_autofree char *longer = g_strnfill(200, 'x');
+    struct sockaddr_un address = socket_path(t);
+    BlkNbdServer *server = new_server(t, NULL), *second = new_server(t, NULL);
+    g_autoptr(GError) error = NULL;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(blk_nbd_server_listen_unix(server, longer, &error), -ENAMETOOLONG);
+    make_file(t, "s", 1, 0, 0);
+    ck_assert_int_eq(blk_nbd_server_listen_unix(server, address.sun_path, NULL), -EADDRINUSE);
+    g_unlink(address.sun_path);
+    /* The socket of a server that is gone is replaced; that of one that runs is not. */
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(fd);
+    ck_assert_int_eq(blk_nbd_server_listen_unix(server, address.sun_path, NULL), 0);
+    ck_assert_int_eq(blk_nbd_server_listen_unix(second, address.sun_path, NULL), -EADDRINUSE);
+    ck_assert_int_eq(blk_co_nbd_server_free(second, NULL), 0);
+    client_free(connect_unix(t));
+    /* What somebody else has put there meanwhile stays. */
+    g_unlink(address.sun_path);
+    make_file(t, "s", 1, 0, 0);
+    ck_assert_int_eq(blk_co_nbd_server_free(server, NULL), 0);
+    ck_assert_int_eq(access(address.sun_path, F_OK), 0);
+}
+
+CO_TEST(a_free_port)
+{
+    BlkNbdServer *server = new_server(t, NULL);
+    BlkNode *node = add_export(t, server, huge, NULL);
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    g_autoptr(GError) error = NULL;
+    Client *c;
+
+    ck_assert_int_eq(blk_co_nbd_server_listen_tcp(server, "127.0.0.1", "0", &error), 0);
+    address.sin_port = htons((uint16_t)blk_nbd_server_port(server));
+    c = client_connect(AF_INET, &address, sizeof(address));
+    client_greet(c);
+    ck_assert_uint_eq(client_go(c, NBD_OPT_GO, ""), NBD_REP_ACK);
+    client_free(c);
+    ck_assert_int_lt(blk_co_nbd_server_listen_tcp(server, "127.0.0.1", "no-such-service", &error), 0);
+    ck_assert_ptr_nonnull(strstr(error->message, "127.0.0.1:no-such-service"));
+    ck_assert_int_eq(blk_nbd_server_listen_fd(server, open("/dev/null", O_RDONLY), NULL), -EINVAL);
+    finish(server, node);
+}
+
 /* ---- transmission ---- */
 
 CO_TEST(simple_replies)
@@ -388,6 +480,41 @@ CO_TEST(a_request_that_waits_holds_up_no_other)
     finish(server, node);
 }
 
+static uint64_t announced_size(BlkNbdServer *server)
+{
+    Client *c = client_new(server);
+    uint64_t size;
+
+    client_greet(c);
+    ck_assert_uint_eq(client_go(c, NBD_OPT_INFO, ""), NBD_REP_ACK);
+    size = nbd_get64(c->reply + 2);         /* what came before the acknowledgement, which is empty: NBD_INFO_EXPORT */
+    client_free(c);
+    return size;
+}
+
+CO_TEST(a_new_connection_sees_another_size)
+{
+    static const BlkNbdExportOptions options = { .name = "" };
+    BlkNbdServer *server = new_server(t, NULL);
+    Client *c;
+
+    make_file(t, "a", MiB, 0, 0);
+    BlkChild *user = open_rw(t, "{\"driver\": \"file\", \"filename\": \"@/a\"}");
+    BlkNode *node = blk_child_node(user);
+    ck_assert_int_eq(blk_co_nbd_export_add(server, node, &options, NULL), 0);
+    c = enter(server, NBD_MODE_SIMPLE, "");
+    ck_assert_uint_eq(announced_size(server), MiB);
+    ck_assert_int_eq(blk_co_truncate(node, 2 * MiB, BLK_PREALLOC_OFF, NULL), 0);
+    ck_assert_uint_eq(announced_size(server), 2 * MiB);
+    ck_assert_uint_eq(client_command(c, 0, NBD_CMD_READ, MiB, 512), 0);
+    ck_assert_int_eq(blk_co_truncate(node, MiB / 2, BLK_PREALLOC_OFF, NULL), 0);
+    ck_assert_uint_eq(client_command(c, 0, NBD_CMD_READ, MiB / 2, 512), NBD_EINVAL);
+    ck_assert_uint_eq(client_command(c, 0, NBD_CMD_READ, 0, 512), 0);
+    client_free(c);
+    ck_assert_int_eq(blk_co_nbd_server_free(server, NULL), 0);
+    blk_co_detach(user);
+}
+
 /* ---- the end ---- */
 
 static int co_open_gate_later(void *opaque)
@@ -478,6 +605,7 @@ CO_TEST(exports_come_and_go)
 
 BLK_TEST_MAIN("nbd_server", options_and_their_errors, an_absurd_option_ends_the_connection, export_name_cannot_say_no,
               contexts_are_those_of_the_export, a_silent_client_is_dropped, waits_for_a_place_in_an_export,
-              simple_replies, a_payload_that_is_too_long_is_skipped, a_read_only_export_refuses_changes,
-              extended_headers, extended_block_status, a_request_that_waits_holds_up_no_other,
+              silent_clients_keep_nobody_out, paths_of_sockets, a_free_port, simple_replies,
+              a_payload_that_is_too_long_is_skipped, a_read_only_export_refuses_changes, extended_headers,
+              extended_block_status, a_request_that_waits_holds_up_no_other, a_new_connection_sees_another_size,
               the_end_answers_what_is_in_flight, a_client_that_leaves_with_requests_in_flight, exports_come_and_go)

@@ -170,5 +170,6 @@ void blk_nbd_co_connection_end(NbdConnection *c)
     if (server->closed) {
         server->closed(server, export != NULL, server->opaque);
     }
+    blk_nbd_wake_listeners(server);
     blk_co_queue_wake_all(&server->changed);
 }

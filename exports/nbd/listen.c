@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * listen.c - the sockets that a server listens on: a coroutine each, which accepts clients while there is a place.
+ *
+ * When all places are taken and somebody waits, the oldest handshake that has taken more than a second has to go: who
+ * connects and says nothing keeps nobody out.
  */
 #include "core/loop.h"
 #include "exports/nbd/server.h"
@@ -14,7 +17,7 @@
 #include <unistd.h>
 
 #define BACKLOG         128
-#define PAUSE_NS        (100 * UINT64_C(1000000))       /* when there are no descriptors left */
+#define PAUSE_NS        (NBD_SECOND_NS / 10)            /* when no place or no descriptor is left */
 #define DEFAULT_PORT    "10809"
 
 /* ---- accepting ---- */
@@ -36,27 +39,50 @@ static int accept_one(NbdListener *listener)
     return 0;
 }
 
+static void end_old_handshake(BlkNbdServer *server)
+{
+    uint64_t now_ns = blk_clock_ns();
+
+    for (GList *l = server->connections.head; l; l = l->next) {
+        NbdConnection *c = l->data;
+
+        if (!c->export && !c->failed) {
+            if (c->deadline_ns - server->handshake_ns + NBD_SECOND_NS <= now_ns) {
+                blk_nbd_connection_fail(c);
+            }
+            return;         /* those behind it are younger */
+        }
+    }
+}
+
 static int co_listen(void *opaque)
 {
     NbdListener *listener = opaque;
     BlkNbdServer *server = listener->server;
-    int ret = 0;
 
     while (!server->closing) {
-        if (!has_place(server)) {
-            blk_co_queue_wait(&server->changed);
-            continue;
+        int ret = has_place(server) ? accept_one(listener) : -EBUSY;
+
+        if (ret == -EAGAIN || ret == -EBUSY) {
+            blk_co_poll(&listener->poll, listener->fd, POLLIN, UINT64_MAX);
         }
-        ret = accept_one(listener);
-        if (ret == -EAGAIN) {
-            ret = blk_co_poll(&listener->poll, listener->fd, POLLIN, UINT64_MAX);
-        } else if (ret < 0) {
+        if (ret == -EBUSY && !has_place(server)) {
+            end_old_handshake(server);
+        }
+        if (ret < 0 && ret != -EAGAIN && !server->closing) {
             blk_co_sleep_cancellable(&listener->pause, blk_clock_ns() + PAUSE_NS);
         }
     }
     server->accepting--;
     blk_co_queue_wake_all(&server->changed);
     return 0;
+}
+
+void blk_nbd_wake_listeners(BlkNbdServer *server)
+{
+    for (guint i = 0; i < server->listeners->len; i++) {
+        blk_sleep_cancel(&((NbdListener *)server->listeners->pdata[i])->pause);
+    }
 }
 
 static NbdListener *add_listener(BlkNbdServer *server, int fd)
@@ -88,10 +114,9 @@ void blk_nbd_co_stop_listening(BlkNbdServer *server)
         NbdListener *listener = server->listeners->pdata[i];
 
         blk_poll_cancel(&listener->poll);
-        blk_sleep_cancel(&listener->pause);
         remove_path(listener);
     }
-    blk_co_queue_wake_all(&server->changed);
+    blk_nbd_wake_listeners(server);
     while (server->accepting > 0) {
         blk_co_queue_wait(&server->changed);
     }

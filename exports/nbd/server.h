@@ -18,7 +18,7 @@
 #define NBD_MAX_SKIPPED_PAYLOAD (UINT32_C(64) << 20)    /* ... that are read and forgotten, for an error to be told */
 #define NBD_MAX_IN_FLIGHT       128                     /* requests of a connection */
 #define NBD_MAX_IN_FLIGHT_BYTES ((size_t)16 << 20)      /* ... and their payload, if there are several */
-#define NBD_MAX_KEPT_BYTES      ((size_t)4 << 20)       /* of buffers for the next requests of a connection */
+#define NBD_MAX_KEPT_BYTES      ((size_t)32 << 20)      /* of buffers for the next requests of a server's connections */
 #define NBD_MAX_CHUNKS          32                      /* of one reply */
 #define NBD_SECOND_NS           UINT64_C(1000000000)
 #define NBD_GRACE_NS            (5 * NBD_SECOND_NS)     /* for clients that do not take their replies, at the end */
@@ -58,6 +58,7 @@ struct BlkNbdServer {
     GPtrArray *exports;             /* NbdExport */
     GPtrArray *listeners;           /* NbdListener */
     GQueue connections;             /* NbdConnection, by their links */
+    size_t kept_bytes;              /* buffers of requests that are not in flight */
     unsigned port;                  /* of the first TCP socket */
     bool closing;
     unsigned accepting;             /* coroutines of listeners */
@@ -108,7 +109,6 @@ struct NbdConnection {
 
     /* requests */
     NbdRequest *unused;
-    size_t kept_bytes;              /* buffers of unused */
     unsigned in_flight;             /* received, and their replies not sent */
     size_t in_flight_bytes;
     BlkCoQueue changed;             /* a request has ended, or nothing more is to be received */
@@ -142,8 +142,10 @@ void blk_nbd_co_connection_end(NbdConnection *c);
 /* server.c */
 NbdExport *blk_nbd_find_export(const BlkNbdServer *server, NbdString name);
 
-/* listen.c: server->closing is set. */
-void blk_nbd_co_stop_listening(BlkNbdServer *server);
+/* listen.c */
+
+void blk_nbd_wake_listeners(BlkNbdServer *server);          /* there may be a place again */
+void blk_nbd_co_stop_listening(BlkNbdServer *server);       /* server->closing is set */
 
 /* negotiate.c. Returns: 0: c->export is chosen; <0: the connection is over. */
 int blk_nbd_co_negotiate(NbdConnection *c);

@@ -34,7 +34,7 @@ static NbdRequest *co_new_request(NbdConnection *c, size_t bytes)
     r = c->unused;
     if (r) {
         c->unused = r->next;
-        c->kept_bytes -= r->capacity;
+        c->server->kept_bytes -= r->capacity;
     } else {
         r = g_new0(NbdRequest, 1);
         r->connection = c;
@@ -61,11 +61,11 @@ void blk_nbd_request_done(NbdRequest *request)
 {
     NbdConnection *c = request->connection;
 
-    if (c->kept_bytes + request->capacity > NBD_MAX_KEPT_BYTES) {
+    if (c->server->kept_bytes + request->capacity > NBD_MAX_KEPT_BYTES) {
         g_clear_pointer(&request->buffer, blk_buffer_free);
         request->capacity = 0;
     }
-    c->kept_bytes += request->capacity;
+    c->server->kept_bytes += request->capacity;
     c->in_flight--;
     c->in_flight_bytes -= request->charged;
     request->next = c->unused;
@@ -79,6 +79,7 @@ void blk_nbd_free_requests(NbdConnection *c)
         NbdRequest *r = c->unused;
 
         c->unused = r->next;
+        c->server->kept_bytes -= r->capacity;
         blk_buffer_free(r->buffer);
         g_free(r);
     }
