@@ -19,7 +19,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define MAX_IDLE_COROUTINES 64
+#define MAX_IDLE_COROUTINES 256
 #define MAX_IO_THREADS      16
 #define MAX_WORKERS         256
 
