@@ -91,8 +91,9 @@ void nbd_connection_unref(NbdConnection *c)
     }
 }
 
-static int set_tls(struct nbd_handle *h, const BlkTlsCreds *creds, GError **error)
+int nbd_handle_set_tls(struct nbd_handle *h, const NbdServer *server, GError **error)
 {
+    const BlkTlsCreds *creds = blk_tls_creds(server->tls);
     g_autofree char *authority = blk_tls_creds_path(creds, "ca-cert.pem");
     g_autofree char *psk = blk_tls_creds_path(creds, "keys.psk");
 
@@ -115,7 +116,7 @@ static int configure(struct nbd_handle *h, const NbdServer *server, GError **err
     if (nbd_set_export_name(h, server->export) < 0 || nbd_add_meta_context(h, server->context) < 0) {
         return failed(error);
     }
-    return server->tls ? set_tls(h, blk_tls_creds(server->tls), error) : 0;
+    return server->tls ? nbd_handle_set_tls(h, server, error) : 0;
 }
 
 typedef struct TcpCall {

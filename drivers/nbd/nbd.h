@@ -6,6 +6,7 @@
  *     status.c       block status, asked for in large steps
  *     link.c         a link: a connection that is made anew when it is lost, and the commands that wait meanwhile
  *     connection.c   one connection: a handle of libnbd, driven by the event loop
+ *     list.c         what a server offers, for people
  *     server.c       where the server is: options and names; knows nothing of libnbd
  *
  * See docs/nbd-driver.md.
@@ -41,6 +42,10 @@ int nbd_server_init(NbdServer *server, BlkContext *ctx, const BlkOptions *option
 void nbd_server_clear(NbdServer *server);       /* also one that is all zeroes */
 
 /* ---- connection.c ---- */
+
+/* Gives a handle of libnbd the credentials of @server, which has some. */
+struct nbd_handle;
+int nbd_handle_set_tls(struct nbd_handle *handle, const NbdServer *server, GError **error);
 
 /* Larger reads and writes are known to end the connection to some servers. */
 #define NBD_MAX_TRANSFER (UINT32_C(32) << 20)

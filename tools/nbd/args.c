@@ -57,6 +57,7 @@ static const struct option long_options[] = {
 static void print_help(void)
 {
     printf("Usage: %s [OPTIONS] FILE\n"
+           "  or:  %s -L [OPTIONS]\n"
            "Serves an image, or a graph of block nodes, over NBD.\n"
            "\n"
            "  -h, --help                print this\n"
@@ -96,8 +97,13 @@ static void print_help(void)
            "      --tls-authz=ID        who may connect, by name\n"
            "      --tls-required        do not start without --tls-creds\n"
            "      --fork                go on in the background once clients can connect\n"
-           "      --pid-file=PATH       write the process id there\n",
-           tool_program());
+           "      --pid-file=PATH       write the process id there\n"
+           "\n"
+           "As a client:\n"
+           "  -L, --list                list the exports of the server at -k, or -b (default localhost) and -p\n"
+           "      --tls-creds=ID        TLS with these credentials\n"
+           "      --tls-hostname=NAME   name in the server's certificate; it must be that of -b\n",
+           tool_program(), tool_program());
 }
 
 void nbd_args_init(NbdArgs *args)
@@ -128,6 +134,7 @@ static bool *flag_of(NbdArgs *args, int c)
     case 't': return &args->persistent;
     case 'v': return &args->verbose;
     case 'A': return &args->allocation_depth;
+    case 'L': return &args->list;
     case 'r': return &args->read_only;
     case 's': return &args->snapshot;
     case 'n': return &args->nocache;
@@ -301,8 +308,30 @@ static const char *tls_contradiction(const NbdArgs *args)
     if (args->tls_hostname && !args->tls_creds) {
         return "--tls-hostname is not permitted without --tls-creds";
     }
-    if (args->tls_hostname) {
-        return "--tls-hostname is only for clients, which check the server's name";
+    if (args->tls_hostname && !args->list) {
+        return "--tls-hostname is only for clients, which check the server's name: with -L";
+    }
+    return NULL;
+}
+
+static const char *list_contradiction(const NbdArgs *args, bool has_file)
+{
+    if (!args->list) {
+        return NULL;
+    }
+    if (args->inherited > 0) {
+        return "List mode is incompatible with socket activation";
+    }
+    if (args->tls_authz) {
+        return "TLS authorization is incompatible with export list";
+    }
+    if (has_file) {
+        return "List mode is incompatible with a file name";
+    }
+    if (args->name || args->description || args->offset_text || args->open.format || args->load.given ||
+        args->bitmaps->len > 0 || args->allocation_depth || args->aio || args->discard || args->cache || args->nocache ||
+        args->detect_zeroes || args->compress || args->snapshot || args->fork) {
+        return "List mode is incompatible with per-device settings";
     }
     return NULL;
 }
@@ -321,10 +350,11 @@ static const char *socket_contradiction(const NbdArgs *args)
     return args->port ? "TCP port number can't be set when using socket activation" : NULL;
 }
 
-static int check_contradictions(const NbdArgs *args)
+static int check_contradictions(const NbdArgs *args, bool has_file)
 {
-    const char *text = tls_contradiction(args);
+    const char *text = list_contradiction(args, has_file);
 
+    text = text ? text : tls_contradiction(args);
     text = text ? text : socket_contradiction(args);
     if (!text && args->open.image_opts && args->open.format) {
         text = "--image-opts and -f are mutually exclusive";
@@ -346,8 +376,11 @@ int nbd_parse_args(NbdArgs *args, int argc, char **argv)
         return ret;
     }
     args->inherited = nbd_inherited_sockets();
-    if (parse_numbers(args) < 0 || parse_modes(args) < 0 || check_contradictions(args) < 0) {
+    if (parse_numbers(args) < 0 || parse_modes(args) < 0 || check_contradictions(args, optind < argc) < 0) {
         return -1;
+    }
+    if (args->list) {
+        return 0;
     }
     if (argc - optind != 1) {
         return usage_error("Invalid number of arguments");

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* With a context, which has no threads before, and the objects. */
-static int run(const NbdArgs *args, NbdProcess *process)
+static int run(NbdArgs *args, NbdProcess *process)
 {
     bool chosen = args->aio && strcmp(args->aio, "native") != 0;
     g_autoptr(GError) error = NULL;
@@ -23,15 +23,18 @@ static int run(const NbdArgs *args, NbdProcess *process)
     if (ret != 0) {
         return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
     }
-    return nbd_serve(ctx, args, process);
+    return args->list ? blk_run(ctx, nbd_co_list, args) : nbd_serve(ctx, args, process);
 }
 
-static int start(const NbdArgs *args)
+static int start(NbdArgs *args)
 {
     NbdProcess process = { .ready_fd = -1, .pid_fd = -1, .verbose = args->verbose };
     GError *error = NULL;
     int status;
 
+    if (args->list) {
+        return run(args, &process);
+    }
     nbd_block_signals();
     if (args->fork && nbd_process_fork(&process, &error) < 0) {
         tool_report(error);

@@ -5,6 +5,7 @@
  *     main.c --> args.c                    what is to be done
  *            --> process.c                 --fork, --pid-file, sockets that were inherited
  *            --> serve.c --> stack.c       the server, and the nodes that it serves
+ *            --> list.c                    -L: another server
  */
 #ifndef BLKSTACK_TOOLS_NBD_H
 #define BLKSTACK_TOOLS_NBD_H
@@ -36,6 +37,7 @@ typedef struct NbdArgs {
     const char *tls_creds, *tls_authz, *tls_hostname;       /* (nullable) */
     bool tls_required;
 
+    bool list;                      /* -L: serve nothing */
     bool fork, verbose;
     const char *pid_file;           /* (nullable) */
     unsigned inherited;             /* sockets that systemd handed over, from descriptor 3 on */
@@ -76,6 +78,11 @@ int nbd_process_write_pid(NbdProcess *process, const char *path, GError **error)
 void nbd_process_ready(NbdProcess *process);
 /* Removes the pid file. */
 void nbd_process_end(NbdProcess *process);
+
+/* ---- list.c ---- */
+
+/* Prints what the server, where the arguments would listen, offers. A coroutine's function. Returns: the exit status. */
+int nbd_co_list(void *args);
 
 /* ---- stack.c ---- */
 
