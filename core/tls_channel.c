@@ -201,7 +201,8 @@ BlkChannel *blk_tls_channel_new(BlkChannel *plain, const BlkTlsCreds *creds, GEr
 
 /* ---- who is it? ---- */
 
-/* (transfer full): the distinguished name of the client's certificate; NULL: there is none. */
+/* (transfer full): the distinguished name of the client's certificate, its parts in the certificate's order as the peer
+ * has them; NULL: there is none. */
 static char *certificate_name(TlsChannel *t)
 {
     unsigned count = 0;
@@ -214,7 +215,7 @@ static char *certificate_name(TlsChannel *t)
         return NULL;
     }
     if (gnutls_x509_crt_import(certificate, &list[0], GNUTLS_X509_FMT_DER) == 0 &&
-        gnutls_x509_crt_get_dn3(certificate, &dn, 0) == 0) {
+        gnutls_x509_crt_get_dn3(certificate, &dn, GNUTLS_X509_DN_FLAG_COMPAT) == 0) {
         name = g_strndup((const char *)dn.data, dn.size);
         gnutls_free(dn.data);
     }

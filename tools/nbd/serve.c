@@ -55,7 +55,9 @@ static void client_gone(BlkNbdServer *server, bool served, void *opaque)
 
 static void client_refused(BlkNbdServer *server, const char *text, void *unused)
 {
-    tool_error("%s", text);
+    g_autofree char *printable = tool_printable(text);      /* it may have a name in it that the client chose */
+
+    tool_error("%s", printable);
 }
 
 static int co_wait_for_end(Program *program, GError **error)
