@@ -224,7 +224,9 @@ BlkChannel *blk_channel_new(int fd)
     int on = 1;
 
     blk_channel_init(ch, &plain_ops, fd);
-    /* A reply must not wait for the acknowledgement of the last one. Fails for unix sockets, which do not wait. */
+    /* A reply must not wait for the acknowledgement of the last one, nor we for ever for a host that is gone. Fails for
+     * unix sockets, which have neither. */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     return ch;
 }

@@ -73,6 +73,7 @@ for flags in 0, nbd.CMD_FLAG_FUA:
     say(f"trim {flags}", h.trim, 65536, 0, flags=flags)
     for zero in 0, nbd.CMD_FLAG_NO_HOLE:
         say(f"zero {flags} {zero}", h.zero, 65536, 131072, flags=flags | zero)
+say("fast zero", h.zero, 65536, 262144, flags=nbd.CMD_FLAG_FAST_ZERO)
 say("zeroes", h.pread, 200000, 100000)
 say("unaligned write", h.pwrite, b"unaligned" * 1000, 3 * MiB + 77)
 say("unaligned zero", h.zero, 3333, 3 * MiB + 1111)

@@ -10,7 +10,10 @@
 #include "core/loop.h"
 #include "exports/nbd/server.h"
 
-enum { INPUT_BYTES = 32768 };
+enum {
+    INPUT_BYTES = 32768,
+    BATCHES_OF_A_TURN = 16,     /* then others run, even if more is there already */
+};
 
 /* ---- requests of a connection ---- */
 
@@ -246,6 +249,7 @@ int blk_nbd_co_receive(void *connection)
 {
     NbdConnection *c = connection;
     BlkCo *self = blk_co_self();
+    unsigned batches = 0;
     int ret = 0;
 
     if (!c->input) {
@@ -259,6 +263,9 @@ int blk_nbd_co_receive(void *connection)
         }
         c->receiver_sends = false;
         blk_nbd_send_now(c);
+        if (++batches % BATCHES_OF_A_TURN == 0) {
+            blk_co_reschedule();
+        }
     }
     blk_nbd_co_connection_end(c);
     return 0;
