@@ -348,7 +348,7 @@ say_seed() {
     fi
 }
 
-# BYTES incompressible bytes; NUMBER tells files of one script apart.
+# BYTES (also 64k, 12M) incompressible bytes; NUMBER tells files of one script apart.
 random_file() { # FILE BYTES [NUMBER]
     say_seed
     perl -e 'my ($file, $bytes, $seed) = @ARGV; srand($seed); open(my $out, ">:raw", $file) or die;
@@ -356,7 +356,7 @@ random_file() { # FILE BYTES [NUMBER]
             my $data = pack("L*", map { int(rand(4294967296)) } 1 .. 16384);
             print $out substr($data, 0, $left < 65536 ? $left : 65536);
         }
-        close($out) or die' "$1" "$2" "$((SEED + ${3:-0}))"
+        close($out) or die' "$1" "$(numfmt --from=iec "${2^^}")" "$((SEED + ${3:-0}))"
 }
 
 # BYTES of words: compressible, but no repeated byte.
@@ -366,5 +366,5 @@ text_file() {   # FILE BYTES [NUMBER]
         my @words = map { my $n = $_; join("", map { chr(97 + ($n * 7 + $_ * $_) % 26) } 0 .. $n % 9) } 1 .. 200;
         my $text = "";
         while (length($text) < $bytes) { $text .= $words[int(rand(200))] . " "; }
-        print $out substr($text, 0, $bytes); close($out) or die' "$1" "$2" "$((SEED + ${3:-0}))"
+        print $out substr($text, 0, $bytes); close($out) or die' "$1" "$(numfmt --from=iec "${2^^}")" "$((SEED + ${3:-0}))"
 }
