@@ -41,6 +41,20 @@ kit_serve -o memory 1M
 io_run "$BLKSTACK_IO" -r -f raw "$nbd_uri" -- "read -P 0 1000 5000"
 stop_server
 
+label="flags of commands"
+kit_serve --filter=log memory 16M logfile=flags.log
+io_run "$BLKSTACK_IO" -d unmap -f raw "$nbd_uri" -- "write -P 1 0 64k" "write -f -P 1 0 64k" "write -z 1M 64k" \
+    "write -z -u 2M 64k" "write -z -n 3M 64k" "write -z -f 4M 64k" "discard 5M 64k"
+is "$(grep -aoE ' (Write|Zero|Trim) .*' flags.log | sed -E 's/ id=[0-9]+//; s/ count=0x10000//; s/ \.\.\.//; s/^ //')" \
+"Write offset=0x0 fua=0
+Write offset=0x0 fua=1
+Zero offset=0x100000 trim=0 fua=0 fast=0
+Zero offset=0x200000 trim=1 fua=0 fast=0
+Zero offset=0x300000 trim=0 fua=0 fast=1
+Zero offset=0x400000 trim=0 fua=1 fast=0
+Trim offset=0x500000 fua=0" "are what was asked for"
+stop_server
+
 label="many requests at once"
 kit_serve --filter=delay memory 16M delay-read=50ms delay-write=50ms
 set --
