@@ -26,6 +26,7 @@ void blk_engine_free(BlkEngine *engine)
         g_assert(!engine->first);
         g_ptr_array_unref(engine->buffers);
         blk_cluster_cache_free(engine->cache);
+        g_free(engine->open_block.data);
         g_free(engine);
     }
 }
@@ -117,8 +118,13 @@ BlkClusterCache *blk_engine_cluster_cache(BlkNode *node)
 
 void blk_engine_drained(BlkNode *node)
 {
-    if (node->core->engine && node->core->engine->cache) {
-        blk_cluster_cache_clear(node->core->engine->cache);
+    BlkEngine *engine = node->core->engine;
+
+    if (engine && engine->cache) {
+        blk_cluster_cache_clear(engine->cache);
+    }
+    if (engine) {
+        blk_engine_close_block(engine);
     }
 }
 

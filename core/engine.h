@@ -31,6 +31,13 @@ typedef struct BlkReadStream {
 
 typedef struct BlkEnginePayload BlkEnginePayload;
 
+/* The last block of the file that payloads were written to; see core/engine_gather.c. */
+typedef struct BlkOpenBlock {
+    BlkNode *child;
+    uint64_t offset, size, filled;      /* of the block; filled: bytes of it that are known; 0: none is open */
+    uint8_t *data;
+} BlkOpenBlock;
+
 typedef struct BlkEngine {
     BlkRangeLock clusters;              /* guest ranges: shared = writes in place, exclusive = mapping changes */
     BlkEngineReader *first, *last;      /* in order of epoch */
@@ -39,6 +46,7 @@ typedef struct BlkEngine {
     BlkCoQueue compress_turn;           /* wait until there are fewer */
     BlkEnginePayload *pending;          /* payloads that wait to be written, by place */
     unsigned n_pending, gather_writes;
+    BlkOpenBlock open_block;
     BlkCoQueue gather_turn;
     GPtrArray *buffers;                 /* free buffers of one cluster, for payloads and bounces */
     uint64_t cache_bytes;
@@ -107,6 +115,8 @@ int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req);
 
 /* Writes a payload to reserved space, in one write with its neighbours if these come soon. May yield. */
 int blk_engine_co_write_gathered(BlkNode *node, BlkNode *child, uint64_t offset, uint64_t bytes, void *data);
+/* Something else may write where payloads are. */
+void blk_engine_close_block(BlkEngine *engine);
 /* To be called when fewer clusters are being compressed than before. Does not yield. */
 void blk_engine_gather_kick(BlkNode *node);
 

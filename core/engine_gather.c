@@ -8,16 +8,29 @@
  * A payload waits for others only while so many clusters are being compressed that all processors are busy: then more come
  * soon, and nobody is kept from working. At most a few are kept waiting, so that those who compress get buffers again.
  *
+ *     file    |== block ==|== bl|ock ==|     where the file takes whole blocks only, larger than the payloads' grain
+ *              '-- run 1 ------'
+ *                         '-----'----- run 2: begins with a copy of what run 1 has put into the block that both share
+ *
+ * So nothing has to be read before it can be written: the last block of a run, if all before its end is known, is kept as
+ * the open block. It holds what the file has there, or will have once what is under way is written: a run that does not
+ * end with a block holds that block exclusively below (rmw.c), and the next one waits for it. Every other run that touches
+ * the block closes it. Who rewrites a block writes the same bytes again to what is stable in it; a disk with such blocks
+ * writes each whole or not at all.
+ *
  * Limitations: what fails, fails for all payloads of the write.
  */
 #include "core/engine.h"
 
 #include "core/context.h"
-#include "core/node.h"
+#include "core/request.h"
+
+#include <string.h>
 
 enum {
     GATHER_MOST = 16,               /* payloads that wait, and payloads in one write */
     GATHER_WRITES = 2,              /* writes at once; the next ones gather meanwhile */
+    MAX_BLOCK = 64 << 10,           /* blocks of files that are larger are not kept open; bytes */
 };
 
 struct BlkEnginePayload {
@@ -77,20 +90,80 @@ static unsigned take_run(BlkEngine *engine, const BlkEnginePayload *payload, Blk
     return n;
 }
 
-static void co_write_run(BlkEngine *engine, const BlkEnginePayload *payload)
-{
-    BlkEnginePayload *run[GATHER_MOST] = { NULL };
-    struct iovec vec[GATHER_MOST];
-    unsigned n = take_run(engine, payload, run);
-    uint64_t bytes = 0;
+/* ---- the open block ---- */
 
-    for (unsigned i = 0; i < n; i++) {
-        vec[i] = (struct iovec){ .iov_base = run[i]->data, .iov_len = run[i]->bytes };
-        bytes += run[i]->bytes;
+void blk_engine_close_block(BlkEngine *engine)
+{
+    engine->open_block.filled = 0;
+}
+
+/* Closes the block if a run touches it; if the run continues it, a copy is made for it. Returns: the length of the copy. */
+static uint64_t continue_block(BlkNode *node, BlkNode *child, uint64_t offset, uint64_t end, void **copy)
+{
+    BlkOpenBlock *block = &node->core->engine->open_block;
+    uint64_t filled = block->filled;
+
+    *copy = NULL;
+    if (filled == 0 || block->child != child || offset >= block->offset + block->size || end <= block->offset) {
+        return 0;
     }
+    blk_engine_close_block(node->core->engine);
+    if (offset != block->offset + filled || !(*copy = blk_engine_buffer_get(node))) {
+        return 0;
+    }
+    memcpy(*copy, block->data, filled);
+    return filled;
+}
+
+/* The last block of what is about to be written from @offset on stays open, if it is not full. */
+static void open_block(BlkNode *node, BlkNode *child, uint64_t offset, uint64_t end, BlkIov iov)
+{
+    BlkOpenBlock *block = &node->core->engine->open_block;
+    uint64_t start = blk_align_down(end, child->limits.write_align);
+
+    if (child->limits.write_align > MIN(node->limits.cluster_size, MAX_BLOCK) || node->core->drained > 0 ||
+        start < offset || start == end) {
+        return;
+    }
+    if (!block->data) {
+        block->data = g_malloc(MAX_BLOCK);
+    }
+    block->child = child;
+    block->offset = start;
+    block->size = child->limits.write_align;
+    block->filled = end - start;
+    blk_iov_to_buf(blk_iov_advance(iov, start - offset), block->data, block->filled);
+}
+
+/* ---- writing ---- */
+
+static void co_write_run(BlkNode *node, const BlkEnginePayload *payload)
+{
+    BlkEngine *engine = node->core->engine;
+    BlkEnginePayload *run[GATHER_MOST] = { NULL };
+    struct iovec vec[GATHER_MOST + 1];
+    unsigned n = take_run(engine, payload, run), parts = 0;
+    BlkNode *child = run[0]->child;
+    uint64_t offset = run[0]->offset, end = run[n - 1]->offset + run[n - 1]->bytes;
+    void *copy;
+    uint64_t copied = continue_block(node, child, offset, end, &copy);
+
+    if (copied > 0) {
+        vec[parts++] = (struct iovec){ .iov_base = copy, .iov_len = copied };
+        offset -= copied;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        vec[parts++] = (struct iovec){ .iov_base = run[i]->data, .iov_len = run[i]->bytes };
+    }
+    const BlkIov iov = { .vec = vec, .count = parts };
+    open_block(node, child, offset, end, iov);
     engine->gather_writes++;
-    int ret = blk_co_pwritev(run[0]->child, run[0]->offset, bytes, (BlkIov){ .vec = vec, .count = n }, 0);
+    int ret = blk_co_pwritev(child, offset, end - offset, iov, 0);
     engine->gather_writes--;
+    blk_engine_buffer_put(node, copy);
+    if (ret < 0) {
+        blk_engine_close_block(engine);
+    }
     for (unsigned i = 0; i < n; i++) {
         run[i]->ret = ret;
         run[i]->done = true;
@@ -125,7 +198,7 @@ int blk_engine_co_write_gathered(BlkNode *node, BlkNode *child, uint64_t offset,
     }
     while (!payload.done) {
         if (!payload.taken && is_due(node)) {
-            co_write_run(engine, &payload);
+            co_write_run(node, &payload);
         } else {
             blk_co_queue_wait(&engine->gather_turn);
         }

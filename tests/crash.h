@@ -55,6 +55,7 @@ typedef struct CrashConfig {
     unsigned cluster_size, refcount_bits;
     uint64_t sectors, max_sectors;  /* of the guest: at first, and at most */
     bool v2, zstd, lazy, extended_l2, backing, bitmaps, snapshots;
+    bool blocks;                    /* the file takes whole blocks of 4 KiB only */
     unsigned style;                 /* of writes: plain, compressed, both by turns */
     unsigned buffer;                /* of the compress filter, bytes; else nobody could write beside it */
 } CrashConfig;

@@ -160,11 +160,20 @@ static BlkChild *co_attach(CrashRound *round, BlkNode *node, unsigned perm)
 }
 
 /* The disk, or its recorder. (transfer full) */
-static char *disk_text(const CrashRound *round, unsigned number)
+static char *plain_disk_text(const CrashRound *round, unsigned number)
 {
     return round->recording ? g_strdup_printf("{'driver': 'log-writes', 'discard': 'unmap', 'file': 'disk%u', 'log': "
                                               "'log%u', 'log-append': true}", number, number)
                             : g_strdup_printf("'disk%u'", number);
+}
+
+/* The same, as it is to be used. (transfer full) */
+static char *disk_text(const CrashRound *round, unsigned number)
+{
+    g_autofree char *disk = plain_disk_text(round, number);
+
+    return round->config.blocks ? g_strdup_printf("{'driver': 'fault', 'align': 4096, 'discard': 'unmap', 'image': %s}", disk)
+                                : g_steal_pointer(&disk);
 }
 
 static void co_open_below(CrashRound *round)

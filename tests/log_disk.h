@@ -35,7 +35,7 @@ typedef struct LogDisk {
     uint64_t hold_from;                     /* ... from this offset on ... */
     BlkCoQueue held;                        /* ... here */
     unsigned holding;
-    unsigned payload_reads;                 /* events read_compressed */
+    unsigned reads, payload_reads;          /* these are events read_compressed */
 } LogDisk;
 
 static inline void log_write_free(void *data)
@@ -89,6 +89,7 @@ static int log_co_preadv(BlkNode *node, BlkRequest *req)
 {
     LogDisk *disk = node->opaque;
 
+    disk->reads++;
     log_turns(disk);
     log_hold(disk, &disk->hold_reads, req);
     if (req->offset >= disk->fail_read_from) {

@@ -88,6 +88,7 @@ static void pick_config(CrashRound *round)
         unsigned n = g_rand_int_range(round->rand, 0, 4);
         c->buffer = n == 0 ? 0 : n == 1 ? 1 << 20 : n * c->cluster_size;
     }
+    c->blocks = (round->seed + round->seed / G_N_ELEMENTS(clusters)) % 3 == 1;     /* with each size */
     c->snapshots = c->snapshots && c->kind == CRASH_ALONE;      /* theirs would change with what is below */
     c->sectors = c->cluster_size < 4096 ? 512 : 1024;
     if (c->cluster_size == 512 && !c->v2) {
@@ -95,13 +96,13 @@ static void pick_config(CrashRound *round)
         c->sectors = c->refcount_bits == 64 ? 4600 : 1024;
     }
     c->max_sectors = c->sectors + c->sectors / 4;
-    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s%s%s, %s writes, buffer %u",
+    round->text = g_strdup_printf("cluster_size %u, refcount_bits %u, compat %s, %s%s%s%s%s%s%s, %s writes, buffer %u%s",
                                   c->cluster_size,
                                   c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
                                   kind_texts[c->kind], c->lazy ? ", lazy_refcounts" : "", c->extended_l2 ? ", extended_l2" : "",
                                   c->backing ? ", backing file" : "", c->bitmaps ? ", bitmaps" : "", c->snapshots ? ", snapshots" : "",
                                   c->style == 0 ? "plain" : c->style == 1 ? "compressed" : "plain and compressed",
-                                  c->buffer);
+                                  c->buffer, c->blocks ? ", blocks of 4 KiB" : "");
 }
 
 static int co_round(void *opaque)

@@ -18,19 +18,26 @@ typedef struct Stack {
     uint8_t *read;                  /* what the suspended reader has read */
 } Stack;
 
-static void stack_open(Stack *s, Test *t)
+/* @file: of the image; "'disk'" is the disk itself. */
+static void stack_open_over(Stack *s, Test *t, const char *file)
 {
+    g_autofree char *text = g_strdup_printf("{'driver': 'compress', 'write-buffer': 0, 'file': {'driver': 'qcow2', "
+                                            "'node-name': 'image', 'file': %s}}", file);
     unsigned perm = BLK_PERM_READ | BLK_PERM_WRITE;
 
     ck_assert_int_eq(blk_driver_register(t->ctx, &log_driver, NULL), 0);
     *s = (Stack){ .t = t, .disk_node = log_new_image(t, "disk", "{'size': '4M'}") };
     s->disk = log_disk(s->disk_node);
-    s->top = try_open(t, "{'driver': 'compress', 'write-buffer': 0, 'file': {'driver': 'qcow2', 'node-name': 'image', 'file': 'disk'}}",
-                      NULL);
+    s->top = try_open(t, text, NULL);
     ck_assert_ptr_nonnull(s->top);
     s->user = blk_co_attach(blk_node_find(t->ctx, "image"), "test", perm, BLK_PERM_ALL, NULL);
     s->compress = blk_co_attach(s->top, "test", perm, BLK_PERM_ALL, NULL);
     ck_assert(s->user != NULL && s->compress != NULL);
+}
+
+static void stack_open(Stack *s, Test *t)
+{
+    stack_open_over(s, t, "'disk'");
 }
 
 static BlkCheckResult check(Stack *s)
@@ -325,6 +332,94 @@ CO_TEST(test_payloads_leave_together)
     stack_close(&s);
 }
 
+static void write_clusters(Stack *s, const uint8_t *disk, unsigned first, unsigned count)
+{
+    ck_assert_int_eq(blk_co_pwrite(blk_child_node(s->user), (uint64_t)first * CLUSTER, (uint64_t)count * CLUSTER,
+                                   disk + first * CLUSTER, BLK_REQ_COMPRESSED), 0);
+}
+
+static void expect_disk(Stack *s, const uint8_t *disk)
+{
+    g_autofree uint8_t *buf = g_malloc(CLUSTERS * CLUSTER);
+
+    ck_assert_int_eq(blk_co_pread(blk_child_node(s->user), 0, CLUSTERS * CLUSTER, buf, 0), 0);
+    for (unsigned i = 0; i < CLUSTERS; i++) {
+        ck_assert_msg(memcmp(disk + i * CLUSTER, buf + i * CLUSTER, CLUSTER) == 0, "cluster %u differs", i);
+    }
+}
+
+/* Every cluster gets a payload of another length, from one sector on. */
+static void fill_disk(uint8_t *disk, unsigned seed)
+{
+    for (unsigned i = 0; i < CLUSTERS; i++) {
+        memset(disk + i * CLUSTER, (int)(i + seed), CLUSTER);
+        fill_noise(disk + i * CLUSTER, 512 * ((i + seed) % 11), i + seed);
+    }
+}
+
+/* Payloads are packed more closely than the blocks of the file. Of these a fill reads none, whatever its requests. */
+CO_TEST(test_whole_blocks)
+{
+    g_autofree uint8_t *disk = g_malloc(CLUSTERS * CLUSTER);
+    unsigned reads;
+    Stack s;
+
+    stack_open_over(&s, t, "{'driver': 'fault', 'align': 4096, 'image': 'disk'}");
+    fill_disk(disk, 1);
+    write_clusters(&s, disk, 0, 1);
+    reads = s.disk->reads;
+    for (unsigned i = 1, n = 1; i < CLUSTERS; i += n) {
+        n = MIN(i % 20 + 1, CLUSTERS - i);
+        write_clusters(&s, disk, i, n);
+    }
+    ck_assert_uint_eq(s.disk->reads, reads);
+    expect_disk(&s, disk);
+    for (unsigned seed = 2; seed < 8; seed++) {
+        fill_disk(disk, seed);
+        write_clusters(&s, disk, 0, CLUSTERS);
+        expect_disk(&s, disk);
+        if (seed % 3 == 0) {
+            flush(&s);
+        }
+    }
+    stack_close(&s);
+}
+
+static uint64_t payload_place(Stack *s, unsigned cluster)
+{
+    BlkNode *image = blk_child_node(s->user);
+    BlkMapping map;
+
+    ck_assert_int_eq(image->driver->format->co_map(image, (uint64_t)cluster * CLUSTER, CLUSTER, &map), 0);
+    ck_assert_int_eq(map.kind, BLK_MAP_COMPRESSED);
+    return map.host_offset;
+}
+
+/* What is written to a hole in a block stays when the block is written again for what follows. */
+CO_TEST(test_hole_in_open_block)
+{
+    g_autofree uint8_t *disk = g_malloc0(CLUSTERS * CLUSTER);
+    uint64_t hole = 0;
+    Stack s;
+
+    stack_open_over(&s, t, "{'driver': 'fault', 'align': 4096, 'image': 'disk'}");
+    for (unsigned i = 0; i < 3; i++) {              /* payloads of a sector, one behind the other */
+        unsigned cluster = i == 0 ? 5 : 0;
+        memset(disk + cluster * CLUSTER, (int)i + 1, CLUSTER);
+        write_clusters(&s, disk, cluster, 1);
+        hole = i < 2 ? payload_place(&s, cluster) : hole;
+    }
+    flush(&s);
+    for (unsigned i = 1; i < 3; i++) {              /* the first in the place of the second, the next behind the third */
+        memset(disk + i * CLUSTER, (int)i + 10, CLUSTER);
+        write_clusters(&s, disk, i, 1);
+    }
+    ck_assert_uint_eq(payload_place(&s, 1), hole);
+    ck_assert_uint_eq(payload_place(&s, 2), hole + 2 * 512);
+    expect_disk(&s, disk);
+    stack_close(&s);
+}
+
 typedef struct Limited {
     Stack *s;
     const uint8_t *buf;
@@ -382,4 +477,5 @@ CO_TEST(test_threads_and_level)
 }
 
 BLK_TEST_MAIN("engine", test_payload_before_mapping, test_reader_keeps_space, test_space_waits_for_flush,
-              test_failed_write, test_concurrent_compressed, test_payloads_leave_together, test_threads_and_level)
+              test_failed_write, test_concurrent_compressed, test_payloads_leave_together, test_whole_blocks,
+              test_hole_in_open_block, test_threads_and_level)
