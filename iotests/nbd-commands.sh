@@ -8,11 +8,13 @@ requires nbdsh qemu-nbd
 
 random_file data 1048576
 
-# What the server says to the commands of nbd-commands.py, and what the disk holds then.
+# What the server says to the commands of nbd-commands.py, and what the disk holds and takes then.
 answers() {     # STRUCTURED
     STRUCTURED=$1 URI=$nbd_uri timeout 30 nbdsh -c - <"$BLKSTACK_SOURCE/iotests/nbd-commands.py" 2>&1 || echo "status $?"
     stop_server
     md5sum <disk.raw
+    sync disk.raw
+    file_blocks disk.raw
 }
 
 # The peer says EINVAL wherever a request is refused for what it is.

@@ -515,6 +515,47 @@ CO_TEST(a_new_connection_sees_another_size)
     blk_co_detach(user);
 }
 
+/* Data and holes in turn: a reply has at most 32 chunks, the last of which has all the rest. */
+CO_TEST(a_read_of_many_fragments)
+{
+    enum { BLOCK = 4096, BLOCKS = 46 };
+    static const BlkNbdExportOptions options = { .name = "" };
+    g_autofree uint8_t *got = g_malloc(BLOCKS * BLOCK);
+    BlkNbdServer *server = new_server(t, NULL);
+    unsigned chunks = 0;
+    Chunk chunk;
+
+    make_file(t, "a", BLOCKS * BLOCK, 0, 0);
+    BlkChild *user = open_rw(t, "{\"driver\": \"file\", \"filename\": \"@/a\"}");
+    for (unsigned i = 0; i < BLOCKS; i += 2) {
+        write_pattern(user, i * BLOCK, BLOCK, (uint8_t)(i + 1));
+    }
+    ck_assert_int_eq(blk_co_nbd_export_add(server, blk_child_node(user), &options, NULL), 0);
+    Client *c = enter(server, NBD_MODE_STRUCTURED, "");
+    memset(got, 0xee, BLOCKS * BLOCK);
+    client_request(c, 0, NBD_CMD_READ, 0, BLOCKS * BLOCK);
+    do {
+        chunk = client_chunk(c, 0);
+        uint64_t offset = nbd_get64(c->reply);
+        if (chunk.type == NBD_REPLY_TYPE_OFFSET_HOLE) {
+            memset(got + offset, 0, nbd_get32(c->reply + 8));
+        } else {
+            ck_assert_int_eq(chunk.type, NBD_REPLY_TYPE_OFFSET_DATA);
+            memcpy(got + offset, c->reply + 8, c->reply_bytes - 8);
+        }
+        chunks++;
+    } while (!chunk.done);
+    ck_assert_uint_le(chunks, 32);
+    ck_assert_uint_gt(chunks, 16);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        ck_assert_uint_eq(got[i * BLOCK], i % 2 ? 0 : i + 1);
+        ck_assert_mem_eq(got + i * BLOCK, got + i * BLOCK + 1, BLOCK - 1);
+    }
+    client_free(c);
+    ck_assert_int_eq(blk_co_nbd_server_free(server, NULL), 0);
+    blk_co_detach(user);
+}
+
 /* ---- the end ---- */
 
 static int co_open_gate_later(void *opaque)
@@ -608,4 +649,5 @@ BLK_TEST_MAIN("nbd_server", options_and_their_errors, an_absurd_option_ends_the_
               silent_clients_keep_nobody_out, paths_of_sockets, a_free_port, simple_replies,
               a_payload_that_is_too_long_is_skipped, a_read_only_export_refuses_changes, extended_headers,
               extended_block_status, a_request_that_waits_holds_up_no_other, a_new_connection_sees_another_size,
-              the_end_answers_what_is_in_flight, a_client_that_leaves_with_requests_in_flight, exports_come_and_go)
+              a_read_of_many_fragments, the_end_answers_what_is_in_flight, a_client_that_leaves_with_requests_in_flight,
+              exports_come_and_go)
