@@ -36,7 +36,7 @@ static int start(NbdArgs *args)
         return run(args, &process);
     }
     nbd_block_signals();
-    if (args->fork && nbd_process_fork(&process, &error) < 0) {
+    if (nbd_check_inherited(args->inherited, &error) < 0 || (args->fork && nbd_process_fork(&process, &error) < 0)) {
         tool_report(error);
         return EXIT_FAILURE;
     }

@@ -56,6 +56,9 @@ int nbd_parse_args(NbdArgs *args, int argc, char **argv);
 /* How many sockets the environment (LISTEN_FDS, LISTEN_PID) says are handed over to this process; it says so no more then. */
 unsigned nbd_inherited_sockets(void);
 
+/* Are they what they should be? Context: no other files were opened yet. */
+int nbd_check_inherited(unsigned sockets, GError **error);
+
 /* The part of a process that others watch: a parent that waits, a pid file. */
 typedef struct NbdProcess {
     int ready_fd;                   /* of the child: to the parent that waits; -1: nobody waits */

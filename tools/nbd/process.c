@@ -16,6 +16,7 @@
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,14 +31,26 @@ unsigned nbd_inherited_sockets(void)
         (pid_t)pid != getpid() || !g_ascii_string_to_unsigned(fds_text, 10, 1, MAX_INHERITED, &fds, NULL)) {
         return 0;
     }
-    for (unsigned i = 0; i < fds; i++) {
-        fcntl(NBD_FIRST_INHERITED + (int)i, F_SETFD, FD_CLOEXEC);
-    }
     /* They are not meant for children. */
     g_unsetenv("LISTEN_PID");
     g_unsetenv("LISTEN_FDS");
     g_unsetenv("LISTEN_FDNAMES");
     return (unsigned)fds;
+}
+
+/* Before anything else could have got these numbers. */
+int nbd_check_inherited(unsigned sockets, GError **error)
+{
+    for (unsigned i = 0; i < sockets; i++) {
+        int fd = NBD_FIRST_INHERITED + (int)i, listens = 0;
+        socklen_t size = sizeof(listens);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || !listens) {
+            return blk_error(error, -EINVAL, "Socket activation failed: file descriptor %d is no socket that listens", fd);
+        }
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    return 0;
 }
 
 /* ---- the parent ---- */

@@ -83,9 +83,6 @@ static int listen_inherited(BlkNbdServer *server, unsigned count, GError **error
 
     for (unsigned i = 0; i < count && ret == 0; i++) {
         ret = blk_nbd_server_listen_fd(server, NBD_FIRST_INHERITED + (int)i, error);
-        if (ret < 0) {
-            g_prefix_error(error, "Socket activation failed: ");
-        }
     }
     return ret;
 }
