@@ -137,10 +137,14 @@ static int raw_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc,
                          s->offset);
     }
     int ret = blk_co_truncate(node->file->node, s->offset + length, prealloc, error);
-    if (ret == 0) {
-        node->length = node->file->node->length - s->offset;
+    if (ret < 0) {
+        return ret;
     }
-    return ret;
+    node->length = node->file->node->length - s->offset;
+    if (node->length >= length + SECTOR) {      /* a device or an export keeps what it has */
+        return blk_error(error, -ENOTSUP, "'%s' cannot be made shorter", blk_node_filename(node->file->node));
+    }
+    return 0;
 }
 
 static int raw_co_info(BlkNode *node, BlkInfo *info, GError **error)

@@ -28,6 +28,7 @@ done
 succeeds "every byte" img compare -f raw -F raw "$device" model.raw
 succeeds "every byte, says the peer" qimg compare -f raw -F raw "$device" model.raw
 io_run "$BLKSTACK_IO" -d unmap -f raw "$device" -- "discard 512k 128k" "read 0 512k" "flush"
+fails "it keeps its length" "cannot be made shorter" img resize --shrink -f raw "$device" 4M
 fails "a write past its end is refused" "." io -f raw "$device" -c "write 8M 4k"
 
 for cache in writeback none; do

@@ -60,6 +60,7 @@ io_run "$BLKSTACK_IO" -d unmap -f raw "$nbd_uri" -- "discard 9M 1M" "read -P 0 9
 succeeds "every byte" img compare -f raw -F raw "$nbd_uri" model.raw
 fails "a write past the end" "." io -f raw -c "write 16M 4k" "$nbd_uri"
 fails "it cannot grow" "Cannot grow NBD nodes" img resize -f raw "$nbd_uri" 32M
+fails "nor shrink" "cannot be made shorter" img resize --shrink -f raw "$nbd_uri" 8M
 text_file text.raw 16777216
 succeeds "converted to the export" img convert -n -f raw -O raw text.raw "$nbd_uri"
 succeeds "as the peer sees it" qimg compare -f raw -F raw "$nbd_uri" text.raw
