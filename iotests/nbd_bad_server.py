@@ -4,8 +4,9 @@
 
 The socket of each is DIRECTORY/FAULT; the last one appears when all are there.
 
-It speaks the protocol to the letter until the fault, so that a client gets that far. `vanish-N` ends the connection before
-the N-th message to the client; `garbage-N` sends random bytes instead, and ends it; `silent-N` sends nothing any more.
+It speaks the protocol to the letter until the fault, so that a client gets that far. `vanish-N` ends the connection
+before the N-th message to the client; `garbage-N` sends random bytes instead, and ends it; `silent-N` sends nothing
+any more.
 """
 import os
 import socket

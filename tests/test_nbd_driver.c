@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_nbd_driver.c - the driver "nbd" on an NBD server in the same loop: what is kept of block status, scattered buffers,
- * lost connections.
+ * test_nbd_driver.c - the driver "nbd" on an NBD server in the same loop: what is kept of block status, scattered
+ * buffers, lost connections.
  */
-#include "config.h"
 #include "node_test.h"
 
 #include <blkstack/nbd.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * absent.c - the driver "nbd" of a build without libnbd: its names and options are known, and opening says why it fails.
+ * absent.c - the driver "nbd" of a build without libnbd: names and options are known, and opening says why it fails.
  */
 #include "drivers/drivers.h"
 #include "drivers/nbd/list.h"

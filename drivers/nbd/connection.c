@@ -2,7 +2,7 @@
 /*
  * connection.c - one connection to an NBD server: a handle of libnbd, driven by the event loop.
  *
- *     nbd_connection_co_serve():  wait for the socket -> libnbd sends and receives -> commands end -> their coroutines wake
+ *     nbd_connection_co_serve():  wait for the socket -> libnbd sends and receives -> commands end -> coroutines wake
  *     nbd_connection_co_run():    libnbd queues a command, and sends it at once if it can; sleep
  *
  * Who serves waits for what libnbd wants (to read, to write, both). When a command makes it want to write too, or finds
@@ -34,7 +34,7 @@ struct NbdConnection {
 
 /* ---- errors ---- */
 
-/* What libnbd says of the call that just failed in this thread, in words that may be printed: parts are the server's. */
+/* What libnbd says of the call that just failed in this thread, so that it may be printed: parts are the server's. */
 static char *error_text(void)
 {
     const char *text = nbd_get_error();
@@ -107,8 +107,10 @@ int nbd_handle_set_tls(struct nbd_handle *h, const NbdServer *server, GError **e
     if (access(authority, R_OK) < 0) {
         return blk_error_errno(error, -errno, "Unable to access credentials %s", authority);
     }
-    return nbd_set_tls_certificates(h, creds->dir) < 0 || nbd_set_tls_verify_peer(h, creds->verify_peer) < 0 ? failed(error)
-                                                                                                           : 0;
+    if (nbd_set_tls_certificates(h, creds->dir) < 0 || nbd_set_tls_verify_peer(h, creds->verify_peer) < 0) {
+        return failed(error);
+    }
+    return 0;
 }
 
 static int configure(struct nbd_handle *h, const NbdServer *server, GError **error)
@@ -164,7 +166,8 @@ static short wanted_events(NbdConnection *c)
 {
     unsigned direction = nbd_aio_get_direction(c->handle);
 
-    return (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) | (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
+    return (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+           (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
 }
 
 /* Waits for the socket once, and lets libnbd do what it can. Returns: 0, also when nothing happened; -errno. */
@@ -264,8 +267,8 @@ static int get_info(NbdConnection *c, const NbdServer *server, NbdExportInfo *in
                          info->max_block);
     }
     if (info->min_block > 0 && info->size % info->min_block != 0) {
-        return blk_error(error, -EINVAL, "the length of the export, %" G_GUINT64_FORMAT ", is no multiple of the server's "
-                         "minimum block size %u", info->size, info->min_block);
+        return blk_error(error, -EINVAL, "the length of the export, %" G_GUINT64_FORMAT ", is no multiple of the "
+                         "server's minimum block size %u", info->size, info->min_block);
     }
     return 0;
 }
@@ -278,7 +281,8 @@ static int co_negotiate(NbdConnection *c, NbdServer *server, uint64_t deadline_n
         ret = co_start(c, server, error);
     }
     while (ret == 0 && !nbd_aio_is_ready(c->handle)) {
-        ret = is_over(c) ? blk_error(error, -ECONNRESET, "the server closed the connection") : co_step(c, deadline_ns, error);
+        ret = is_over(c) ? blk_error(error, -ECONNRESET, "the server closed the connection")
+                         : co_step(c, deadline_ns, error);
     }
     return ret == 0 ? get_info(c, server, info, error) : ret;
 }
@@ -312,7 +316,8 @@ static int command_done(void *opaque, int *error)
     return 0;       /* the command stays until its coroutine has asked for the result */
 }
 
-static int command_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries, size_t count, int *error)
+static int command_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries, size_t count,
+                           int *error)
 {
     NbdCommand *cmd = opaque;
     int ret = cmd->extents(cmd, context, offset, entries, count);

@@ -2,11 +2,11 @@
 /*
  * link.c - a link to an NBD server: a connection that is made anew when it is lost.
  *
- *     connected  --lost-->  commands in flight and new ones wait, at most reconnect-delay  --connected again-->  sent anew
+ *     connected  --lost-->  commands in flight and new ones wait, at most reconnect-delay  --connected-->  sent anew
  *                                  `--- too long, or somebody waits for them (drain, close) --->  they fail with EIO
  *
- * One task per link serves the connection, and tries to make a new one when it is lost, at growing intervals, as long as
- * the link is open. Sending a command again is harmless: to write twice what nobody has read is to write it once.
+ * One task per link serves the connection, and tries to make a new one when it is lost, at growing intervals, as long
+ * as the link is open. Sending a command again is harmless: to write twice what nobody has read is to write it once.
  *
  * The server must come back with the same export: what was decided from its sizes and abilities stays decided.
  */
@@ -95,8 +95,8 @@ static NbdConnection *co_connect(NbdLink *link, uint64_t deadline_ns, NbdExportI
 {
     NbdServer *server = &link->state->server;
     g_autoptr(GError) local = NULL;
-    NbdConnection *connection = nbd_connection_co_open(link->state->node->ctx, server, deadline_ns, &link->opening, info,
-                                                       &local);
+    BlkContext *ctx = link->state->node->ctx;
+    NbdConnection *connection = nbd_connection_co_open(ctx, server, deadline_ns, &link->opening, info, &local);
 
     if (!connection) {
         g_propagate_prefixed_error(error, g_steal_pointer(&local), "Failed to connect to '%s': ", server->name);
@@ -112,7 +112,7 @@ static int check_same(const NbdState *s, const NbdExportInfo *now, GError **erro
                 now->fua >= then->fua && now->trim >= then->trim && now->zero >= then->zero &&
                 now->fast_zero >= then->fast_zero && now->status == then->status;
 
-    return same ? 0 : blk_error(error, -ESTALE, "the server has another export now than when it was connected to first");
+    return same ? 0 : blk_error(error, -ESTALE, "the server has another export now than at the first connection");
 }
 
 static void co_reconnect(NbdLink *link)

@@ -2,11 +2,12 @@
 /*
  * nbd.c - protocol driver "nbd": an export of an NBD server as a node.
  *
- * The server's abilities and block sizes become the node's capabilities and limits; it keeps its length. A length that is
- * no multiple of 512 is rounded up, as that of a file; the missing bytes read as zeroes, and only zeroes can be written.
+ * The server's abilities and block sizes become the node's capabilities and limits; it keeps its length. A length that
+ * is no multiple of 512 is rounded up, as that of a file; the missing bytes read as zeroes and can only become zeroes.
  *
- * Stable is what the server said is stable. When a connection is lost, changes that were answered but not flushed depend
- * on the server having kept them. Who sets reconnect-delay says that it does; without it all flushes fail from then on.
+ * Stable is what the server said is stable. When a connection is lost, changes that were answered but not flushed
+ * depend on the server having kept them. Who sets reconnect-delay says that it does; without it all flushes fail from
+ * then on.
  *
  * Limitations: see connection.c; no prefetching (NBD_CMD_CACHE), since no request of ours asks for that.
  */
@@ -134,7 +135,8 @@ static int co_change_range(NbdState *s, NbdCommandType type, uint64_t offset, ui
     int ret = 0;
 
     for (uint64_t done = 0; ret == 0 && done < bytes; done += MAX_WITHOUT_DATA) {
-        NbdCommand cmd = { type, .offset = offset + done, .bytes = MIN(bytes - done, MAX_WITHOUT_DATA), .flags = flags };
+        uint64_t piece = MIN(bytes - done, MAX_WITHOUT_DATA);
+        NbdCommand cmd = { type, .offset = offset + done, .bytes = piece, .flags = flags };
 
         ret = co_change(s, &cmd);
     }
@@ -154,8 +156,10 @@ static int nbd_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
     if (req->flags & BLK_REQ_NO_FALLBACK) {
         flags |= LIBNBD_CMD_FLAG_FAST_ZERO;
     }
-    return (flags & LIBNBD_CMD_FLAG_FAST_ZERO) && !s->info.fast_zero ? -ENOTSUP
-                                                                     : co_change_range(s, NBD_ZERO, req->offset, inside, flags);
+    if ((flags & LIBNBD_CMD_FLAG_FAST_ZERO) && !s->info.fast_zero) {
+        return -ENOTSUP;
+    }
+    return co_change_range(s, NBD_ZERO, req->offset, inside, flags);
 }
 
 static int nbd_co_discard(BlkNode *node, BlkRequest *req)
@@ -287,8 +291,8 @@ static void nbd_hurry(BlkNode *node)
     }
 }
 
-/* A server that says nothing of block sizes may be one from the time when all clients were disks, unless it shows by its
- * length or its block status that it counts bytes. */
+/* A server that says nothing of block sizes may be one from the time when all clients were disks, unless it shows by
+ * its length or its block status that it counts bytes. */
 static void nbd_refresh_limits(BlkNode *node)
 {
     NbdState *s = node->opaque;
@@ -331,8 +335,8 @@ static int co_prepare(BlkNode *node, uint64_t length, GError **error)
         return -EPERM;
     }
     if (node->length < length) {
-        ret = blk_error(error, -ENOSPC, "The export '%s' is too small: it has %" G_GUINT64_FORMAT " bytes, the image needs %"
-                        G_GUINT64_FORMAT, blk_node_filename(node), node->length, length);
+        ret = blk_error(error, -ENOSPC, "The export '%s' is too small: it has %" G_GUINT64_FORMAT " bytes, the image "
+                        "needs %" G_GUINT64_FORMAT, blk_node_filename(node), node->length, length);
     } else {
         /* What was there must not be taken for an image any more. */
         ret = blk_co_pwrite_zeroes(node, 0, MIN(node->length, SECTOR), 0);
@@ -344,8 +348,8 @@ static int co_prepare(BlkNode *node, uint64_t length, GError **error)
     return ret;
 }
 
-static int nbd_co_create_file(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options, bool *made,
-                              GError **error)
+static int nbd_co_create_file(BlkContext *ctx, const char *filename, uint64_t length, const BlkOptions *options,
+                              bool *made, GError **error)
 {
     g_autoptr(JsonObject) tree = nbd_parse_filename(filename, error);
     BlkNode *node;

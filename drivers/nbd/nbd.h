@@ -129,7 +129,7 @@ typedef struct NbdLink {
 int nbd_link_co_open(NbdLink *link, NbdState *state, uint64_t deadline_ns, NbdExportInfo *info, GError **error);
 void nbd_link_co_close(NbdLink *link);      /* also one that was not opened */
 
-/* One command, on as many connections as it takes. Returns: 0; -errno of the server; -ENOTCONN if the server is gone. */
+/* One command, on as many connections as it takes. Returns: 0; -errno of the server; -ENOTCONN: the server is gone. */
 int nbd_link_co_run(NbdLink *link, NbdCommand *cmd);
 
 /* Commands that wait for a connection fail now, as do those that come before there is one. */

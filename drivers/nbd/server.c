@@ -96,8 +96,8 @@ static bool check_params(const char *name, GHashTable *params, bool unix_socket,
 
     g_hash_table_iter_init(&iter, params);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
-        bool known = g_str_equal(key, "socket") ? unix_socket
-                                                : tls && (g_str_equal(key, "tls-creds") || g_str_equal(key, "tls-hostname"));
+        bool of_tls = g_str_equal(key, "tls-creds") || g_str_equal(key, "tls-hostname");
+        bool known = g_str_equal(key, "socket") ? unix_socket : of_tls && tls;
 
         if (!known) {
             blk_error(error, -EINVAL, "'%s' is no name of an NBD server: the parameter '%s' has no meaning there", name,
@@ -145,8 +145,8 @@ static JsonObject *parse_uri(const char *name, GError **error)
         return NULL;
     }
     if (tls && !param(params, "tls-creds")) {
-        blk_error(error, -EINVAL, "'%s' says TLS but not with which credentials: add ?tls-creds=ID, the id of an object",
-                  name);
+        blk_error(error, -EINVAL, "'%s' says TLS but not with which credentials: add ?tls-creds=ID, the id of an "
+                  "object", name);
         return NULL;
     }
     export = g_uri_get_path(uri) + strspn(g_uri_get_path(uri), "/");
@@ -189,8 +189,8 @@ static int choose_transport(NbdServer *server, const BlkOptions *options, GError
     bool fd = blk_options_has(options, "server.str");
 
     if (path + host + fd > 1) {
-        return blk_error(error, -EINVAL, "path, host and a socket cannot be given at the same time: each says where the "
-                         "NBD server is");
+        return blk_error(error, -EINVAL, "path, host and a socket cannot be given at the same time: each says where "
+                         "the NBD server is");
     }
     server->transport = path ? NBD_UNIX : fd ? NBD_FD : NBD_INET;
     if (path + host + fd == 0) {
@@ -239,16 +239,16 @@ static int check_tls(const NbdServer *server, const char *hostname, GError **err
     const BlkTlsCreds *creds = blk_tls_creds(server->tls);
 
     if (creds->priority || creds->password) {
-        return blk_error(error, -ENOTSUP, "The TLS credentials '%s' have a %s, which libnbd cannot be told", server->tls->id,
-                         creds->priority ? "priority" : "password");
+        return blk_error(error, -ENOTSUP, "The TLS credentials '%s' have a %s, which libnbd cannot be told",
+                         server->tls->id, creds->priority ? "priority" : "password");
     }
     if (hostname && g_strcmp0(hostname, server->host) != 0) {
-        return blk_error(error, -ENOTSUP, "tls-hostname '%s' is not the host that is connected to, which is the only name "
-                         "that libnbd looks for in a certificate", hostname);
+        return blk_error(error, -ENOTSUP, "tls-hostname '%s' is not the host that is connected to, which is the only "
+                         "name that libnbd looks for in a certificate", hostname);
     }
     if (!creds->psk && creds->verify_peer && server->transport != NBD_INET) {
-        return blk_error(error, -ENOTSUP, "libnbd cannot verify a certificate of a server that is not reached by the name of "
-                         "a host: use pre-shared keys, or verify-peer=off if you trust the socket");
+        return blk_error(error, -ENOTSUP, "libnbd cannot verify a certificate of a server that is not reached by the "
+                         "name of a host: use pre-shared keys, or verify-peer=off if you trust the socket");
     }
     return 0;
 }

@@ -5,7 +5,7 @@
  *     answer of the server:   |data|zero|data|......|      the first extent answers the question,
  *                                  ^ next                   the rest is kept for who asks on from there
  *
- * Who goes on where the last answer ended is likely to go on further, so the server is asked about a large part at once.
+ * Who goes on where the last answer ended is likely to go on further, so the server is asked about much at once.
  * What is kept is dropped when this node changes the export, and after KEEP_NS, since others may change it too.
  *
  * A hole that is not said to read as zeroes is data to the reader, although nothing may be stored there. With
