@@ -4,8 +4,9 @@
 # bench/run measures every case of both programs and writes well-formed tables, JSON and SVG. No time is judged.
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
-requires qemu-img qemu-io mke2fs perl python3
+requires qemu-img qemu-io qemu-nbd mke2fs perl python3
 any_backend
+[ -x "$BLKSTACK_BUILD/bench/nbd-client" ] || skip_all "built without libnbd"
 
 succeeds "bench/run --quick" "$BLKSTACK_SOURCE/bench/run" --quick --data "$BLKSTACK_SOURCE/docs" --output out
 is "$(ls out)" "$(printf '%s\n' chart.svg inputs-quick report.md results.json)" "results and inputs stay, and no more"

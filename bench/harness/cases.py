@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is measured: a list of cases, each one command line that is the same for both programs (but for ours_only).
 
-The first word says which program: img, io or ceiling. Words in braces stand for files: {raw} the disk, {dense} its data
+The first word says which program: img, io, ceiling, nbd (a server) or client (of it). Words in braces stand for files: {raw} the disk, {dense} its data
 alone, {image} the image that the case works on, {out} a file that it makes. How cases do what both programs can do in
 the same way:
 
@@ -30,7 +30,7 @@ PEER_LEVELS = {"zlib": 6, "zstd": 3}
 @dataclass(frozen=True)
 class Case:
     name: str
-    group: str                  # table in the report: ceilings, copies, requests, others
+    group: str                  # table in the report: ceilings, copies, requests, served, others
     title: str
     argv: tuple
     data_bytes: int = 0         # bytes of the disk that speed counts; 0: time alone matters
@@ -45,10 +45,11 @@ class Case:
     sides: tuple = ("ours", "peer")
     ours_only: tuple = ()       # options that the peer has not, for what it does without
     latency_argv: tuple = ()
+    server: tuple = ()          # command line of a server, of which argv is the client: harness/served.py
 
 
 def all_cases(inputs):
-    parts = ceilings, conversions, fills, requests, engines, others
+    parts = ceilings, conversions, fills, requests, engines, served, others
     return [case for part in parts for case in part(inputs)]
 
 
@@ -186,6 +187,42 @@ ENGINES = {"uring": ("-i", "io_uring"), "direct": ("-t", "none"), "direct-native
 def engines(inputs):
     return [request_case(inputs, operation, "random", "plain", False, depth, options, f"-{engine}")
             for operation in ("read", "write") for depth in (1, 16) for engine, options in ENGINES.items()]
+
+
+# ---- over NBD ----
+
+def served_case(inputs, operation, order, disk, request, depth, connections=1):
+    """Writes to a compressed disk go through the filter; a new one, since the peer can write each cluster once."""
+    write, compressed = operation == "write", disk != "plain"
+    small = request == REQUEST
+    count = (8192 if small else 2048) * (4 if depth * connections > 1 and small else 1)
+    count = max(int(count * inputs.size.requests), 64)
+    if compressed and write:
+        count = min(count, inputs.dense_bytes // request)
+    target = ("--image-opts", COMPRESS) if compressed and write else ("-f", "qcow2", "{image}")
+    size = "4k" if small else "64k"
+    name = f"served-{operation}-{order}-{size}-{disk}-qd{depth}{f'-{connections}conns' if connections > 1 else ''}"
+    title = f"{size[:-1]} KiB {order} {operation}, {disk}, depth {depth}" + (
+        f", {connections} connections" if connections > 1 else "")
+    image = {} if compressed and write else {"image": "scratch.qcow2" if write else f"{disk}.qcow2"}
+    return Case(
+        name, "served", title,
+        ("client", *(["--write"] if write else []), *(["--seq"] if order == "sequential" else []), "--bs", str(request),
+         "--depth", str(depth), "--connections", str(connections), "--count", str(count), "--data", "text",
+         "nbd+unix:///?socket={socket}"),
+        count * request, count, server=("nbd", "-t", "-e", "0", "-k", "{socket}", *target),
+        create=f"compression_type={disk}" if compressed and write else "", **image)
+
+
+def served(inputs):
+    cases = [served_case(inputs, operation, "random", "plain", REQUEST, depth)
+             for operation in ("read", "write") for depth in (1, 16)]
+    cases += [served_case(inputs, "read", "sequential", codec, REQUEST, 1) for codec in COMPRESSION_TYPES]
+    cases += [served_case(inputs, operation, "sequential", disk, CLUSTER, depth)
+              for operation in ("read", "write") for disk in ("plain", *COMPRESSION_TYPES) for depth in (1, 16)]
+    cases += [served_case(inputs, operation, "random", "plain", REQUEST, depth, 16)
+              for operation in ("read", "write") for depth in (1, 16)]
+    return cases
 
 
 # ---- the rest ----

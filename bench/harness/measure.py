@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from harness import inputs as files
-from harness import process
+from harness import process, served
 
 # What io -C prints for one request: bytes, operations, time, bytes a second, operations a second.
 STATISTICS = re.compile(r"^\d+,1,[\d:.]+,[\d.]+,([\d.]+)$", re.MULTILINE)
@@ -44,7 +44,10 @@ class Results:
         return median(getattr(run, what) for run in runs) if runs and not self.error(name, side) else None
 
     def percentile(self, name, side, percent):
-        """Of the latencies of all rounds, in seconds; None if there are none."""
+        """Of the latencies of all rounds, or the median of what each round said, in seconds; None if there is nothing."""
+        said = [run.percentiles[percent] for run in self.of(name, side) if percent in run.percentiles]
+        if said:
+            return median(said)
         values = sorted(value for run in self.of(name, side) for value in run.latencies)
         return values[min(len(values) - 1, len(values) * percent // 100)] if values else None
 
@@ -66,6 +69,8 @@ class Measurer:
 
     def _measure(self, case, side):
         image = self._prepare(case, side)
+        if case.server:
+            return served.measure(self._words(case.server, side, image), self._words(case.argv, side, image))
         argv = case.argv + (case.ours_only if side.name == "ours" else ())
         total = process.Run()
         if case.twice:
@@ -106,7 +111,7 @@ class Measurer:
         elif case.image:
             image = self.inputs.path(case.image)
         for name, path in self._files(image).items():
-            if f"{{{name}}}" in " ".join(case.argv) and path.exists():
+            if f"{{{name}}}" in " ".join(case.argv + case.server) and path.exists():
                 self._fill_page_cache(case, path, case.in_place and path == image)
         return image
 
@@ -123,6 +128,8 @@ class Measurer:
         return {"raw": self.inputs.path("disk.raw"), "dense": self.inputs.path("dense.raw"), "image": image,
                 "out": self._out()}
 
+    def _words(self, argv, side, image):
+        return [side.programs[argv[0]], *(word.format(socket="{socket}", **self._files(image)) for word in argv[1:])]
+
     def _run(self, argv, side, image):
-        words = [word.format(**self._files(image)) for word in argv[1:]]
-        return process.run([side.programs[argv[0]], *words])
+        return process.run(self._words(argv, side, image))

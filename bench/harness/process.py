@@ -22,6 +22,7 @@ class Run:
     output: str = ""            # standard output
     file_bytes: int = 0         # room that the file it wrote takes on the disk; 0: it wrote none
     latencies: list = field(default_factory=list)   # seconds
+    percentiles: dict = field(default_factory=dict) # percent: seconds, where the program itself makes them
 
     def add(self, other):
         self.wall += other.wall

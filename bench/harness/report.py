@@ -5,6 +5,7 @@ from harness.requirements import Check
 
 GIB = 1 << 30
 HEADINGS = {"ceilings": "The codecs alone", "copies": "Whole images", "requests": "Requests of 4 KiB",
+            "served": "Served over NBD; CPU time and memory are the server's",
             "others": "Open and check"}
 ABSENT = "-"
 INDENT = "- "
@@ -85,6 +86,8 @@ COLUMNS = {
     "copies": (["seconds per GiB", *TIMES, "file MiB, ours", "peer", *MEMORY], copy_row),
     "requests": (["seconds per GiB", *TIMES, "requests/s, ours", "peer", "p50 / p99 µs, ours", "peer", *MEMORY],
                  request_row),
+    "served": (["seconds per GiB", *TIMES, "requests/s, ours", "peer", "p50 / p99 µs, ours", "peer", *MEMORY],
+               request_row),
     "others": (["seconds", *TIMES, *MEMORY], other_row),
 }
 
@@ -159,7 +162,7 @@ def json_of(results, rows, environment):
     return {
         **environment,
         "cases": [{"name": case.name, "group": case.group, "title": case.title,
-                   "command": list(case.argv), "ours_only": list(case.ours_only),
+                   "command": list(case.argv), "ours_only": list(case.ours_only), "server": list(case.server),
                    "data_bytes": case.data_bytes, "requests": case.requests,
                    "sides": {name: side(case, name) for name in case.sides}} for case in results.cases.values()],
         "requirements": [{"row": row.title, "check": check.text, "wanted": check.wanted, "at_most": check.at_most,

@@ -119,6 +119,26 @@ def plain_rows(judge):
     return cached, direct
 
 
+def served_rows(judge):
+    def several(name, others, wanted):
+        return [judge.check(f"served-{name}-{other} against one connection", wanted, judge.speed(f"served-{name}-{other}"),
+                            judge.speed(f"served-{name}-qd16")) for other in others]
+
+    return [
+        Row("served over NBD: 4 KiB random read and write of a plain image",
+            [judge.against_peer(f"served-{operation}-random-4k-plain-qd{depth}", 2.0)
+             for operation in ("read", "write") for depth in (1, 16)]),
+        Row("served over NBD: 4 KiB sequential read of a compressed image, queue depth 1",
+            [judge.against_peer(f"served-read-sequential-4k-{codec}-qd1", 4.0) for codec in COMPRESSION_TYPES]),
+        Row("served over NBD: 64 KiB sequential read and write, plain and compressed",
+            [judge.against_peer(f"served-{operation}-sequential-64k-{disk}-qd{depth}", 1.3)
+             for operation in ("read", "write") for disk in ("plain", *COMPRESSION_TYPES) for depth in (1, 16)]),
+        Row("served over NBD: 16 connections cost no throughput",
+            [check for operation in ("read", "write")
+             for check in several(f"{operation}-random-4k-plain", ("qd1-16conns", "qd16-16conns"), 1.0)]),
+    ]
+
+
 def rows(results, names):
     judge = Judge(results, names)
     speed, cached, direct = judge.speed, *plain_rows(judge)
@@ -156,6 +176,7 @@ def rows(results, names):
             [judge.against_peer(f"read-random-{codec}-qd16-cold", 1.5) for codec in COMPRESSION_TYPES]),
         Row("4 KiB random read and write of a plain image, queue depth 1 and 16, in process", cached),
         Row("the same with O_DIRECT, and a compressed fill with O_DIRECT", direct),
+        *served_rows(judge),
         Row("memory", [memory_check(results)]),
     ]
 
