@@ -46,6 +46,8 @@ typedef struct BlkEngine {
     BlkCoQueue compress_turn;           /* wait until there are fewer */
     BlkEnginePayload *pending;          /* payloads that wait to be written, by place */
     unsigned n_pending, gather_writes;
+    uint64_t payloads;                  /* that ever were pending */
+    bool gathering;                     /* more payloads come in the turns that follow */
     BlkOpenBlock open_block;
     BlkCoQueue gather_turn;
     GPtrArray *buffers;                 /* free buffers of one cluster, for payloads and bounces */

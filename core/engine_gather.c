@@ -6,7 +6,8 @@
  *               '--- one write ---'  '- one -'
  *
  * A payload waits for others only while so many clusters are being compressed that all processors are busy: then more come
- * soon, and nobody is kept from working. At most a few are kept waiting, so that those who compress get buffers again.
+ * soon, and nobody is kept from working. At most a few are kept waiting, so that those who compress get buffers again. Any
+ * of those that wait writes for the one that has waited longest, and its neighbours.
  *
  *     file    |== block ==|== bl|ock ==|     where the file takes whole blocks only, larger than the payloads' grain
  *              '-- run 1 ------'
@@ -36,6 +37,7 @@ enum {
 struct BlkEnginePayload {
     BlkNode *child;
     uint64_t offset, bytes;
+    uint64_t number;                /* in order of arrival */
     void *data;
     bool taken, done;
     int ret;
@@ -52,6 +54,18 @@ static void add(BlkEngine *engine, BlkEnginePayload *payload)
     payload->next = *link;
     *link = payload;
     engine->n_pending++;
+    payload->number = engine->payloads++;
+}
+
+/* Who waits longest. */
+static const BlkEnginePayload *oldest(const BlkEngine *engine)
+{
+    const BlkEnginePayload *found = engine->pending;
+
+    for (const BlkEnginePayload *other = found; other; other = other->next) {
+        found = other->number < found->number ? other : found;
+    }
+    return found;
 }
 
 /* The first of the pending payloads from which a run without gaps leads to @payload, no longer than can be written. */
@@ -71,10 +85,10 @@ static BlkEnginePayload **run_start(BlkEngine *engine, const BlkEnginePayload *p
     return start;
 }
 
-/* Takes the run around @payload out of the list. */
-static unsigned take_run(BlkEngine *engine, const BlkEnginePayload *payload, BlkEnginePayload **run)
+/* Takes the run around the oldest payload out of the list. */
+static unsigned take_run(BlkEngine *engine, BlkEnginePayload **run)
 {
-    BlkEnginePayload **start = run_start(engine, payload);
+    BlkEnginePayload **start = run_start(engine, oldest(engine));
     unsigned n = 0;
 
     while (*start && n < GATHER_MOST) {
@@ -137,12 +151,12 @@ static void open_block(BlkNode *node, BlkNode *child, uint64_t offset, uint64_t 
 
 /* ---- writing ---- */
 
-static void co_write_run(BlkNode *node, const BlkEnginePayload *payload)
+static void co_write_run(BlkNode *node)
 {
     BlkEngine *engine = node->core->engine;
     BlkEnginePayload *run[GATHER_MOST] = { NULL };
     struct iovec vec[GATHER_MOST + 1];
-    unsigned n = take_run(engine, payload, run), parts = 0;
+    unsigned n = take_run(engine, run), parts = 0;
     BlkNode *child = run[0]->child;
     uint64_t offset = run[0]->offset, end = run[n - 1]->offset + run[n - 1]->bytes;
     void *copy;
@@ -176,8 +190,11 @@ static bool is_due(BlkNode *node)
 {
     const BlkEngine *engine = node->core->engine;
 
-    return engine->gather_writes < GATHER_WRITES &&
-           (engine->compressing < 2 * blk_context_workers(node->ctx) || engine->n_pending >= GATHER_MOST);
+    if (engine->gather_writes >= GATHER_WRITES) {
+        return false;
+    }
+    return engine->n_pending >= GATHER_MOST ||
+           (!engine->gathering && engine->compressing < 2 * blk_context_workers(node->ctx));
 }
 
 void blk_engine_gather_kick(BlkNode *node)
@@ -187,18 +204,34 @@ void blk_engine_gather_kick(BlkNode *node)
     }
 }
 
+/* Several may have been compressed when the loop wakes; they get their space one after the other, each in a turn. */
+static void co_let_others_come(BlkEngine *engine)
+{
+    unsigned before;
+
+    engine->gathering = true;
+    do {
+        before = engine->n_pending;
+        blk_co_reschedule();
+    } while (engine->n_pending > before && engine->n_pending < GATHER_MOST);
+    engine->gathering = false;
+}
+
 int blk_engine_co_write_gathered(BlkNode *node, BlkNode *child, uint64_t offset, uint64_t bytes, void *data)
 {
     BlkEngine *engine = node->core->engine;
     BlkEnginePayload payload = { .child = child, .offset = offset, .bytes = bytes, .data = data };
 
     add(engine, &payload);
+    if (!engine->gathering) {
+        co_let_others_come(engine);
+    }
     if (is_due(node)) {
         blk_co_queue_wake_all(&engine->gather_turn);
     }
     while (!payload.done) {
         if (!payload.taken && is_due(node)) {
-            co_write_run(node, &payload);
+            co_write_run(node);
         } else {
             blk_co_queue_wait(&engine->gather_turn);
         }
