@@ -41,7 +41,11 @@
 #define ZSTD_LEVEL_DEFAULT 3
 #define ZSTD_LEVEL_MAX 22
 
-enum { SHORT_DECOMPRESSION = 65536 };      /* bytes: 50 to 200 us */
+enum {
+    SHORT_DECOMPRESSION = 65536,    /* bytes: 50 to 200 us */
+    TASKS_PER_WORKER = 32,          /* what works while the loop is asleep or kept waiting, and what it deals with at once */
+    TASK_BYTES = 16 << 20,          /* of all tasks, if that is enough for all workers */
+};
 
 struct BlkCodec {
     BlkCodecType type;
@@ -297,6 +301,13 @@ int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, con
 {
     return codec->type == BLK_CODEC_ZSTD ? zstd_decompress(dst, dst_bytes, src, src_bytes)
                                          : deflate_decompress(dst, dst_bytes, src, src_bytes);
+}
+
+unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes)
+{
+    unsigned workers = blk_context_workers(ctx);
+
+    return MIN(TASKS_PER_WORKER * workers, MAX(2 * workers, (unsigned)(TASK_BYTES / MAX(bytes, 1))));
 }
 
 typedef struct CodecJob {

@@ -22,6 +22,7 @@
 #define MAX_IDLE_COROUTINES 256
 #define MAX_IO_THREADS      16
 #define MAX_WORKERS         256
+#define WORKER_BATCH        8
 
 /* ---- coroutines ---- */
 
@@ -146,7 +147,10 @@ void blk_context_finish_job(BlkContext *ctx, BlkJob *job)
     do {
         job->next = head;
     } while (!atomic_compare_exchange_weak(&ctx->finished, &head, job));
+}
 
+void blk_context_kick(BlkContext *ctx)
+{
     if (atomic_exchange(&ctx->asleep, false)) {
         uint64_t one = 1;
 
@@ -328,8 +332,8 @@ BlkContext *blk_context_new(const char *aio, GError **error)
         free_runtime(ctx);
         return NULL;
     }
-    ctx->workers = blk_pool_new(ctx, "blk-worker", workers);
-    ctx->io_threads = blk_pool_new(ctx, "blk-io", MAX_IO_THREADS);
+    ctx->workers = blk_pool_new(ctx, "blk-worker", workers, WORKER_BATCH);
+    ctx->io_threads = blk_pool_new(ctx, "blk-io", MAX_IO_THREADS, 0);
     ctx->graph = blk_graph_new(ctx);
     ctx->objects = blk_objects_new();
     return ctx;

@@ -7,7 +7,7 @@
 #include "core/node.h"
 
 enum {
-    ENGINE_FREE_BUFFERS = 32,       /* kept for the next request, at most, */
+    ENGINE_FREE_BUFFERS = 96,       /* kept for the next request, at most, */
     ENGINE_FREE_BYTES = 8 << 20,    /* and no more memory than that, about */
     ENGINE_BUFFER_SLACK = 3 * 4096, /* a payload may begin and end inside a sector, and is read in whole blocks */
 };

@@ -13,9 +13,6 @@
 #include <string.h>
 
 enum {
-    COMPRESS_TASKS = 16,            /* clusters of one request in flight, at least; */
-    TASKS_PER_WORKER = 4,
-    TASK_BYTES = 16 << 20,          /* in clusters of all of them, if that keeps all workers busy */
     COMPRESS_GRAIN = 512,           /* payloads are padded to this: less gain is none; bytes */
 };
 
@@ -175,8 +172,7 @@ int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req)
 {
     uint64_t size = node->limits.cluster_size, end = req->offset + req->bytes;
     CompressJob job = { .node = node, .req = req };
-    unsigned workers = blk_context_workers(node->ctx);
-    unsigned tasks = MIN(MAX(COMPRESS_TASKS, TASKS_PER_WORKER * workers), MAX(2 * workers, TASK_BYTES / size));
+    unsigned tasks = blk_codec_tasks(node->ctx, size);
     BlkCoGroup group = BLK_CO_GROUP_INIT(tasks);
 
     if (req->offset % size != 0 || (end % size != 0 && end != node->length)) {

@@ -41,7 +41,7 @@ struct BlkContext {
 
     /* The only part that other threads touch. */
     _Atomic(BlkJob *) finished; /* last in, first out */
-    atomic_bool asleep;         /* who finishes a job must write to event_fd */
+    atomic_bool asleep;         /* who wants it awake must write to event_fd */
     int event_fd;
 };
 
@@ -70,8 +70,10 @@ void blk_context_complete(BlkContext *ctx, BlkCo *co);
 /* Ends @poll, whose engine has forgotten it; @result: what is ready, or -errno. Context: the context's thread. */
 void blk_poll_end(BlkPoll *poll, int result);
 
-/* Ends @job, which is not touched afterwards: its coroutine may go on at once. Context: any thread. */
+/* Ends @job, which is not touched afterwards: its coroutine may go on at once. The loop sees it when it next looks, which
+ * blk_context_kick() makes it do if it sleeps. Context: any thread. */
 void blk_context_finish_job(BlkContext *ctx, BlkJob *job);
+void blk_context_kick(BlkContext *ctx);
 
 /* The end of a task of @group. Context: the loop. */
 void blk_co_group_task_done(BlkCoGroup *group, int ret);

@@ -4,24 +4,36 @@
  *
  * Jobs wait in a list; a thread is started for a job that finds none idle, up to the maximum. Threads stay until the pool
  * is freed. All signals are blocked in them, so that handlers run in the threads of the program.
+ *
+ * To wake the loop takes a thread from its work, twice if it sleeps on the same processor. So in a pool of CPU work, a
+ * thread that has finished a short job goes on in silence while the list is long enough to keep all busy until the loop
+ * has woken: it hears of a batch at once. It never waits for long, since a thread that ends a long job, or finds
+ * the list nearly empty, wakes it.
  */
 #include "core/loop.h"
 
 #include <pthread.h>
 #include <signal.h>
 
+enum {
+    BUSY_JOBS = 8,              /* waiting jobs for each thread that keep it busy until the loop brings others */
+    SHORT_JOB_NS = 1000000,     /* beside a longer job, waking the loop is nothing */
+};
+
 struct BlkPool {
     BlkContext *ctx;
     const char *name;
-    unsigned max_threads;
     bool here;                  /* blk_co_pool_run() uses no thread */
+    unsigned batch;             /* jobs for each thread of whose end the loop may hear together */
     GPtrArray *threads;         /* of the loop's thread */
 
     pthread_mutex_t lock;       /* for what follows */
     pthread_cond_t work;
+    unsigned max_threads;
     BlkJob *head, *tail;
     unsigned waiting;           /* jobs in the list */
     unsigned idle;              /* threads in pthread_cond_wait() */
+    unsigned silent;            /* jobs that have ended since the loop was woken */
     bool stop;
 };
 
@@ -44,14 +56,33 @@ static BlkJob *take_job(BlkPool *pool)
     return job;
 }
 
+/* Whoever finds that another job waits may keep silent, for the one who ends that job comes here after him. */
+static bool must_wake_loop(BlkPool *pool, bool was_short)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->silent++;
+    bool wake = !was_short || pool->waiting <= BUSY_JOBS * pool->max_threads ||
+                pool->silent >= pool->batch * pool->max_threads;
+    if (wake) {
+        pool->silent = 0;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return wake;
+}
+
 /* Returns: false when the pool has stopped. */
 static bool run_job(BlkPool *pool)
 {
     BlkJob *job = take_job(pool);
 
     if (job) {
+        uint64_t begin_ns = pool->batch > 0 ? blk_clock_ns() : 0;
         job->ret = job->fn(job->arg);
+        bool was_short = pool->batch > 0 && blk_clock_ns() - begin_ns < SHORT_JOB_NS;
         blk_context_finish_job(pool->ctx, job);
+        if (must_wake_loop(pool, was_short)) {
+            blk_context_kick(pool->ctx);
+        }
     }
     return job != NULL;
 }
@@ -79,7 +110,7 @@ static bool start_thread(BlkPool *pool)
     return thread != NULL;
 }
 
-BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads)
+BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads, unsigned batch)
 {
     BlkPool *pool = g_new0(BlkPool, 1);
 
@@ -87,6 +118,7 @@ BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads)
     pool->ctx = ctx;
     pool->name = name;
     pool->max_threads = max_threads;
+    pool->batch = batch;
     pool->threads = g_ptr_array_new();
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
@@ -119,7 +151,9 @@ unsigned blk_pool_threads(const BlkPool *pool)
 
 void blk_pool_allow(BlkPool *pool, unsigned max_threads)
 {
+    pthread_mutex_lock(&pool->lock);
     pool->max_threads = MAX(pool->max_threads, max_threads);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 void blk_pool_set_here(BlkPool *pool, bool here)
@@ -129,7 +163,7 @@ void blk_pool_set_here(BlkPool *pool, bool here)
 
 void blk_pool_submit(BlkPool *pool, BlkJob *job)
 {
-    bool need_thread;
+    bool need_thread, is_idle;
 
     job->next = NULL;
     pthread_mutex_lock(&pool->lock);
@@ -141,10 +175,11 @@ void blk_pool_submit(BlkPool *pool, BlkJob *job)
     pool->tail = job;
     pool->waiting++;
     need_thread = pool->waiting > pool->idle;
-    if (pool->idle > 0) {
-        pthread_cond_signal(&pool->work);
-    }
+    is_idle = pool->idle > 0;
     pthread_mutex_unlock(&pool->lock);
+    if (is_idle) {
+        pthread_cond_signal(&pool->work);       /* here, since who wakes needs the lock */
+    }
     if (need_thread && pool->threads->len < pool->max_threads && !start_thread(pool) && pool->threads->len == 0) {
         run_job(pool);      /* slow, but better than not at all */
     }

@@ -18,8 +18,9 @@ typedef struct BlkJob {
     BlkCo *co;
 } BlkJob;
 
-/* Threads start when they are needed. */
-BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads);
+/* Threads start when they are needed. @batch: while others keep the threads busy, the loop hears of so many short jobs for
+ * each thread together; 0: of each job when it ends, which blocking calls need. */
+BlkPool *blk_pool_new(BlkContext *ctx, const char *name, unsigned max_threads, unsigned batch);
 void blk_pool_free(BlkPool *pool);      /* no job may be left; NULL is ignored */
 
 unsigned blk_pool_threads(const BlkPool *pool);     /* at most */

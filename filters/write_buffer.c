@@ -13,12 +13,8 @@
 
 #include <string.h>
 
+#include "core/codec.h"
 #include "core/node.h"
-
-enum {
-    UNITS_PER_WORKER = 4,           /* being written at once */
-    MIN_WRITING = 16,
-};
 
 typedef enum UnitState { UNIT_IDLE, UNIT_READY, UNIT_WRITING, UNIT_STATES } UnitState;
 
@@ -629,7 +625,7 @@ void write_buffer_set_unit(WriteBuffer *wb, uint32_t bytes)
     wb->unit_bytes = bytes;
     wb->sectors = MAX(1, bytes / WRITE_BUFFER_SECTOR);
     wb->max_units = (unsigned)MIN(UINT_MAX / 2, MAX(1, wb->max_bytes / bytes));
-    wb->max_writing = MAX(MIN_WRITING, UNITS_PER_WORKER * workers);
+    wb->max_writing = MIN(wb->max_units, blk_codec_tasks(wb->node->ctx, bytes));
     wb->spare = MIN(wb->max_units / 4, 2 * workers);
 }
 

@@ -14,13 +14,13 @@
  */
 #include "jobs/copy.h"
 
+#include "core/codec.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #define CHUNK_BYTES ((uint64_t)512 << 10)           /* what was read is in a core's cache still when it is written */
 #define CHUNK_BYTES_COMPRESSED ((uint64_t)2 << 20)  /* a write is clusters enough for all workers */
-
-enum { UNITS_PER_THREAD = 4 };      /* compressed at once or about to be */
 
 typedef struct Piece {
     BlkExtentKind kind;
@@ -370,7 +370,7 @@ static void set_sizes(Pipeline *p)
     p->chunk = MAX(chunk - chunk % p->block, p->block);
     p->in_order = p->copy->in_order;
     if (p->copy->compressed && p->copy->workers > 1) {
-        unsigned in_flight = UNITS_PER_THREAD * blk_context_workers(p->copy->target->ctx);
+        unsigned in_flight = blk_codec_tasks(p->copy->target->ctx, p->block);
         uint64_t blocks = (in_flight + p->copy->workers - 1) / p->copy->workers;
         p->chunk = MIN(p->chunk, blocks * p->block);
         p->in_order = false;

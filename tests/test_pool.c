@@ -288,6 +288,82 @@ START_TEST(no_wake_up_is_lost)
 }
 END_TEST
 
+/* ---- when the loop hears of jobs that have ended ---- */
+
+enum { MANY_WAIT = 100 };       /* jobs for one thread, more than keep it busy while the loop wakes */
+
+typedef struct Hearing {
+    unsigned asker;             /* the job that waits until the loop has heard of the first one */
+    uint64_t first_us;          /* how long that one takes */
+    unsigned next;
+    atomic_bool heard;
+} Hearing;
+
+static int first_job(void *arg)
+{
+    Hearing *h = arg;
+
+    g_usleep(h->first_us);
+    return 0;
+}
+
+static int asking_job(void *arg)
+{
+    Hearing *h = arg;
+
+    while (!atomic_load(&h->heard)) {
+        g_usleep(100);
+    }
+    return 0;
+}
+
+static int hearing_task(void *opaque)
+{
+    Hearing *h = opaque;
+    unsigned number = h->next++;
+    int ret = blk_co_offload(number == 0 ? first_job : number == h->asker ? asking_job : nothing, h);
+
+    if (number == 0) {
+        atomic_store(&h->heard, true);
+    }
+    return ret;
+}
+
+static int hearing_main(void *opaque)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(MANY_WAIT);
+
+    for (unsigned i = 0; i < MANY_WAIT; i++) {
+        ck_assert_int_eq(blk_co_group_run(&group, hearing_task, opaque), 0);
+    }
+    return blk_co_group_wait(&group);
+}
+
+static void run_hearing(unsigned asker, uint64_t first_us)
+{
+    g_setenv("BLKSTACK_WORKERS", "1", true);
+
+    g_autoptr(BlkContext) ctx = new_context();
+    Hearing h = { .asker = asker, .first_us = first_us };
+
+    g_unsetenv("BLKSTACK_WORKERS");
+    ck_assert_int_eq(blk_run(ctx, hearing_main, &h), 0);
+}
+
+/* The thread is busy for long yet. If the loop did not hear, this would not end. */
+START_TEST(loop_hears_of_a_batch_of_short_jobs)
+{
+    run_hearing(MANY_WAIT / 2, 0);
+}
+END_TEST
+
+START_TEST(loop_hears_of_a_long_job_at_once)
+{
+    run_hearing(1, 3000);
+}
+END_TEST
+
 BLK_TEST_MAIN("pool", offload_from_a_thousand_coroutines, short_work_is_done_here_if_nobody_waits,
               a_test_may_do_without_workers, workers_can_be_limited, bad_number_of_workers_is_refused,
-              blocking_call_does_not_block_the_loop, result_is_passed_on, threads_take_no_signals, no_wake_up_is_lost)
+              blocking_call_does_not_block_the_loop, result_is_passed_on, threads_take_no_signals, no_wake_up_is_lost,
+              loop_hears_of_a_batch_of_short_jobs, loop_hears_of_a_long_job_at_once)
