@@ -75,6 +75,9 @@ fails "a key of a wrong length" 'needs a key of 32 bytes' info secret,id=m,data=
     --object "secret,id=s,keyid=m,iv=$iv,format=base64,data=$encrypted"
 fails "a vector of a wrong length" "an 'iv' of 16, not of 32 and 3" info "$master" \
     --object "secret,id=s,keyid=m,iv=YWJj,format=base64,data=$encrypted"
+# Always the same bytes, since one wrong key in 256 leaves what looks like padding.
+fails "a wrong key" 'not encrypted with the key' info secret,id=m,data=12345678123456781234567812345678 \
+    --object "secret,id=s,keyid=m,iv=AAAAAAAAAAAAAAAAAAAAAA==,format=base64,data=AAECAwQFBgcICQoLDA0ODw=="
 fails "data of a wrong length" 'multiple of 16 bytes' info "$master" --object "secret,id=s,keyid=m,iv=$iv,data=abc"
 fails "a key that is no secret" 'is no secret' info authz-simple,id=m,identity=x \
     --object "secret,id=s,keyid=m,iv=$iv,format=base64,data=$encrypted"
