@@ -41,7 +41,8 @@ static uint64_t when_logged(const CrashDisk *disk, uint64_t offset)
     return NEVER;
 }
 
-/* The first note of such a change that no entry has taken yet: those of one range come in order. */
+/* The first note of such a change that no entry has taken yet: those of one range come in order. The log has whole
+ * sectors, also where a write ends with a disk that has not. */
 static MemDiskNote *take_note(const CrashDisk *disk, const CrashEntry *entry)
 {
     GArray *notes = mem_disk_of(disk->node)->notes;
@@ -49,7 +50,8 @@ static MemDiskNote *take_note(const CrashDisk *disk, const CrashEntry *entry)
     for (guint i = 0; i < notes->len; i++) {
         MemDiskNote *note = &g_array_index(notes, MemDiskNote, i);
         unsigned ops = entry->discard ? MEM_DISK_DISCARD | MEM_DISK_TRUNCATE : MEM_DISK_WRITE;
-        if (!note->used && (note->op & ops) && note->offset == entry->offset && note->bytes == entry->bytes) {
+        uint64_t logged_bytes = (note->bytes + LOG_UNIT - 1) / LOG_UNIT * LOG_UNIT;
+        if (!note->used && (note->op & ops) && note->offset == entry->offset && logged_bytes == entry->bytes) {
             note->used = true;
             return note;
         }
