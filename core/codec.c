@@ -45,6 +45,8 @@ enum {
     SHORT_DECOMPRESSION = 65536,    /* bytes: 50 to 200 us */
     TASKS_PER_WORKER = 32,          /* what works while the loop is asleep or kept waiting, and what it deals with at once */
     TASK_BYTES = 16 << 20,          /* of all tasks, if that is enough for all workers */
+    MIN_TASKS_PER_WORKER = 8,       /* of a small disk, */
+    DISK_PARTS = 64,                /* of which no more than one is under way */
 };
 
 struct BlkCodec {
@@ -303,11 +305,13 @@ int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, con
                                          : deflate_decompress(dst, dst_bytes, src, src_bytes);
 }
 
-unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes)
+unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes, uint64_t disk_bytes)
 {
     unsigned workers = blk_context_workers(ctx);
+    uint64_t of_memory = MAX(2 * workers, TASK_BYTES / MAX(bytes, 1));
+    uint64_t of_disk = MAX(MIN_TASKS_PER_WORKER * workers, disk_bytes / DISK_PARTS / MAX(bytes, 1));
 
-    return MIN(TASKS_PER_WORKER * workers, MAX(2 * workers, (unsigned)(TASK_BYTES / MAX(bytes, 1))));
+    return (unsigned)MIN(TASKS_PER_WORKER * workers, MIN(of_memory, of_disk));
 }
 
 typedef struct CodecJob {

@@ -43,8 +43,9 @@ gssize blk_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size
 int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 
 /* How many compressions of @bytes each should be under way to keep all workers busy, also while the loop does other work;
- * of large clusters fewer, for the memory that they take, but enough for each worker. */
-unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes);
+ * of large clusters fewer, for the memory that they take, and of a small disk of @disk_bytes, since the space of what they
+ * replace is not free before they have ended; but enough for each worker. */
+unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes, uint64_t disk_bytes);
 
 /* The same on the worker pool; decompression of up to 64 KiB in this thread if the context is idle otherwise. Context:
  * coroutine; may yield. */

@@ -172,7 +172,7 @@ int blk_engine_co_write_compressed(BlkNode *node, BlkRequest *req)
 {
     uint64_t size = node->limits.cluster_size, end = req->offset + req->bytes;
     CompressJob job = { .node = node, .req = req };
-    unsigned tasks = blk_codec_tasks(node->ctx, size);
+    unsigned tasks = blk_codec_tasks(node->ctx, size, node->length);
     BlkCoGroup group = BLK_CO_GROUP_INIT(tasks);
 
     if (req->offset % size != 0 || (end % size != 0 && end != node->length)) {

@@ -625,7 +625,7 @@ void write_buffer_set_unit(WriteBuffer *wb, uint32_t bytes)
     wb->unit_bytes = bytes;
     wb->sectors = MAX(1, bytes / WRITE_BUFFER_SECTOR);
     wb->max_units = (unsigned)MIN(UINT_MAX / 2, MAX(1, wb->max_bytes / bytes));
-    wb->max_writing = MIN(wb->max_units, blk_codec_tasks(wb->node->ctx, bytes));
+    wb->max_writing = MIN(wb->max_units, blk_codec_tasks(wb->node->ctx, bytes, wb->node->length));
     wb->spare = MIN(wb->max_units / 4, 2 * workers);
 }
 

@@ -370,7 +370,7 @@ static void set_sizes(Pipeline *p)
     p->chunk = MAX(chunk - chunk % p->block, p->block);
     p->in_order = p->copy->in_order;
     if (p->copy->compressed && p->copy->workers > 1) {
-        unsigned in_flight = blk_codec_tasks(p->copy->target->ctx, p->block);
+        unsigned in_flight = blk_codec_tasks(p->copy->target->ctx, p->block, blk_node_length(p->copy->target));
         uint64_t blocks = (in_flight + p->copy->workers - 1) / p->copy->workers;
         p->chunk = MIN(p->chunk, blocks * p->block);
         p->in_order = false;
