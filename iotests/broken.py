@@ -208,9 +208,10 @@ class Breaker:
         return 'L1 of a snapshot: ' + self.word_in(l1, self.image.l1_size)
 
     def shared_tables(self):
-        """L1 entries, of the active table or of a snapshot's, that name the same L2 table."""
+        """L1 entries, of the active table or of a snapshot's, that name the same L2 table. A snapshot whose entry is broken
+        already may say that its table is at the header, without which this is no image."""
         entry = self.random.choice([COPIED, 0]) | self.random.choice(self.l2s)
-        l1s = [self.image.l1] + [l1 for _, l1, _ in self.image.snapshots()]
+        l1s = [self.image.l1] + [l1 for _, l1, _ in self.image.snapshots() if l1 >= self.image.cluster]
         for _ in range(self.random.randrange(1, 6)):
             self.image.put(self.random.choice(l1s) + 8 * self.random.randrange(self.image.l1_size), entry)
         return 'L1 entries that share the table at %#x' % (entry & OFFSET)
