@@ -166,7 +166,7 @@ static int co_move_active(Tables *t)
     Qcow2 *q = t->q;
     Qcow2Tree tree = qcow2_active_tree(q);
     uint64_t entries;
-    bool has;
+    bool has = false;
     int ret = co_used_entries(t, &tree, MAX(qcow2_l1_entries_for(&q->header, q->header.size), 1), &entries);
 
     if (ret == 0) {
