@@ -83,9 +83,9 @@ static inline void client_greet(Client *c)
     uint8_t bytes[18];
 
     client_receive(c, bytes, sizeof(bytes));
-    ck_assert_uint_eq(nbd_get64(bytes), NBD_MAGIC);
-    ck_assert_uint_eq(nbd_get64(bytes + 8), NBD_OPTION_MAGIC);
-    nbd_put32(bytes, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+    ck_assert_uint_eq(blk_get_be64(bytes), NBD_MAGIC);
+    ck_assert_uint_eq(blk_get_be64(bytes + 8), NBD_OPTION_MAGIC);
+    blk_put_be32(bytes, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
     client_send(c, bytes, 4);
 }
 
@@ -93,7 +93,7 @@ static inline void client_send_option(Client *c, uint32_t option, uint32_t lengt
 {
     uint8_t head[16];
 
-    nbd_put32(nbd_put32(nbd_put64(head, NBD_OPTION_MAGIC), option), length);
+    blk_put_be32(blk_put_be32(blk_put_be64(head, NBD_OPTION_MAGIC), option), length);
     client_send(c, head, sizeof(head));
     client_send(c, data, bytes);
 }
@@ -104,12 +104,12 @@ static inline uint32_t client_receive_reply(Client *c, uint32_t option)
     uint8_t head[20];
 
     client_receive(c, head, sizeof(head));
-    ck_assert_uint_eq(nbd_get64(head), NBD_OPTION_REPLY_MAGIC);
-    ck_assert_uint_eq(nbd_get32(head + 8), option);
-    c->reply_bytes = nbd_get32(head + 16);
+    ck_assert_uint_eq(blk_get_be64(head), NBD_OPTION_REPLY_MAGIC);
+    ck_assert_uint_eq(blk_get_be32(head + 8), option);
+    c->reply_bytes = blk_get_be32(head + 16);
     ck_assert_uint_le(c->reply_bytes, sizeof(c->reply));
     client_receive(c, c->reply, c->reply_bytes);
-    return nbd_get32(head + 12);
+    return blk_get_be32(head + 12);
 }
 
 /* Sends an option and returns the last reply to it: NBD_REP_ACK or an error. @replies: (out) (nullable): how many
@@ -132,10 +132,10 @@ static inline uint32_t client_option(Client *c, uint32_t option, const void *dat
 static inline uint32_t client_go(Client *c, uint32_t option, const char *name)
 {
     g_autofree uint8_t *data = g_malloc(6 + strlen(name));
-    uint8_t *at = nbd_put32(data, (uint32_t)strlen(name));
+    uint8_t *at = blk_put_be32(data, (uint32_t)strlen(name));
 
     memcpy(at, name, strlen(name));
-    nbd_put16(at + strlen(name), 0);
+    blk_put_be16(at + strlen(name), 0);
     return client_option(c, option, data, 6 + strlen(name), NULL);
 }
 
@@ -152,12 +152,12 @@ static inline uint32_t client_contexts(Client *c, uint32_t option, const char *e
 {
     size_t name = strlen(export), text = query ? strlen(query) : 0;
     g_autofree uint8_t *data = g_malloc(12 + name + text);
-    uint8_t *at = nbd_put32(data, (uint32_t)name);
+    uint8_t *at = blk_put_be32(data, (uint32_t)name);
 
     memcpy(at, export, name);
-    at = nbd_put32(at + name, query ? 1 : 0);
+    at = blk_put_be32(at + name, query ? 1 : 0);
     if (query) {
-        at = nbd_put32(at, (uint32_t)text);
+        at = blk_put_be32(at, (uint32_t)text);
         memcpy(at, query, text);
         at += text;
     }
@@ -170,11 +170,11 @@ static inline void client_request(Client *c, unsigned flags, NbdCommand type, ui
 {
     bool extended = c->mode == NBD_MODE_EXTENDED;
     uint8_t head[NBD_EXTENDED_REQUEST_BYTES];
-    uint8_t *at = nbd_put32(head, extended ? NBD_EXTENDED_REQUEST_MAGIC : NBD_REQUEST_MAGIC);
+    uint8_t *at = blk_put_be32(head, extended ? NBD_EXTENDED_REQUEST_MAGIC : NBD_REQUEST_MAGIC);
 
-    at = nbd_put16(nbd_put16(at, (uint16_t)flags), (uint16_t)type);
-    at = nbd_put64(nbd_put64(at, ++c->cookie), offset);
-    at = extended ? nbd_put64(at, length) : nbd_put32(at, (uint32_t)length);
+    at = blk_put_be16(blk_put_be16(at, (uint16_t)flags), (uint16_t)type);
+    at = blk_put_be64(blk_put_be64(at, ++c->cookie), offset);
+    at = extended ? blk_put_be64(at, length) : blk_put_be32(at, (uint32_t)length);
     client_send(c, head, (size_t)(at - head));
 }
 
@@ -193,25 +193,25 @@ static inline Chunk client_chunk(Client *c, uint32_t data)
     uint32_t magic;
 
     client_receive(c, head, NBD_SIMPLE_REPLY_BYTES);
-    magic = nbd_get32(head);
-    chunk.cookie = nbd_get64(head + 8);
+    magic = blk_get_be32(head);
+    chunk.cookie = blk_get_be64(head + 8);
     if (magic == NBD_SIMPLE_REPLY_MAGIC) {
         ck_assert_int_ne(c->mode, NBD_MODE_EXTENDED);
-        chunk.error = nbd_get32(head + 4);
+        chunk.error = blk_get_be32(head + 4);
         c->reply_bytes = chunk.error ? 0 : data;
     } else {
         size_t more = (c->mode == NBD_MODE_EXTENDED ? NBD_EXTENDED_REPLY_BYTES : NBD_STRUCTURED_REPLY_BYTES) - 16;
 
         ck_assert_uint_eq(magic, c->mode == NBD_MODE_EXTENDED ? NBD_EXTENDED_REPLY_MAGIC : NBD_STRUCTURED_REPLY_MAGIC);
         client_receive(c, head + 16, more);
-        chunk.done = nbd_get16(head + 4) & NBD_REPLY_FLAG_DONE;
-        chunk.type = nbd_get16(head + 6);
-        c->reply_bytes = more == 4 ? nbd_get32(head + 16) : (uint32_t)nbd_get64(head + 24);
+        chunk.done = blk_get_be16(head + 4) & NBD_REPLY_FLAG_DONE;
+        chunk.type = blk_get_be16(head + 6);
+        c->reply_bytes = more == 4 ? blk_get_be32(head + 16) : (uint32_t)blk_get_be64(head + 24);
     }
     ck_assert_uint_le(c->reply_bytes, sizeof(c->reply));
     client_receive(c, c->reply, c->reply_bytes);
     if (chunk.type == NBD_REPLY_TYPE_ERROR) {
-        chunk.error = nbd_get32(c->reply);
+        chunk.error = blk_get_be32(c->reply);
     }
     return chunk;
 }

@@ -157,9 +157,9 @@ static int read_served(BlkChannel *client, unsigned depth, unsigned first, uint8
     for (unsigned i = 0; i < depth; i++) {
         uint8_t *at = requests + i * NBD_REQUEST_BYTES;
 
-        nbd_put32(at, NBD_REQUEST_MAGIC);
-        nbd_put64(at + 16, (uint64_t)(first + i) * STEP % BLOCKS * BLOCK);
-        nbd_put32(at + 24, BLOCK);
+        blk_put_be32(at, NBD_REQUEST_MAGIC);
+        blk_put_be64(at + 16, (uint64_t)(first + i) * STEP % BLOCKS * BLOCK);
+        blk_put_be32(at + 24, BLOCK);
     }
     if (blk_channel_co_sendv(client, &vec, 1, UINT64_MAX) < 0) {
         return -EIO;

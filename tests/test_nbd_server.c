@@ -168,7 +168,7 @@ CO_TEST(export_name_cannot_say_no)
     client_greet(c);
     client_send_option(c, NBD_OPT_EXPORT_NAME, 0, NULL, 0);
     client_receive(c, c->reply, 10);
-    ck_assert_uint_eq(nbd_get64(c->reply), UINT64_C(1) << 50);
+    ck_assert_uint_eq(blk_get_be64(c->reply), UINT64_C(1) << 50);
     ck_assert_uint_eq(client_command(c, 0, NBD_CMD_READ, 0, 100), 0);
     client_free(c);
 
@@ -416,8 +416,8 @@ CO_TEST(extended_headers)
     ck_assert_uint_eq(client_chunk(c, 0).error, NBD_EINVAL);
     client_request(c, 0, NBD_CMD_READ, 7, 100);
     ck_assert_uint_eq(client_chunk(c, 0).type, NBD_REPLY_TYPE_OFFSET_HOLE);
-    ck_assert_uint_eq(nbd_get64(c->reply), 7);
-    ck_assert_uint_eq(nbd_get32(c->reply + 8), 100);
+    ck_assert_uint_eq(blk_get_be64(c->reply), 7);
+    ck_assert_uint_eq(blk_get_be32(c->reply + 8), 100);
     client_free(c);
     finish(server, node);
 }
@@ -437,18 +437,18 @@ CO_TEST(extended_block_status)
     client_request(c, 0, NBD_CMD_BLOCK_STATUS, 4096, (UINT64_C(1) << 50) - 4096);
     ck_assert_uint_eq(client_chunk(c, 0).type, NBD_REPLY_TYPE_BLOCK_STATUS_EXT);
     ck_assert_uint_eq(c->reply_bytes, 8 + 16);
-    ck_assert_uint_eq(nbd_get32(c->reply), 0);
-    ck_assert_uint_eq(nbd_get32(c->reply + 4), 1);
-    ck_assert_uint_eq(nbd_get64(c->reply + 8), (UINT64_C(1) << 50) - 4096);
+    ck_assert_uint_eq(blk_get_be32(c->reply), 0);
+    ck_assert_uint_eq(blk_get_be32(c->reply + 4), 1);
+    ck_assert_uint_eq(blk_get_be64(c->reply + 8), (UINT64_C(1) << 50) - 4096);
     ck_assert_uint_eq(client_command(c, 0, NBD_CMD_BLOCK_STATUS, 0, 0), NBD_EINVAL);
 
-    nbd_put32(nbd_put64(payload, 8192), 0);
+    blk_put_be32(blk_put_be64(payload, 8192), 0);
     client_request(c, NBD_CMD_FLAG_PAYLOAD_LEN, NBD_CMD_BLOCK_STATUS, 0, 12);
     client_send(c, payload, 12);
     ck_assert_uint_eq(client_chunk(c, 0).error, 0);
-    ck_assert_uint_eq(nbd_get64(c->reply + 8), 8192);
+    ck_assert_uint_eq(blk_get_be64(c->reply + 8), 8192);
     for (unsigned bytes = 1; bytes < 16; bytes++) {
-        nbd_put32(nbd_put64(payload, 8192), bytes == 12 ? 1 : 0);      /* 12: a context that was not chosen */
+        blk_put_be32(blk_put_be64(payload, 8192), bytes == 12 ? 1 : 0);      /* 12: a context that was not chosen */
         client_request(c, NBD_CMD_FLAG_PAYLOAD_LEN, NBD_CMD_BLOCK_STATUS, 0, bytes);
         client_send(c, payload, bytes);
         ck_assert_uint_eq(client_chunk(c, 0).error, NBD_EINVAL);
@@ -487,7 +487,7 @@ static uint64_t announced_size(BlkNbdServer *server)
 
     client_greet(c);
     ck_assert_uint_eq(client_go(c, NBD_OPT_INFO, ""), NBD_REP_ACK);
-    size = nbd_get64(c->reply + 2);         /* what came before the acknowledgement, which is empty: NBD_INFO_EXPORT */
+    size = blk_get_be64(c->reply + 2);         /* what came before the acknowledgement, which is empty: NBD_INFO_EXPORT */
     client_free(c);
     return size;
 }
@@ -536,9 +536,9 @@ CO_TEST(a_read_of_many_fragments)
     client_request(c, 0, NBD_CMD_READ, 0, BLOCKS * BLOCK);
     do {
         chunk = client_chunk(c, 0);
-        uint64_t offset = nbd_get64(c->reply);
+        uint64_t offset = blk_get_be64(c->reply);
         if (chunk.type == NBD_REPLY_TYPE_OFFSET_HOLE) {
-            memset(got + offset, 0, nbd_get32(c->reply + 8));
+            memset(got + offset, 0, blk_get_be32(c->reply + 8));
         } else {
             ck_assert_int_eq(chunk.type, NBD_REPLY_TYPE_OFFSET_DATA);
             memcpy(got + offset, c->reply + 8, c->reply_bytes - 8);

@@ -130,13 +130,13 @@ START_TEST(error_chunk_is_cut_to_its_room)
 
     memset(bytes, 0xaa, sizeof(bytes));
     ck_assert_uint_eq(blk_nbd_put_error_chunk(bytes, 32, NBD_MODE_STRUCTURED, &request, NBD_EIO, "too long"), 32);
-    ck_assert_uint_eq(nbd_get16(bytes + 6), NBD_REPLY_TYPE_ERROR);
-    ck_assert_uint_eq(nbd_get32(bytes + 16), 12);
-    ck_assert_uint_eq(nbd_get32(bytes + 20), NBD_EIO);
-    ck_assert_uint_eq(nbd_get16(bytes + 24), 6);
+    ck_assert_uint_eq(blk_get_be16(bytes + 6), NBD_REPLY_TYPE_ERROR);
+    ck_assert_uint_eq(blk_get_be32(bytes + 16), 12);
+    ck_assert_uint_eq(blk_get_be32(bytes + 20), NBD_EIO);
+    ck_assert_uint_eq(blk_get_be16(bytes + 24), 6);
     ck_assert_mem_eq(bytes + 26, "too lo\xaa", 7);
     ck_assert_uint_eq(blk_nbd_put_error_chunk(bytes, 64, NBD_MODE_EXTENDED, &request, NBD_EIO, NULL), 38);
-    ck_assert_uint_eq(nbd_get64(bytes + 24), 6);
+    ck_assert_uint_eq(blk_get_be64(bytes + 24), 6);
 }
 END_TEST
 
@@ -184,12 +184,12 @@ START_TEST(names_of_absurd_length)
     g_autofree uint8_t *bytes = g_malloc0(4 + BLK_NBD_MAX_STRING + 1 + 2);
     NbdInfoRequest info;
 
-    nbd_put32(bytes, BLK_NBD_MAX_STRING);
+    blk_put_be32(bytes, BLK_NBD_MAX_STRING);
     ck_assert_uint_eq(blk_nbd_parse_info(cursor(bytes, 4 + BLK_NBD_MAX_STRING + 2), &info), 0);
     ck_assert_uint_eq(info.name.length, BLK_NBD_MAX_STRING);
-    nbd_put32(bytes, BLK_NBD_MAX_STRING + 1);
+    blk_put_be32(bytes, BLK_NBD_MAX_STRING + 1);
     ck_assert_uint_eq(blk_nbd_parse_info(cursor(bytes, 4 + BLK_NBD_MAX_STRING + 3), &info), NBD_REP_ERR_TOO_BIG);
-    nbd_put32(bytes, UINT32_MAX);
+    blk_put_be32(bytes, UINT32_MAX);
     ck_assert_uint_eq(blk_nbd_parse_info(cursor(bytes, 4), &info), NBD_REP_ERR_TOO_BIG);
 }
 END_TEST

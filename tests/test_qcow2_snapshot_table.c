@@ -92,9 +92,9 @@ CO_TEST(what_is_written)
     ck_assert_uint_eq(bytes, sizeof(table) + FIRST_EXTRA);
     qcow2_snapshots_encode(snapshots, written);
     ck_assert_mem_eq(written, table, QCOW2_SNAPSHOT_BYTES - 4);
-    ck_assert_uint_eq(qcow2_get32(written + 36), FIRST_EXTRA);
-    ck_assert_uint_eq(qcow2_get64(written + 40), 5);
-    ck_assert_uint_eq(qcow2_get64(written + 48), 16 * MEBI);
+    ck_assert_uint_eq(blk_get_be32(written + 36), FIRST_EXTRA);
+    ck_assert_uint_eq(blk_get_be64(written + 40), 5);
+    ck_assert_uint_eq(blk_get_be64(written + 48), 16 * MEBI);
     ck_assert_mem_eq(written + 56, "7one", 4);
     ck_assert_mem_eq(written + FIRST + FIRST_EXTRA, table + FIRST, sizeof(table) - FIRST);
 }

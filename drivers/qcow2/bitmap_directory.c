@@ -100,8 +100,8 @@ static Qcow2BitmapEntry *parse_entry(const Qcow2Header *h, const uint8_t *p, uin
                                      uint64_t *bytes, GError **error)
 {
     g_autoptr(Qcow2BitmapEntry) entry = g_new0(Qcow2BitmapEntry, 1);
-    uint32_t name_bytes = left >= QCOW2_BITMAP_ENTRY_BYTES ? qcow2_get16(p + 18) : 0;
-    uint32_t extra_bytes = left >= QCOW2_BITMAP_ENTRY_BYTES ? qcow2_get32(p + 20) : 0;
+    uint32_t name_bytes = left >= QCOW2_BITMAP_ENTRY_BYTES ? blk_get_be16(p + 18) : 0;
+    uint32_t extra_bytes = left >= QCOW2_BITMAP_ENTRY_BYTES ? blk_get_be32(p + 20) : 0;
     const char *fault;
 
     *bytes = ((uint64_t)QCOW2_BITMAP_ENTRY_BYTES + name_bytes + extra_bytes + 7) & ~UINT64_C(7);
@@ -109,9 +109,9 @@ static Qcow2BitmapEntry *parse_entry(const Qcow2Header *h, const uint8_t *p, uin
         blk_error(error, -EINVAL, "Bitmap directory ends in entry %" PRIu32, index);
         return NULL;
     }
-    entry->table_offset = qcow2_get64(p);
-    entry->table_size = qcow2_get32(p + 8);
-    entry->flags = qcow2_get32(p + FLAGS_AT);
+    entry->table_offset = blk_get_be64(p);
+    entry->table_size = blk_get_be32(p + 8);
+    entry->flags = blk_get_be32(p + FLAGS_AT);
     entry->granularity_bits = p[17];
     entry->extra_bytes = extra_bytes;
     entry->extra = g_memdup2(p + QCOW2_BITMAP_ENTRY_BYTES, extra_bytes);
@@ -221,13 +221,13 @@ void qcow2_bitmaps_put_directory(const GPtrArray *entries, uint8_t *p)
     for (guint i = 0; i < entries->len; i++) {
         const Qcow2BitmapEntry *entry = g_ptr_array_index(entries, i);
 
-        qcow2_put64(p, entry->table_offset);
-        qcow2_put32(p + 8, entry->table_size);
-        qcow2_put32(p + FLAGS_AT, entry->flags);
+        blk_put_be64(p, entry->table_offset);
+        blk_put_be32(p + 8, entry->table_size);
+        blk_put_be32(p + FLAGS_AT, entry->flags);
         p[16] = TYPE_DIRTY_TRACKING;
         p[17] = (uint8_t)entry->granularity_bits;
-        qcow2_put16(p + 18, (uint16_t)strlen(entry->name));
-        qcow2_put32(p + 20, entry->extra_bytes);
+        blk_put_be16(p + 18, (uint16_t)strlen(entry->name));
+        blk_put_be32(p + 20, entry->extra_bytes);
         if (entry->extra_bytes > 0) {
             memcpy(p + QCOW2_BITMAP_ENTRY_BYTES, entry->extra, entry->extra_bytes);
         }

@@ -286,7 +286,7 @@ static int co_mark_in_use(BlkNode *node, bool resize)
 
     for (unsigned i = 0; ret == 0 && (bitmap = blk_bitmap_nth(node, i)); i++) {
         if (goes_stale(bitmap, resize)) {
-            qcow2_put32(field, entry_of(bitmap)->flags | QCOW2_BITMAP_IN_USE);
+            blk_put_be32(field, entry_of(bitmap)->flags | QCOW2_BITMAP_IN_USE);
             ret = blk_co_pwrite(file, entry_of(bitmap)->flags_offset, sizeof(field), field, 0);
         }
     }

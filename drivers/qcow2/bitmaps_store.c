@@ -152,7 +152,7 @@ static int co_write_table(Store *store, const BlkDirtyBits *bits, Qcow2BitmapEnt
     for (uint64_t i = 0; ret == 0 && i < entries; i++) {
         ret = co_write_part(store, bits, i * q->cluster_size * 8, buf, &values[i]);
         if (ret == 0) {
-            qcow2_put64(table + i * 8, values[i]);
+            blk_put_be64(table + i * 8, values[i]);
         }
     }
     if (ret == 0) {

@@ -404,7 +404,7 @@ static int co_set_marks(Qcow2Check *check, uint64_t marks)
         return 0;
     }
     check->header.incompatible = (check->header.incompatible & ~both) | marks;
-    qcow2_put64(field, check->header.incompatible);
+    blk_put_be64(field, check->header.incompatible);
     ret = blk_co_flush(check->file);
     if (ret == 0) {
         ret = qcow2_check_co_write(check, QCOW2_HEADER_INCOMPATIBLE_AT, sizeof(field), field);

@@ -59,7 +59,7 @@ static int co_each_entry(Qcow2Check *check, const Qcow2CheckL1 *l1, uint64_t fro
             continue;
         }
         for (uint64_t j = 0; j < entries && more; j++) {
-            const uint64_t entry = qcow2_get64(buf + j * 8);
+            const uint64_t entry = blk_get_be64(buf + j * 8);
 
             more = entry == 0 || fn(check, entry, opaque);
         }
@@ -187,7 +187,7 @@ int qcow2_check_co_mend_active_l1(Qcow2Check *check)
     if (!l1->mended) {
         return 0;
     }
-    qcow2_put32(field, (uint32_t)l1->entries);
+    blk_put_be32(field, (uint32_t)l1->entries);
     ret = qcow2_check_co_write(check, HEADER_L1_ENTRIES_AT, sizeof(field), field);
     if (ret == 0) {
         qcow2_check_repaired(check, "Repairing the length of the active L1 table: it has %" PRIu64 " entries", l1->entries);

@@ -82,7 +82,7 @@ static int co_write_table(Qcow2Check *check, const Qcow2Rebuild *rebuild, uint64
     for (guint i = 0; i < rebuild->blocks->len; i++) {
         const NewBlock *block = &g_array_index(rebuild->blocks, NewBlock, i);
 
-        qcow2_put64(table + block->index * 8, block->cluster << check->cluster_bits);
+        blk_put_be64(table + block->index * 8, block->cluster << check->cluster_bits);
     }
     return qcow2_check_co_write(check, rebuild->next << check->cluster_bits, bytes, table);
 }

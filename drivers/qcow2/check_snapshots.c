@@ -25,9 +25,9 @@ static bool read_entry(Qcow2Check *check, uint64_t *pos)
         qcow2_check_co_read(check, table + *pos, sizeof(p), p) < 0) {
         return false;
     }
-    id_bytes = qcow2_get16(p + 12);
-    name_bytes = qcow2_get16(p + 14);
-    extra_bytes = qcow2_get32(p + 36);
+    id_bytes = blk_get_be16(p + 12);
+    name_bytes = blk_get_be16(p + 14);
+    extra_bytes = blk_get_be32(p + 36);
     bytes = sizeof(p) + (uint64_t)extra_bytes + id_bytes + name_bytes;
     if (extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA || id_bytes == 0 ||
         *pos + bytes > QCOW2_MAX_SNAPSHOT_TABLE_BYTES || !qcow2_check_inside(check, table, *pos + bytes)) {
@@ -40,12 +40,12 @@ static bool read_entry(Qcow2Check *check, uint64_t *pos)
     id = g_utf8_make_valid((const char *)rest + extra_bytes, id_bytes);
     name = g_utf8_make_valid((const char *)rest + extra_bytes + id_bytes, name_bytes);
     l1 = g_new0(Qcow2CheckL1, 1);
-    l1->offset = qcow2_get64(p);
-    l1->entries = qcow2_get32(p + 8);
+    l1->offset = blk_get_be64(p);
+    l1->entries = blk_get_be32(p + 8);
     l1->snapshot = g_strdup_printf("%s (%s)", id, name);
     l1->entry_at = *pos;
     l1->entry_bytes = (bytes + 7) & ~UINT64_C(7);
-    disk_size = extra_bytes >= 16 ? qcow2_get64(rest + 8) : check->header.size;
+    disk_size = extra_bytes >= 16 ? blk_get_be64(rest + 8) : check->header.size;
     l1->needed = qcow2_l1_entries_for(&check->header, disk_size);
     l1->bad = disk_size > BLK_MAX_LENGTH;
     *pos += l1->entry_bytes;
@@ -116,8 +116,8 @@ static int co_switch(Qcow2Check *check, uint32_t count, uint64_t offset)
     uint8_t field[12];
     int ret;
 
-    qcow2_put32(field, count);
-    qcow2_put64(field + 4, offset);
+    blk_put_be32(field, count);
+    blk_put_be64(field + 4, offset);
     ret = blk_co_flush(check->file);
     if (ret == 0) {
         ret = qcow2_check_co_write(check, HEADER_SNAPSHOTS_AT, sizeof(field), field);
@@ -143,8 +143,8 @@ static int co_add_entry(Qcow2Check *check, GByteArray *table, const Qcow2CheckL1
     if (l1->mended) {
         qcow2_check_repaired(check, "Repairing snapshot %s: its L1 table has %" PRIu64 " entries", l1->snapshot, l1->entries);
     }
-    qcow2_put64(p, l1->offset);
-    qcow2_put32(p + 8, (uint32_t)l1->entries);
+    blk_put_be64(p, l1->offset);
+    blk_put_be32(p + 8, (uint32_t)l1->entries);
     return 0;
 }
 

@@ -147,7 +147,7 @@ static int co_trust_active_l2s(Qcow2Check *check, bool bitmaps)
             continue;
         }
         for (uint64_t i = 0; ret == 0 && i < bytes / 8; i++) {
-            const uint64_t offset = qcow2_get64(buf + i * 8) & QCOW2_OFFSET_MASK;
+            const uint64_t offset = blk_get_be64(buf + i * 8) & QCOW2_OFFSET_MASK;
             const Qcow2CheckRegion *region = qcow2_check_find_region(check, offset >> check->cluster_bits);
 
             if (region != NULL && (bitmaps ? region->bitmap != NULL : region->of_snapshots) && (offset & (check->cluster_size - 1)) == 0) {
@@ -283,8 +283,8 @@ static void place_keys(Qcow2Check *check)
         if (extension->type != QCOW2_EXT_ENCRYPTION || extension->bytes < 16) {
             continue;
         }
-        offset = qcow2_get64(extension->data);
-        bytes = qcow2_get64(extension->data + 8);
+        offset = blk_get_be64(extension->data);
+        bytes = blk_get_be64(extension->data + 8);
         if (bytes == 0 || (offset & (check->cluster_size - 1)) != 0 || !qcow2_check_inside(check, offset, bytes) ||
             qcow2_check_add_region(check, offset, bytes, "the encryption header") == NULL) {
             qcow2_check_found(check, &check->found.structure, "ERROR the encryption header at %#" PRIx64 " cannot be "

@@ -154,14 +154,14 @@ static int walk_l1(Qcow2Check *check, const Qcow2CheckL1 *l1, L1Visit *visit, ui
             continue;
         }
         for (uint64_t i = 0; i < bytes; i += 8) {
-            uint64_t entry = qcow2_get64(buf + i);
+            uint64_t entry = blk_get_be64(buf + i);
 
             ret = entry == 0 ? 0 : visit(check, l1, (pos + i) / 8, &entry);
             if (ret < 0) {
                 return ret;
             }
             if (ret > 0) {
-                qcow2_put64(buf + i, entry);
+                blk_put_be64(buf + i, entry);
                 changed = true;
             }
         }
@@ -338,7 +338,7 @@ static uint64_t forbidden_bits(const Qcow2Check *check, uint64_t word)
 bool qcow2_check_reads_as_l2(const Qcow2Check *check, const uint8_t *buf)
 {
     for (uint64_t pos = 0; pos < check->cluster_size; pos += check->l2_entry_bytes) {
-        L2Entry e = { .word = qcow2_get64(buf + pos) };
+        L2Entry e = { .word = blk_get_be64(buf + pos) };
 
         set_extent(check, &e);
         if ((e.word & forbidden_bits(check, e.word)) != 0 || !qcow2_check_inside(check, e.offset, e.bytes) ||
@@ -388,9 +388,9 @@ static void give_up(Qcow2Check *check, L2Entry *e, const char *why)
     e->word = check->header.version >= 3 ? QCOW2_ZERO : 0;
     if (check->l2_entry_bytes == 16) {
         e->word = 0;
-        qcow2_put64(e->place + 8, UINT64_C(0xffffffff00000000));    /* all subclusters read as zeroes */
+        blk_put_be64(e->place + 8, UINT64_C(0xffffffff00000000));    /* all subclusters read as zeroes */
     }
-    qcow2_put64(e->place, e->word);
+    blk_put_be64(e->place, e->word);
 }
 
 /* Copies what the entry refers to, to the end of the file. */
@@ -428,7 +428,7 @@ static int co_move(Qcow2Check *check, L2Entry *e)
     }
     qcow2_check_repaired(check, "Repairing the cluster at guest offset %#" PRIx64 "%s: something else lies there, and "
                          "it is moved", e->guest, whose(e));
-    qcow2_put64(e->place, e->word);
+    blk_put_be64(e->place, e->word);
     return 0;
 }
 
@@ -444,7 +444,7 @@ static bool judge_bits(Qcow2Check *check, L2Entry *e)
     if (check->step == QCOW2_CHECK_CLEAN) {
         qcow2_check_repaired(check, "Repairing L2 entry %" PRIx64 ": flags that must not be set", e->word);
         e->word &= ~reserved;
-        qcow2_put64(e->place, e->word);
+        blk_put_be64(e->place, e->word);
         return true;
     }
     if (check->step == QCOW2_CHECK_LOOK && first_window(check)) {
@@ -462,7 +462,7 @@ static bool judge_bits(Qcow2Check *check, L2Entry *e)
 /* The bits of the subclusters of an extended entry: data and zero exclude each other, and data needs a place. */
 static bool judge_subclusters(Qcow2Check *check, const L2Entry *e)
 {
-    const uint64_t bitmap = qcow2_get64(e->place + 8);
+    const uint64_t bitmap = blk_get_be64(e->place + 8);
     const uint32_t data = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
     const bool compressed = e->word & QCOW2_COMPRESSED, homeless = !compressed && !has_space(check, e->word);
 
@@ -472,7 +472,7 @@ static bool judge_subclusters(Qcow2Check *check, const L2Entry *e)
     if (check->step == QCOW2_CHECK_CLEAN) {
         qcow2_check_repaired(check, "Repairing the bitmap of subclusters at guest offset %#" PRIx64 "%s: some read as "
                              "zeroes now", e->guest, whose(e));
-        qcow2_put64(e->place + 8, compressed ? 0 : homeless ? (uint64_t)(zero | data) << 32
+        blk_put_be64(e->place + 8, compressed ? 0 : homeless ? (uint64_t)(zero | data) << 32
                                                             : (uint64_t)zero << 32 | (data & ~zero));
         return true;
     }
@@ -508,7 +508,7 @@ static void judge_data_file(Qcow2Check *check, L2Entry *e, bool *changed)
         qcow2_check_repaired(check, "Repairing L2 entry %" PRIx64 ": the cluster of guest offset %#" PRIx64 " lies there in "
                              "the data file", e->word, e->guest);
         e->word = right;
-        qcow2_put64(e->place, right);
+        blk_put_be64(e->place, right);
         *changed = true;
     } else if (check->step == QCOW2_CHECK_LOOK && first_window(check) && compressed) {
         qcow2_check_found(check, &check->found.entries, "ERROR compressed cluster at guest offset %#" PRIx64 " with data "
@@ -612,7 +612,7 @@ static int visit_entry(Qcow2Check *check, L2Entry *e, bool count, uint64_t *next
         qcow2_check_count(check, e->offset, e->bytes, e->table->refs, 0);
     }
     if (e->table->active && !(e->word & QCOW2_COMPRESSED) && judge_copied(check, &e->word, true, 0)) {
-        qcow2_put64(e->place, e->word);
+        blk_put_be64(e->place, e->word);
         *changed = true;
     }
     return co_decode(check, e);
@@ -629,7 +629,7 @@ static bool table_is_alone(Qcow2Check *check, const Qcow2CheckTable *table)
 static void avoid_entries(Qcow2Check *check, const uint8_t *buf)
 {
     for (uint64_t pos = 0; pos < check->cluster_size; pos += check->l2_entry_bytes) {
-        L2Entry e = { .word = qcow2_get64(buf + pos) };
+        L2Entry e = { .word = blk_get_be64(buf + pos) };
         uint64_t end;
 
         set_extent(check, &e);
@@ -653,7 +653,7 @@ static int visit_table(Qcow2Check *check, uint64_t index, uint8_t *buf, bool cou
     }
     for (uint64_t i = 0; buf != NULL && ret == 0 && i < UINT64_C(1) << check->l2_bits; i++) {
         uint8_t *place = buf + i * check->l2_entry_bytes;
-        L2Entry e = { .place = place, .word = qcow2_get64(place), .table = table,
+        L2Entry e = { .place = place, .word = blk_get_be64(place), .table = table,
                       .guest = (((uint64_t)table->l1_index << check->l2_bits) + i) << check->cluster_bits };
 
         if (e.word != 0 || check->l2_entry_bytes == 16) {

@@ -56,9 +56,9 @@ static int co_repoint(Pack *p, guint first, guint end, uint64_t to, guint *done)
         if (ret < 0) {
             break;
         }
-        qcow2_put64(word, ref->kind == QCOW2_REF_PAYLOAD
+        blk_put_be64(word, ref->kind == QCOW2_REF_PAYLOAD
                               ? qcow2_compressed_encode(q->cluster_bits, to + (ref->host & 511), ref->bytes)
-                              : (qcow2_get64(word) & ~QCOW2_OFFSET_MASK) | to);
+                              : (blk_get_be64(word) & ~QCOW2_OFFSET_MASK) | to);
         blk_meta_dirty(q->meta, block, BLK_META_MAP);
         blk_meta_put(q->meta, block);
         if (blk_meta_wants_commit(q->meta)) {

@@ -80,7 +80,7 @@ static void add_entries(Collect *c, const BlkMetaBlock *block, uint64_t refs, bo
     Qcow2 *q = c->q;
 
     for (uint64_t at = 0; at < MIN(q->cluster_size, 4096); at += q->l2_entry_bytes) {
-        uint64_t word = qcow2_get64(block->data + at), bytes;
+        uint64_t word = blk_get_be64(block->data + at), bytes;
         bool payload = (word & QCOW2_COMPRESSED) != 0;
         Qcow2Ref ref = {
             .place = block->offset + at, .refs = (uint32_t)refs, .kind = payload ? QCOW2_REF_PAYLOAD : QCOW2_REF_CLUSTER,
@@ -131,7 +131,7 @@ static int co_collect_tree(Collect *c, const Qcow2Tree *tree, bool active)
         if (ret < 0) {
             break;
         }
-        uint64_t table = qcow2_get64(block->data + (place - block->offset)) & QCOW2_OFFSET_MASK;
+        uint64_t table = blk_get_be64(block->data + (place - block->offset)) & QCOW2_OFFSET_MASK;
         blk_meta_put(q->meta, block);
         if (table == 0) {
             continue;

@@ -122,12 +122,12 @@ static int co_drop_empty_tables(Tables *t)
             break;
         }
         uint8_t *entry = block->data + (place - block->offset);
-        uint64_t table = qcow2_get64(entry) & QCOW2_OFFSET_MASK;
-        if (table != 0 && (qcow2_get64(entry) & QCOW2_COPIED)) {
+        uint64_t table = blk_get_be64(entry) & QCOW2_OFFSET_MASK;
+        if (table != 0 && (blk_get_be64(entry) & QCOW2_COPIED)) {
             ret = co_is_empty(t, table, &empty);
         }
         if (ret == 0 && empty) {
-            qcow2_put64(entry, 0);
+            blk_put_be64(entry, 0);
             blk_meta_dirty(q->meta, block, BLK_META_MAP);
         }
         blk_meta_put(q->meta, block);
@@ -153,7 +153,7 @@ static int co_used_entries(Tables *t, const Qcow2Tree *tree, uint64_t needed, ui
         BlkMetaBlock *block;
         ret = blk_meta_co_get(q->meta, place, &block);
         if (ret == 0) {
-            word = qcow2_get64(block->data + (place - block->offset));
+            word = blk_get_be64(block->data + (place - block->offset));
             blk_meta_put(q->meta, block);
         }
     }

@@ -260,7 +260,7 @@ static int write_sequence(BlkNode *file, uint64_t offset, uint64_t count, unsign
         int ret;
 
         for (uint64_t i = 0; i < n; i++) {
-            qcow2_put64(chunk + i * entry_bytes, flags | (first + i * step));
+            blk_put_be64(chunk + i * entry_bytes, flags | (first + i * step));
         }
         ret = blk_co_pwrite(file, offset, n * entry_bytes, chunk, 0);
         if (ret < 0) {

@@ -149,7 +149,7 @@ static int co_convert_l1(Downgrade *d, uint64_t offset, uint64_t entries)
         if (ret < 0) {
             return ret;
         }
-        uint64_t entry = qcow2_get64(block->data + place % slice);
+        uint64_t entry = blk_get_be64(block->data + place % slice);
         blk_meta_put(d->q->meta, block);
         ret = co_convert_table(d, entry & QCOW2_OFFSET_MASK);
         if (ret < 0) {

@@ -30,14 +30,14 @@ bool qcow2_entry_moves(const Qcow2 *q, Qcow2Entry entry)
 
 Qcow2Entry qcow2_entry_get(const Qcow2 *q, const uint8_t *place)
 {
-    Qcow2Entry entry = { .word = qcow2_get64(place) };
+    Qcow2Entry entry = { .word = blk_get_be64(place) };
 
     if (entry.word & QCOW2_COMPRESSED) {
         return entry;
     }
     if (q->header.incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
-        entry.zero = qcow2_get32(place + 8);
-        entry.data = qcow2_get32(place + 12);
+        entry.zero = blk_get_be32(place + 8);
+        entry.data = blk_get_be32(place + 12);
     } else if (q->header.version >= 3 && (entry.word & QCOW2_ZERO)) {
         entry.zero = 1;
     } else {
@@ -50,11 +50,11 @@ Qcow2Entry qcow2_entry_get(const Qcow2 *q, const uint8_t *place)
 void qcow2_entry_put(const Qcow2 *q, uint8_t *place, Qcow2Entry entry)
 {
     if (q->header.incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
-        qcow2_put64(place, entry.word);
-        qcow2_put32(place + 8, entry.zero);
-        qcow2_put32(place + 12, entry.data);
+        blk_put_be64(place, entry.word);
+        blk_put_be32(place + 8, entry.zero);
+        blk_put_be32(place + 12, entry.data);
     } else {
-        qcow2_put64(place, entry.zero ? entry.word | QCOW2_ZERO : entry.word);
+        blk_put_be64(place, entry.zero ? entry.word | QCOW2_ZERO : entry.word);
     }
 }
 

@@ -14,6 +14,8 @@
 #ifndef BLKSTACK_QCOW2_FORMAT_H
 #define BLKSTACK_QCOW2_FORMAT_H
 
+#include "core/big_endian.h"
+
 #include <blkstack/driver.h>
 #include <inttypes.h>
 #include <string.h>
@@ -96,45 +98,6 @@ typedef enum Qcow2Compression { QCOW2_COMPRESSION_ZLIB = 0, QCOW2_COMPRESSION_ZS
 #define QCOW2_REFTABLE_RESERVED     UINT64_C(0x1ff)
 #define QCOW2_MAX_HOST_OFFSET       (UINT64_C(1) << 56)             /* offsets in L1 and L2 entries are below */
 
-static inline uint64_t qcow2_get64(const void *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof(v));
-    return GUINT64_FROM_BE(v);
-}
-
-static inline uint32_t qcow2_get32(const void *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof(v));
-    return GUINT32_FROM_BE(v);
-}
-
-static inline uint16_t qcow2_get16(const void *p)
-{
-    uint16_t v;
-    memcpy(&v, p, sizeof(v));
-    return GUINT16_FROM_BE(v);
-}
-
-static inline void qcow2_put64(void *p, uint64_t v)
-{
-    v = GUINT64_TO_BE(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void qcow2_put32(void *p, uint32_t v)
-{
-    v = GUINT32_TO_BE(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void qcow2_put16(void *p, uint16_t v)
-{
-    v = GUINT16_TO_BE(v);
-    memcpy(p, &v, sizeof(v));
-}
-
 /*
  * A compressed L2 entry: the low 62-(cluster_bits-8) bits are the byte offset of the payload, the bits above up to 61
  * the number of 512-byte sectors that it reaches into after the one it begins in.
@@ -171,11 +134,11 @@ static inline uint64_t qcow2_refcount_get(const void *block, unsigned order, uin
     case 3:
         return p[index];
     case 4:
-        return qcow2_get16(p + index * 2);
+        return blk_get_be16(p + index * 2);
     case 5:
-        return qcow2_get32(p + index * 4);
+        return blk_get_be32(p + index * 4);
     case 6:
-        return qcow2_get64(p + index * 8);
+        return blk_get_be64(p + index * 8);
     default:
         return p[index >> (3 - order)] >> ((index << order) & 7) & ((1u << (1u << order)) - 1);
     }
@@ -190,13 +153,13 @@ static inline void qcow2_refcount_set(void *block, unsigned order, uint64_t inde
         p[index] = (uint8_t)value;
         break;
     case 4:
-        qcow2_put16(p + index * 2, (uint16_t)value);
+        blk_put_be16(p + index * 2, (uint16_t)value);
         break;
     case 5:
-        qcow2_put32(p + index * 4, (uint32_t)value);
+        blk_put_be32(p + index * 4, (uint32_t)value);
         break;
     case 6:
-        qcow2_put64(p + index * 8, value);
+        blk_put_be64(p + index * 8, value);
         break;
     default: {
         unsigned shift = (index << order) & 7, mask = ((1u << (1u << order)) - 1) << shift;

@@ -40,7 +40,7 @@ enum {
 int qcow2_probe(const uint8_t *head, size_t bytes, const char *filename)
 {
     /* Other versions are claimed too: they must be refused by name rather than be taken for raw. */
-    return bytes >= 8 && qcow2_get32(head) == QCOW2_MAGIC ? 100 : 0;
+    return bytes >= 8 && blk_get_be32(head) == QCOW2_MAGIC ? 100 : 0;
 }
 
 static void extension_clear(gpointer data)
@@ -63,19 +63,19 @@ void qcow2_header_clear(Qcow2Header *header)
 
 static int parse_fixed_fields(const uint8_t *p, size_t bytes, Qcow2Header *h, GError **error)
 {
-    if (bytes < QCOW2_HEADER_V2_BYTES || qcow2_get32(p) != QCOW2_MAGIC) {
+    if (bytes < QCOW2_HEADER_V2_BYTES || blk_get_be32(p) != QCOW2_MAGIC) {
         return blk_error(error, -EINVAL, "Image is not in qcow2 format");
     }
-    h->version = qcow2_get32(p + 4);
-    h->cluster_bits = qcow2_get32(p + 20);
-    h->size = qcow2_get64(p + 24);
-    h->crypt_method = qcow2_get32(p + 32);
-    h->l1_size = qcow2_get32(p + 36);
-    h->l1_table_offset = qcow2_get64(p + 40);
-    h->refcount_table_offset = qcow2_get64(p + 48);
-    h->refcount_table_clusters = qcow2_get32(p + 56);
-    h->nb_snapshots = qcow2_get32(p + 60);
-    h->snapshots_offset = qcow2_get64(p + 64);
+    h->version = blk_get_be32(p + 4);
+    h->cluster_bits = blk_get_be32(p + 20);
+    h->size = blk_get_be64(p + 24);
+    h->crypt_method = blk_get_be32(p + 32);
+    h->l1_size = blk_get_be32(p + 36);
+    h->l1_table_offset = blk_get_be64(p + 40);
+    h->refcount_table_offset = blk_get_be64(p + 48);
+    h->refcount_table_clusters = blk_get_be32(p + 56);
+    h->nb_snapshots = blk_get_be32(p + 60);
+    h->snapshots_offset = blk_get_be64(p + 64);
     h->refcount_order = 4;
     h->header_length = QCOW2_HEADER_V2_BYTES;
     if (h->version != 2 && h->version != 3) {
@@ -90,11 +90,11 @@ static int parse_fixed_fields(const uint8_t *p, size_t bytes, Qcow2Header *h, GE
     if (bytes < QCOW2_HEADER_V3_MIN) {
         return blk_error(error, -EINVAL, "qcow2 header too short: the file ends in it");
     }
-    h->incompatible = qcow2_get64(p + 72);
-    h->compatible = qcow2_get64(p + 80);
-    h->autoclear = qcow2_get64(p + 88);
-    h->refcount_order = qcow2_get32(p + 96);
-    h->header_length = qcow2_get32(p + 100);
+    h->incompatible = blk_get_be64(p + 72);
+    h->compatible = blk_get_be64(p + 80);
+    h->autoclear = blk_get_be64(p + 88);
+    h->refcount_order = blk_get_be32(p + 96);
+    h->header_length = blk_get_be32(p + 100);
     if (h->header_length < QCOW2_HEADER_V3_MIN || h->header_length % 8 != 0) {
         return blk_error(error, -EINVAL, "qcow2 header length %" PRIu32 " is invalid: it must be at least %d and a "
                          "multiple of 8", h->header_length, QCOW2_HEADER_V3_MIN);
@@ -186,10 +186,10 @@ static void parse_bitmaps(const uint8_t *p, uint32_t bytes, Qcow2BitmapsExtensio
 {
     *bitmaps = (Qcow2BitmapsExtension) { .present = true, .bytes = bytes };
     if (bytes == QCOW2_BITMAPS_EXTENSION_BYTES) {
-        bitmaps->count = qcow2_get32(p);
-        bitmaps->reserved = qcow2_get32(p + 4);
-        bitmaps->directory_bytes = qcow2_get64(p + 8);
-        bitmaps->directory_offset = qcow2_get64(p + 16);
+        bitmaps->count = blk_get_be32(p);
+        bitmaps->reserved = blk_get_be32(p + 4);
+        bitmaps->directory_bytes = blk_get_be64(p + 8);
+        bitmaps->directory_offset = blk_get_be64(p + 16);
     }
 }
 
@@ -224,8 +224,8 @@ static int parse_extensions(const uint8_t *cluster, uint64_t end, Qcow2Header *h
     uint64_t pos = h->header_length;
 
     while (pos + 8 <= end) {
-        uint32_t type = qcow2_get32(cluster + pos);
-        uint32_t bytes = qcow2_get32(cluster + pos + 4);
+        uint32_t type = blk_get_be32(cluster + pos);
+        uint32_t bytes = blk_get_be32(cluster + pos + 4);
         int ret;
 
         pos += 8;
@@ -317,8 +317,8 @@ int qcow2_header_check_readable(const Qcow2Header *h, GError **error)
 static int parse_variable_fields(const uint8_t *cluster, Qcow2Header *h, GError **error)
 {
     uint64_t cluster_size = qcow2_cluster_size(h);
-    uint64_t name_offset = qcow2_get64(cluster + 8);
-    uint32_t name_bytes = qcow2_get32(cluster + 16);
+    uint64_t name_offset = blk_get_be64(cluster + 8);
+    uint32_t name_bytes = blk_get_be32(cluster + 16);
     uint64_t end = cluster_size;
     int ret;
 
@@ -466,8 +466,8 @@ static void put_extension(Writer *w, uint32_t type, const void *data, uint32_t b
 {
     uint8_t head[8];
 
-    qcow2_put32(head, type);
-    qcow2_put32(head + 4, bytes);
+    blk_put_be32(head, type);
+    blk_put_be32(head + 4, bytes);
     put_bytes(w, head, sizeof(head));
     put_bytes(w, data, bytes);
     w->pos = (w->pos + 7) & ~UINT64_C(7);
@@ -477,24 +477,24 @@ static void put_fixed_fields(Writer *w, const Qcow2Header *h)
 {
     uint8_t *p = w->buf;
 
-    qcow2_put32(p, QCOW2_MAGIC);
-    qcow2_put32(p + 4, h->version);
-    qcow2_put32(p + 20, h->cluster_bits);
-    qcow2_put64(p + 24, h->size);
-    qcow2_put32(p + 32, h->crypt_method);
-    qcow2_put32(p + 36, h->l1_size);
-    qcow2_put64(p + 40, h->l1_table_offset);
-    qcow2_put64(p + 48, h->refcount_table_offset);
-    qcow2_put32(p + 56, h->refcount_table_clusters);
-    qcow2_put32(p + 60, h->nb_snapshots);
-    qcow2_put64(p + 64, h->snapshots_offset);
+    blk_put_be32(p, QCOW2_MAGIC);
+    blk_put_be32(p + 4, h->version);
+    blk_put_be32(p + 20, h->cluster_bits);
+    blk_put_be64(p + 24, h->size);
+    blk_put_be32(p + 32, h->crypt_method);
+    blk_put_be32(p + 36, h->l1_size);
+    blk_put_be64(p + 40, h->l1_table_offset);
+    blk_put_be64(p + 48, h->refcount_table_offset);
+    blk_put_be32(p + 56, h->refcount_table_clusters);
+    blk_put_be32(p + 60, h->nb_snapshots);
+    blk_put_be64(p + 64, h->snapshots_offset);
     w->pos = QCOW2_HEADER_V2_BYTES;
     if (h->version >= 3) {
-        qcow2_put64(p + 72, h->incompatible);
-        qcow2_put64(p + 80, h->compatible);
-        qcow2_put64(p + 88, h->autoclear);
-        qcow2_put32(p + 96, h->refcount_order);
-        qcow2_put32(p + 100, QCOW2_HEADER_V3_BYTES + h->unknown_bytes);
+        blk_put_be64(p + 72, h->incompatible);
+        blk_put_be64(p + 80, h->compatible);
+        blk_put_be64(p + 88, h->autoclear);
+        blk_put_be32(p + 96, h->refcount_order);
+        blk_put_be32(p + 100, QCOW2_HEADER_V3_BYTES + h->unknown_bytes);
         p[104] = h->compression_type;
         w->pos = QCOW2_HEADER_V3_BYTES;
         put_bytes(w, h->unknown_fields, h->unknown_bytes);
@@ -543,10 +543,10 @@ static void put_bitmaps(Writer *w, const Qcow2BitmapsExtension *bitmaps)
     uint8_t data[QCOW2_BITMAPS_EXTENSION_BYTES];
 
     if (bitmaps->present) {
-        qcow2_put32(data, bitmaps->count);
-        qcow2_put32(data + 4, bitmaps->reserved);
-        qcow2_put64(data + 8, bitmaps->directory_bytes);
-        qcow2_put64(data + 16, bitmaps->directory_offset);
+        blk_put_be32(data, bitmaps->count);
+        blk_put_be32(data + 4, bitmaps->reserved);
+        blk_put_be64(data + 8, bitmaps->directory_bytes);
+        blk_put_be64(data + 16, bitmaps->directory_offset);
         put_extension(w, QCOW2_EXT_BITMAPS, data, sizeof(data));
     }
 }
@@ -574,8 +574,8 @@ static void put_header(Writer *w, const Qcow2Header *h, bool feature_names, uint
     put_extension(w, QCOW2_EXT_END, NULL, 0);
     if (h->backing_file != NULL) {
         w->pos = MAX(w->pos, name_at);
-        qcow2_put64(w->buf + 8, w->pos);
-        qcow2_put32(w->buf + 16, strlen(h->backing_file));
+        blk_put_be64(w->buf + 8, w->pos);
+        blk_put_be32(w->buf + 16, strlen(h->backing_file));
         put_bytes(w, h->backing_file, strlen(h->backing_file));
     }
 }
@@ -708,7 +708,7 @@ int qcow2_co_update_header(BlkNode *file_node, const Qcow2Header *header, GError
     }
     ret = blk_co_pread(file_node, 0, MIN(size, blk_node_length(file_node)), old, 0);
     if (ret == 0) {
-        ret = qcow2_get32(old) == QCOW2_MAGIC ? co_replace(file_node, header, old, new, bytes, size)
+        ret = blk_get_be32(old) == QCOW2_MAGIC ? co_replace(file_node, header, old, new, bytes, size)
                                               : blk_co_pwrite(file_node, 0, bytes, new, 0);
     }
     return ret < 0 ? blk_error_errno(error, ret, "Could not write qcow2 header") : 0;

@@ -23,7 +23,7 @@ int qcow2_co_l1_entry(BlkNode *node, uint64_t offset, uint64_t *entry)
     if (ret < 0) {
         return ret;
     }
-    *entry = qcow2_get64(block->data + (place - block->offset));
+    *entry = blk_get_be64(block->data + (place - block->offset));
     blk_meta_put(q->meta, block);
     uint64_t table = *entry & QCOW2_OFFSET_MASK;
     if (table % q->cluster_size != 0 || table >= q->host_limit ||
@@ -144,7 +144,7 @@ int qcow2_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map
     }
     ret = map_entry(q, block->data + (place - block->offset), offset, map);
     if (ret < 0) {
-        ret = co_bad_entry(node, qcow2_get64(block->data + (place - block->offset)), offset);
+        ret = co_bad_entry(node, blk_get_be64(block->data + (place - block->offset)), offset);
     }
     while (ret == 0 && map->bytes < bytes) {
         uint64_t there = offset + map->bytes;
@@ -183,7 +183,7 @@ static int co_walk_locked(BlkNode *node, uint64_t *pos, Qcow2WalkFn *fn, void *o
         return ret;
     }
     for (uint64_t at = place - block->offset; at < MIN(q->cluster_size, 4096); at += q->l2_entry_bytes) {
-        fn(q, *pos, qcow2_get64(block->data + at), !(l1_entry & QCOW2_COPIED), opaque);
+        fn(q, *pos, blk_get_be64(block->data + at), !(l1_entry & QCOW2_COPIED), opaque);
         *pos += q->cluster_size;
     }
     blk_meta_put(q->meta, block);

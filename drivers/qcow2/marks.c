@@ -26,7 +26,7 @@ static int co_write_marks(BlkNode *node, uint64_t incompatible)
     if (q->header.version < 3 || q->header.incompatible == incompatible) {
         return 0;
     }
-    qcow2_put64(field, incompatible);
+    blk_put_be64(field, incompatible);
     int ret = blk_co_pwrite(file, QCOW2_HEADER_INCOMPATIBLE_AT, sizeof(field), field, 0);
     if (ret == 0) {
         ret = blk_co_flush(file);

@@ -165,7 +165,7 @@ static int co_add_referred(BlkNode *node, Qcow2TableKind kind, uint64_t table, u
             return blk_error_errno(error, ret, "could not read the table at offset %" G_GUINT64_FORMAT, table + pos);
         }
         for (uint64_t i = 0; ret == 0 && i < MIN(slice, entries * 8 - pos) / 8; i++) {
-            const uint64_t offset = qcow2_get64(block->data + i * 8) & QCOW2_OFFSET_MASK;
+            const uint64_t offset = blk_get_be64(block->data + i * 8) & QCOW2_OFFSET_MASK;
 
             ret = offset == 0 ? 0 : co_add_entry(node, kind, offset, error);
         }

@@ -33,7 +33,7 @@ static int co_reftable_entry(BlkNode *node, uint64_t number, uint64_t *offset)
     if (ret < 0) {
         return ret;
     }
-    uint64_t entry = qcow2_get64(block->data + (place - block->offset));
+    uint64_t entry = blk_get_be64(block->data + (place - block->offset));
     blk_meta_put(q->meta, block);
     if ((entry & QCOW2_REFTABLE_RESERVED) || entry % q->cluster_size != 0 || entry >= q->host_limit) {
         return -EIO;
@@ -211,7 +211,7 @@ static int co_growth_write(BlkNode *node, const Growth *g)
         }
     }
     for (uint64_t i = 0; ret == 0 && i < g->blocks; i++) {
-        qcow2_put64(table + (g->old_entries + i) * 8, (g->start + i) << q->cluster_bits);
+        blk_put_be64(table + (g->old_entries + i) * 8, (g->start + i) << q->cluster_bits);
     }
     if (ret == 0) {
         blk_co_event(node->file->node, BLK_EVENT_reftable_grow);
@@ -229,8 +229,8 @@ static int co_switch_table(BlkNode *node, uint64_t offset, uint64_t clusters)
     uint64_t old_bytes = (uint64_t)q->header.refcount_table_clusters << q->cluster_bits;
     uint8_t field[12];
 
-    qcow2_put64(field, offset);
-    qcow2_put32(field + 8, (uint32_t)clusters);
+    blk_put_be64(field, offset);
+    blk_put_be32(field + 8, (uint32_t)clusters);
     blk_co_event(node->file->node, BLK_EVENT_refblock_alloc_switch_table);
     int ret = qcow2_co_switch(node, HEADER_REFTABLE_AT, field, sizeof(field));
     if (ret < 0) {
@@ -289,7 +289,7 @@ static int co_link_refblock(BlkNode *node, uint64_t number, uint64_t offset, uin
         qcow2_tables_remove(q, offset, q->cluster_size);
         return ret;
     }
-    qcow2_put64(block->data + (place - block->offset), offset);
+    blk_put_be64(block->data + (place - block->offset), offset);
     blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
     blk_meta_put(q->meta, block);
     return 0;
@@ -392,7 +392,7 @@ static int co_unlink_refblock(BlkNode *node, uint64_t number, uint64_t offset)
     if (ret < 0) {
         return ret;
     }
-    qcow2_put64(block->data + (place - block->offset), 0);
+    blk_put_be64(block->data + (place - block->offset), 0);
     blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
     blk_meta_put(q->meta, block);
     blk_meta_co_forget(q->meta, offset, q->cluster_size);
@@ -465,7 +465,7 @@ static int co_copy_block(BlkNode *node, uint64_t number, uint64_t offset, uint64
     if (ret < 0) {
         return ret;
     }
-    qcow2_put64(block->data + (place - block->offset), to);
+    blk_put_be64(block->data + (place - block->offset), to);
     blk_meta_dirty(q->meta, block, BLK_META_COUNT_TABLE);
     blk_meta_put(q->meta, block);
     return 0;

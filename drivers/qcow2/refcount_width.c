@@ -166,7 +166,7 @@ static int co_write_structure(Rebuild *r)
         if (ret == 0) {
             ret = blk_co_pwrite(file, place << q->cluster_bits, q->cluster_size, buf, 0);
         }
-        qcow2_put64(table + number * 8, place++ << q->cluster_bits);
+        blk_put_be64(table + number * 8, place++ << q->cluster_bits);
         qcow2_progress(r->progress, 0.5 + (double)(number + 1) / r->needed->len / 2);
     }
     if (ret == 0) {
@@ -192,7 +192,7 @@ static int co_old_clusters(Rebuild *r, GArray *clusters)
             return ret;
         }
         for (uint64_t i = 0; i < slice / 8; i++) {
-            uint64_t offset = qcow2_get64(block->data + i * 8) & QCOW2_REFTABLE_OFFSET_MASK;
+            uint64_t offset = blk_get_be64(block->data + i * 8) & QCOW2_REFTABLE_OFFSET_MASK;
             if (offset != 0) {
                 g_array_append_val(clusters, offset);
             }

@@ -28,7 +28,7 @@ static int co_write_length(BlkNode *node, uint64_t length)
     Qcow2 *q = node->opaque;
     uint8_t field[8];
 
-    qcow2_put64(field, length);
+    blk_put_be64(field, length);
     int ret = qcow2_co_switch(node, HEADER_SIZE_AT, field, sizeof(field));
     if (ret == 0) {
         q->header.size = length;
@@ -44,8 +44,8 @@ static int co_switch_l1(BlkNode *node, uint64_t offset, uint64_t entries)
     uint64_t old_offset = q->header.l1_table_offset, old_bytes = q->header.l1_size * UINT64_C(8);
     uint8_t field[12];
 
-    qcow2_put32(field, (uint32_t)entries);
-    qcow2_put64(field + 4, offset);
+    blk_put_be32(field, (uint32_t)entries);
+    blk_put_be64(field + 4, offset);
     if (entries > q->header.l1_size) {
         blk_co_event(node->file->node, BLK_EVENT_l1_grow_activate_table);
     }
@@ -243,9 +243,9 @@ static int co_drop_tables_locked(BlkNode *node, uint64_t first)
             return ret;
         }
         uint8_t *entry = block->data + (place - block->offset);
-        table = qcow2_get64(entry) & QCOW2_OFFSET_MASK;
+        table = blk_get_be64(entry) & QCOW2_OFFSET_MASK;
         if (table != 0) {
-            qcow2_put64(entry, 0);
+            blk_put_be64(entry, 0);
             blk_meta_dirty(q->meta, block, BLK_META_MAP);
         }
         blk_meta_put(q->meta, block);

@@ -149,8 +149,8 @@ int qcow2_co_switch_snapshots(BlkNode *node, const GArray *snapshots, uint64_t o
     }
     blk_buffer_free(table);
     if (ret == 0) {
-        qcow2_put32(field, snapshots->len);
-        qcow2_put64(field + 4, offset);
+        blk_put_be32(field, snapshots->len);
+        blk_put_be64(field + 4, offset);
         ret = qcow2_co_switch(node, HEADER_SNAPSHOTS_AT, field, sizeof(field));
         if (ret < 0) {
             qcow2_co_table_drop(node, offset, bytes);
@@ -267,10 +267,10 @@ static int co_switch_active(BlkNode *node, const Qcow2Tree *tree, uint64_t disk_
     Qcow2 *q = node->opaque;
     uint8_t field[24];
 
-    qcow2_put64(field, disk_size);
-    qcow2_put32(field + 8, q->header.crypt_method);
-    qcow2_put32(field + 12, tree->l1_size);
-    qcow2_put64(field + 16, tree->l1_table_offset);
+    blk_put_be64(field, disk_size);
+    blk_put_be32(field + 8, q->header.crypt_method);
+    blk_put_be32(field + 12, tree->l1_size);
+    blk_put_be64(field + 16, tree->l1_table_offset);
     int ret = qcow2_co_switch(node, HEADER_SIZE_AT, field, sizeof(field));
     if (ret < 0) {
         return ret;

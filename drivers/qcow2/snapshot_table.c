@@ -99,13 +99,13 @@ static int read_part(BlkNode *file_node, uint64_t table, uint64_t offset, uint64
 static void parse_extra(const uint8_t *extra, uint32_t bytes, Qcow2Snapshot *snapshot)
 {
     if (bytes >= EXTRA_VM_STATE) {
-        snapshot->info.vm_state_size = qcow2_get64(extra);
+        snapshot->info.vm_state_size = blk_get_be64(extra);
     }
     if (bytes >= EXTRA_DISK_SIZE) {
-        snapshot->info.disk_size = qcow2_get64(extra + 8);
+        snapshot->info.disk_size = blk_get_be64(extra + 8);
     }
     if (bytes >= EXTRA_ICOUNT) {
-        snapshot->info.icount = qcow2_get64(extra + 16);
+        snapshot->info.icount = blk_get_be64(extra + 16);
         snapshot->info.has_icount = true;
     }
     if (bytes > EXTRA_ICOUNT) {
@@ -127,16 +127,16 @@ static int read_snapshot(BlkNode *file_node, const Qcow2Header *header, uint32_t
     if (ret < 0) {
         return ret;
     }
-    snapshot->l1_table_offset = qcow2_get64(p);
-    snapshot->l1_size = qcow2_get32(p + 8);
-    id_bytes = qcow2_get16(p + 12);
-    name_bytes = qcow2_get16(p + 14);
-    snapshot->info.date_sec = qcow2_get32(p + 16);
-    snapshot->info.date_nsec = qcow2_get32(p + 20);
-    snapshot->info.vm_clock_nsec = qcow2_get64(p + 24);
-    snapshot->info.vm_state_size = qcow2_get32(p + 32);
+    snapshot->l1_table_offset = blk_get_be64(p);
+    snapshot->l1_size = blk_get_be32(p + 8);
+    id_bytes = blk_get_be16(p + 12);
+    name_bytes = blk_get_be16(p + 14);
+    snapshot->info.date_sec = blk_get_be32(p + 16);
+    snapshot->info.date_nsec = blk_get_be32(p + 20);
+    snapshot->info.vm_clock_nsec = blk_get_be64(p + 24);
+    snapshot->info.vm_state_size = blk_get_be32(p + 32);
     snapshot->info.disk_size = header->size;
-    extra_bytes = qcow2_get32(p + 36);
+    extra_bytes = blk_get_be32(p + 36);
     if (extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA) {
         return blk_error(error, -EFBIG, "Snapshot %" PRIu32 " has too much extra data: %" PRIu32
                          " bytes, the limit is %u", index, extra_bytes, QCOW2_MAX_SNAPSHOT_EXTRA);
@@ -220,20 +220,20 @@ static void encode_snapshot(const Qcow2Snapshot *snapshot, uint8_t *p)
     const BlkSnapshot *info = &snapshot->info;
     uint32_t extra_bytes = extra_bytes_of(snapshot);
 
-    qcow2_put64(p, snapshot->l1_table_offset);
-    qcow2_put32(p + 8, snapshot->l1_size);
-    qcow2_put16(p + 12, (uint16_t)g_bytes_get_size(snapshot->id));
-    qcow2_put16(p + 14, (uint16_t)g_bytes_get_size(snapshot->name));
-    qcow2_put32(p + 16, info->date_sec);
-    qcow2_put32(p + 20, info->date_nsec);
-    qcow2_put64(p + 24, info->vm_clock_nsec);
-    qcow2_put32(p + 32, info->vm_state_size > UINT32_MAX ? 0 : (uint32_t)info->vm_state_size);
-    qcow2_put32(p + 36, extra_bytes);
+    blk_put_be64(p, snapshot->l1_table_offset);
+    blk_put_be32(p + 8, snapshot->l1_size);
+    blk_put_be16(p + 12, (uint16_t)g_bytes_get_size(snapshot->id));
+    blk_put_be16(p + 14, (uint16_t)g_bytes_get_size(snapshot->name));
+    blk_put_be32(p + 16, info->date_sec);
+    blk_put_be32(p + 20, info->date_nsec);
+    blk_put_be64(p + 24, info->vm_clock_nsec);
+    blk_put_be32(p + 32, info->vm_state_size > UINT32_MAX ? 0 : (uint32_t)info->vm_state_size);
+    blk_put_be32(p + 36, extra_bytes);
     p += QCOW2_SNAPSHOT_BYTES;
-    qcow2_put64(p, info->vm_state_size);
-    qcow2_put64(p + EXTRA_VM_STATE, info->disk_size);
+    blk_put_be64(p, info->vm_state_size);
+    blk_put_be64(p + EXTRA_VM_STATE, info->disk_size);
     if (extra_bytes >= EXTRA_ICOUNT) {
-        qcow2_put64(p + EXTRA_DISK_SIZE, info->icount);
+        blk_put_be64(p + EXTRA_DISK_SIZE, info->icount);
     }
     p = put_bytes(p + MIN(extra_bytes, EXTRA_ICOUNT), snapshot->unknown_extra);
     put_bytes(put_bytes(p, snapshot->id), snapshot->name);

@@ -195,10 +195,10 @@ static void put_entry(const Stream *s, uint64_t offset, uint64_t word, bool data
     uint8_t *place = s->l2 + offset / s->cluster_size % s->group_clusters * s->entry_bytes;
     bool extended = s->entry_bytes == 16;
 
-    qcow2_put64(place, word | (zero && !extended ? QCOW2_ZERO : 0));
+    blk_put_be64(place, word | (zero && !extended ? QCOW2_ZERO : 0));
     if (extended) {
-        qcow2_put32(place + 8, zero ? UINT32_MAX : 0);
-        qcow2_put32(place + 12, data ? UINT32_MAX : 0);
+        blk_put_be32(place + 8, zero ? UINT32_MAX : 0);
+        blk_put_be32(place + 12, data ? UINT32_MAX : 0);
     }
 }
 
@@ -278,7 +278,7 @@ static int co_group(Stream *s, uint64_t index)
     }
     if (ret == 0 && used) {
         ret = co_add_cluster(s, s->l2, &table);
-        qcow2_put64(s->l1 + index * 8, table | QCOW2_COPIED);
+        blk_put_be64(s->l1 + index * 8, table | QCOW2_COPIED);
     }
     if (s->out->progress) {
         s->out->progress((s->writing * 0.5) + 0.5 * (index + 1) / s->header.l1_size, s->out->progress_opaque);
@@ -341,7 +341,7 @@ static int co_emit_tail(Stream *s, const Tail *tail)
     }
     for (uint64_t i = 0; i < tail->all_blocks; i++) {
         uint64_t cluster = i < s->blocks ? (i + 1) * s->per_block : tail->first + i - s->blocks;
-        qcow2_put64(table + i * 8, cluster * s->cluster_size);
+        blk_put_be64(table + i * 8, cluster * s->cluster_size);
     }
     ret = co_emit(s, table, bytes);
     if (ret == 0 && l1_bytes > 0) {

@@ -37,7 +37,7 @@ static int co_visit_part(BlkNode *node, Visitor *v, uint64_t place, uint64_t cou
     uint8_t *p = block->data + (place - block->offset);
     blk_co_mutex_lock(&q->alloc_lock);
     for (uint64_t i = 0; i < count && v->done < v->limit && (result == 0 || v->go_on); i++, p += stride) {
-        uint64_t old = qcow2_get64(p), entry = old;
+        uint64_t old = blk_get_be64(p), entry = old;
         if ((entry & (QCOW2_OFFSET_MASK | QCOW2_COMPRESSED)) == 0) {
             continue;
         }
@@ -45,7 +45,7 @@ static int co_visit_part(BlkNode *node, Visitor *v, uint64_t place, uint64_t cou
         v->done += ret == 0;
         result = result < 0 ? result : ret;
         if (entry != old) {
-            qcow2_put64(p, entry);
+            blk_put_be64(p, entry);
             blk_meta_dirty(q->meta, block, BLK_META_MAP);
         }
     }
@@ -77,7 +77,7 @@ static int co_visit_l1_entry(BlkNode *node, Visitor *v, uint64_t place)
     if (ret < 0) {
         return ret;
     }
-    uint64_t table = qcow2_get64(block->data + (place - block->offset)) & QCOW2_OFFSET_MASK;
+    uint64_t table = blk_get_be64(block->data + (place - block->offset)) & QCOW2_OFFSET_MASK;
     blk_meta_put(q->meta, block);
     if (table == 0) {
         return 0;

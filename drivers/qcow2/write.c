@@ -70,7 +70,7 @@ int qcow2_co_new_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
         return ret;
     }
     *l1_entry = table | QCOW2_COPIED;
-    qcow2_put64(block->data + (place - block->offset), *l1_entry);
+    blk_put_be64(block->data + (place - block->offset), *l1_entry);
     blk_meta_dirty(q->meta, block, BLK_META_MAP);
     blk_meta_put(q->meta, block);
     qcow2_tables_add(q, QCOW2_TABLE_ACTIVE_L2, table, q->cluster_size, NULL);   /* what was allocated is no table */

@@ -40,9 +40,9 @@ static void add(Negotiation *n, const void *bytes, size_t count)
 static void add_reply(Negotiation *n, uint32_t reply, const void *data, size_t bytes)
 {
     uint8_t head[20];
-    uint8_t *at = nbd_put64(head, NBD_OPTION_REPLY_MAGIC);
+    uint8_t *at = blk_put_be64(head, NBD_OPTION_REPLY_MAGIC);
 
-    nbd_put32(nbd_put32(nbd_put32(at, n->option), reply), (uint32_t)bytes);
+    blk_put_be32(blk_put_be32(blk_put_be32(at, n->option), reply), (uint32_t)bytes);
     add(n, head, sizeof(head));
     add(n, data, bytes);
 }
@@ -75,7 +75,7 @@ static void add_info(Negotiation *n, uint16_t kind, const void *data, size_t byt
 {
     g_autofree uint8_t *info = g_malloc(2 + bytes);
 
-    memcpy(nbd_put16(info, kind), data, bytes);
+    memcpy(blk_put_be16(info, kind), data, bytes);
     add_reply(n, NBD_REP_INFO, info, 2 + bytes);
 }
 
@@ -159,7 +159,8 @@ static Outcome co_export_name(Negotiation *n)
         return THE_END;
     }
     check_contexts(c, name);
-    nbd_put16(nbd_put64(reply, blk_node_length(blk_export_node(&export->base))), transmission_flags(c, export, false));
+    blk_put_be16(blk_put_be64(reply, blk_node_length(blk_export_node(&export->base))),
+                 transmission_flags(c, export, false));
     add(n, reply, c->no_zeroes ? 10 : sizeof(reply));
     return TRANSMISSION;
 }
@@ -175,7 +176,7 @@ static Outcome list(Negotiation *n)
         uint8_t length[4];
 
         if (!export->closing && blk_nbd_tls_allows(n->c->channel, export)) {
-            nbd_put32(length, (uint32_t)strlen(name));
+            blk_put_be32(length, (uint32_t)strlen(name));
             g_byte_array_append(data, length, sizeof(length));
             g_byte_array_append(data, (const guint8 *)name, (guint)strlen(name));
             g_byte_array_append(data, (const guint8 *)description, (guint)strlen(description));
@@ -197,9 +198,9 @@ static void add_infos(Negotiation *n, const NbdExport *export, uint32_t wanted)
     if (wanted & 1 << NBD_INFO_DESCRIPTION && description) {
         add_info(n, NBD_INFO_DESCRIPTION, description, strlen(description));
     }
-    nbd_put32(nbd_put32(nbd_put32(data, 1), preferred_block(export)), NBD_MAX_PAYLOAD);
+    blk_put_be32(blk_put_be32(blk_put_be32(data, 1), preferred_block(export)), NBD_MAX_PAYLOAD);
     add_info(n, NBD_INFO_BLOCK_SIZE, data, 12);
-    nbd_put16(nbd_put64(data, blk_node_length(blk_export_node(&export->base))),
+    blk_put_be16(blk_put_be64(data, blk_node_length(blk_export_node(&export->base))),
               transmission_flags(n->c, export, status_payload));
     add_info(n, NBD_INFO_EXPORT, data, 10);
 }
@@ -249,7 +250,7 @@ static void add_contexts(Negotiation *n, const NbdExport *export, NbdContexts co
             g_autofree char *name = blk_nbd_context_name(&export->base, i);
             g_autofree uint8_t *data = g_malloc(4 + strlen(name));
 
-            memcpy(nbd_put32(data, numbered ? i : 0), name, strlen(name));
+            memcpy(blk_put_be32(data, numbered ? i : 0), name, strlen(name));
             add_reply(n, NBD_REP_META_CONTEXT, data, 4 + strlen(name));
         }
     }
@@ -380,11 +381,11 @@ static Outcome co_option(Negotiation *n, bool fixed, uint8_t *data)
     Outcome outcome;
 
     g_byte_array_set_size(n->out, 0);
-    if (co_receive(n->c, head, sizeof(head)) < 0 || nbd_get64(head) != NBD_OPTION_MAGIC) {
+    if (co_receive(n->c, head, sizeof(head)) < 0 || blk_get_be64(head) != NBD_OPTION_MAGIC) {
         return THE_END;
     }
-    n->option = nbd_get32(head + 8);
-    length = nbd_get32(head + 12);
+    n->option = blk_get_be32(head + 8);
+    length = blk_get_be32(head + 12);
     if (length > MAX_OPTION_BYTES || (!fixed && n->option != NBD_OPT_EXPORT_NAME)) {
         if (!fixed || n->option == NBD_OPT_EXPORT_NAME || length > MAX_SKIPPED_BYTES ||
             co_skip(n->c, data, length) < 0) {
@@ -411,13 +412,14 @@ static int co_greet(NbdConnection *c, bool *fixed)
     uint32_t flags;
     int ret;
 
-    nbd_put16(nbd_put64(nbd_put64(bytes, NBD_MAGIC), NBD_OPTION_MAGIC), NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+    blk_put_be16(blk_put_be64(blk_put_be64(bytes, NBD_MAGIC), NBD_OPTION_MAGIC),
+                 NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
     g_byte_array_append(greeting, bytes, sizeof(bytes));
     ret = blk_nbd_co_send_bytes(c, greeting);
     if (ret == 0) {
         ret = co_receive(c, bytes, sizeof(flags));
     }
-    flags = nbd_get32(bytes);
+    flags = blk_get_be32(bytes);
     if (ret == 0 && flags & ~(uint32_t)(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)) {
         return -EPROTO;
     }

@@ -22,7 +22,7 @@ static bool take16(NbdCursor *cursor, uint16_t *n)
     const uint8_t *at;
     bool whole = take(cursor, sizeof(*n), &at);
 
-    *n = whole ? nbd_get16(at) : 0;
+    *n = whole ? blk_get_be16(at) : 0;
     return whole;
 }
 
@@ -31,7 +31,7 @@ static bool take32(NbdCursor *cursor, uint32_t *n)
     const uint8_t *at;
     bool whole = take(cursor, sizeof(*n), &at);
 
-    *n = whole ? nbd_get32(at) : 0;
+    *n = whole ? blk_get_be32(at) : 0;
     return whole;
 }
 

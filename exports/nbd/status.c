@@ -158,9 +158,9 @@ static int parse_payload(const NbdRequest *r, uint64_t *bytes, NbdContexts *cont
     if (r->header.payload < 8 || r->header.payload % 4 != 0 || r->header.payload > 8 + 4 * NBD_MAX_CONTEXTS) {
         return -EINVAL;
     }
-    *bytes = nbd_get64(r->buffer);
+    *bytes = blk_get_be64(r->buffer);
     for (uint64_t at = 8; at < r->header.payload; at += 4) {
-        uint32_t context = nbd_get32(r->buffer + at);
+        uint32_t context = blk_get_be32(r->buffer + at);
 
         if (context >= NBD_MAX_CONTEXTS || !blk_nbd_has_context(*contexts, context)) {
             return -EINVAL;

@@ -16,15 +16,15 @@ bool blk_nbd_parse_request(NbdMode mode, const uint8_t *bytes, NbdHeader *header
     bool extended = mode == NBD_MODE_EXTENDED;
     bool has_payload;
 
-    if (nbd_get32(bytes) != (extended ? NBD_EXTENDED_REQUEST_MAGIC : NBD_REQUEST_MAGIC)) {
+    if (blk_get_be32(bytes) != (extended ? NBD_EXTENDED_REQUEST_MAGIC : NBD_REQUEST_MAGIC)) {
         return false;
     }
     *header = (NbdHeader) {
-        .flags  = nbd_get16(bytes + 4),
-        .type   = nbd_get16(bytes + 6),
-        .cookie = nbd_get64(bytes + 8),
-        .offset = nbd_get64(bytes + 16),
-        .length = extended ? nbd_get64(bytes + 24) : nbd_get32(bytes + 24),
+        .flags  = blk_get_be16(bytes + 4),
+        .type   = blk_get_be16(bytes + 6),
+        .cookie = blk_get_be64(bytes + 8),
+        .offset = blk_get_be64(bytes + 16),
+        .length = extended ? blk_get_be64(bytes + 24) : blk_get_be32(bytes + 24),
     };
     has_payload = extended ? header->flags & NBD_CMD_FLAG_PAYLOAD_LEN : header->type == NBD_CMD_WRITE;
     header->payload = has_payload ? header->length : 0;
@@ -33,9 +33,9 @@ bool blk_nbd_parse_request(NbdMode mode, const uint8_t *bytes, NbdHeader *header
 
 size_t blk_nbd_put_simple_reply(uint8_t *at, uint32_t error, uint64_t cookie)
 {
-    at = nbd_put32(at, NBD_SIMPLE_REPLY_MAGIC);
-    at = nbd_put32(at, error);
-    nbd_put64(at, cookie);
+    at = blk_put_be32(at, NBD_SIMPLE_REPLY_MAGIC);
+    at = blk_put_be32(at, error);
+    blk_put_be64(at, cookie);
     return NBD_SIMPLE_REPLY_BYTES;
 }
 
@@ -44,16 +44,16 @@ size_t blk_nbd_put_chunk(uint8_t *at, NbdMode mode, bool done, NbdReplyType type
 {
     bool extended = mode == NBD_MODE_EXTENDED;
 
-    at = nbd_put32(at, extended ? NBD_EXTENDED_REPLY_MAGIC : NBD_STRUCTURED_REPLY_MAGIC);
-    at = nbd_put16(at, done ? NBD_REPLY_FLAG_DONE : 0);
-    at = nbd_put16(at, (uint16_t)type);
-    at = nbd_put64(at, request->cookie);
+    at = blk_put_be32(at, extended ? NBD_EXTENDED_REPLY_MAGIC : NBD_STRUCTURED_REPLY_MAGIC);
+    at = blk_put_be16(at, done ? NBD_REPLY_FLAG_DONE : 0);
+    at = blk_put_be16(at, (uint16_t)type);
+    at = blk_put_be64(at, request->cookie);
     if (extended) {
-        at = nbd_put64(at, request->offset);
-        nbd_put64(at, payload);
+        at = blk_put_be64(at, request->offset);
+        blk_put_be64(at, payload);
         return NBD_EXTENDED_REPLY_BYTES;
     }
-    nbd_put32(at, (uint32_t)payload);
+    blk_put_be32(at, (uint32_t)payload);
     return NBD_STRUCTURED_REPLY_BYTES;
 }
 
@@ -62,7 +62,7 @@ size_t blk_nbd_put_data_chunk(uint8_t *at, NbdMode mode, bool done, const NbdHea
 {
     size_t head = blk_nbd_put_chunk(at, mode, done, NBD_REPLY_TYPE_OFFSET_DATA, request, (uint64_t)bytes + 8);
 
-    nbd_put64(at + head, offset);
+    blk_put_be64(at + head, offset);
     return head + 8;
 }
 
@@ -71,7 +71,7 @@ size_t blk_nbd_put_hole_chunk(uint8_t *at, NbdMode mode, bool done, const NbdHea
 {
     size_t head = blk_nbd_put_chunk(at, mode, done, NBD_REPLY_TYPE_OFFSET_HOLE, request, 12);
 
-    nbd_put32(nbd_put64(at + head, offset), bytes);
+    blk_put_be32(blk_put_be64(at + head, offset), bytes);
     return head + 12;
 }
 
@@ -83,9 +83,9 @@ size_t blk_nbd_put_status_chunk(uint8_t *at, NbdMode mode, bool done, const NbdH
     NbdReplyType type = extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS;
     size_t head = blk_nbd_put_chunk(at, mode, done, type, request, fixed + extents * nbd_extent_bytes(mode));
 
-    nbd_put32(at + head, context);
+    blk_put_be32(at + head, context);
     if (extended) {
-        nbd_put32(at + head + 4, extents);
+        blk_put_be32(at + head + 4, extents);
     }
     return head + fixed;
 }
@@ -93,9 +93,9 @@ size_t blk_nbd_put_status_chunk(uint8_t *at, NbdMode mode, bool done, const NbdH
 uint8_t *blk_nbd_put_extent(uint8_t *at, NbdMode mode, uint64_t bytes, uint32_t status)
 {
     if (mode == NBD_MODE_EXTENDED) {
-        return nbd_put64(nbd_put64(at, bytes), status);
+        return blk_put_be64(blk_put_be64(at, bytes), status);
     }
-    return nbd_put32(nbd_put32(at, (uint32_t)bytes), status);
+    return blk_put_be32(blk_put_be32(at, (uint32_t)bytes), status);
 }
 
 size_t blk_nbd_put_error_chunk(uint8_t *at, size_t room, NbdMode mode, const NbdHeader *request, uint32_t error,
@@ -105,8 +105,8 @@ size_t blk_nbd_put_error_chunk(uint8_t *at, size_t room, NbdMode mode, const Nbd
     size_t length = message ? MIN(strlen(message), room - head - 6) : 0;
 
     blk_nbd_put_chunk(at, mode, true, NBD_REPLY_TYPE_ERROR, request, 6 + length);
-    at = nbd_put32(at + head, error);
-    at = nbd_put16(at, (uint16_t)length);
+    at = blk_put_be32(at + head, error);
+    at = blk_put_be16(at, (uint16_t)length);
     if (length > 0) {
         memcpy(at, message, length);
     }

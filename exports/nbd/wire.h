@@ -5,63 +5,15 @@
 #ifndef BLKSTACK_EXPORTS_NBD_WIRE_H
 #define BLKSTACK_EXPORTS_NBD_WIRE_H
 
+#include "core/big_endian.h"
 #include "exports/nbd/protocol.h"
 
 #include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <string.h>
 
 /* What client and server have agreed on: which headers they use. */
 typedef enum NbdMode { NBD_MODE_SIMPLE, NBD_MODE_STRUCTURED, NBD_MODE_EXTENDED } NbdMode;
-
-/* ---- big-endian numbers at any address ---- */
-
-static inline uint16_t nbd_get16(const void *at)
-{
-    uint16_t n;
-
-    memcpy(&n, at, sizeof(n));
-    return GUINT16_FROM_BE(n);
-}
-
-static inline uint32_t nbd_get32(const void *at)
-{
-    uint32_t n;
-
-    memcpy(&n, at, sizeof(n));
-    return GUINT32_FROM_BE(n);
-}
-
-static inline uint64_t nbd_get64(const void *at)
-{
-    uint64_t n;
-
-    memcpy(&n, at, sizeof(n));
-    return GUINT64_FROM_BE(n);
-}
-
-/* Each returns where the next number goes. */
-static inline uint8_t *nbd_put16(uint8_t *at, uint16_t n)
-{
-    n = GUINT16_TO_BE(n);
-    memcpy(at, &n, sizeof(n));
-    return at + sizeof(n);
-}
-
-static inline uint8_t *nbd_put32(uint8_t *at, uint32_t n)
-{
-    n = GUINT32_TO_BE(n);
-    memcpy(at, &n, sizeof(n));
-    return at + sizeof(n);
-}
-
-static inline uint8_t *nbd_put64(uint8_t *at, uint64_t n)
-{
-    n = GUINT64_TO_BE(n);
-    memcpy(at, &n, sizeof(n));
-    return at + sizeof(n);
-}
 
 /* ---- requests ---- */
 
