@@ -29,7 +29,7 @@ typedef struct BlkAioRequest {
     int result;                     /* bytes done, 0 or -errno */
     BlkCo *co;
     struct BlkAioRequest *next;     /* the engine's own */
-    BlkJob job;
+    BlkWork work;
 } BlkAioRequest;
 
 #define BLK_AIO_MAX_VECTORS 64

@@ -69,8 +69,8 @@ static void threads_submit(void *state, BlkAioRequest *req)
 {
     BlkContext *ctx = ((ThreadsState *)state)->ctx;
 
-    req->job = (BlkJob){ .fn = perform, .arg = req, .co = req->co };
-    blk_pool_submit(ctx->io_threads, &req->job);
+    req->work = (BlkWork){ .fn = perform, .arg = req, .co = req->co };
+    blk_pool_submit(ctx->io_threads, &req->work);
 }
 
 static void threads_watch(void *state, BlkPoll *poll)
@@ -120,7 +120,7 @@ static void threads_poll(void *state, int64_t timeout_ns)
     uint64_t count;
 
     if (timeout_ns == 0 && s->fds->len == 1) {
-        return;     /* finished jobs are found in the context's list, not here */
+        return;     /* finished work is found in the context's list, not here */
     }
     if (ppoll(event, s->fds->len, timeout_ns < 0 ? NULL : &ts, NULL) <= 0) {
         return;

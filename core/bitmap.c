@@ -11,7 +11,8 @@
  * anything, the driver says in the image that its bitmaps are in use: one that is found so later is not trusted
  * (inconsistent).
  *
- * Limitation: a bitmap is not split while a backup uses it; what is written meanwhile goes to the same bitmap.
+ * While a job works on what is dirty, the bitmap is split: it still has all that is dirty, so that whoever stores it
+ * stores the truth, and notes beside it what is written meanwhile, which is what remains when the job is through.
  */
 #include "core/bitmap.h"
 
@@ -24,9 +25,12 @@ struct BlkDirtyBitmap {
     char *name;                 /* (nullable) */
     uint64_t granularity;
     bool enabled, persistent, inconsistent;
+    bool busy;                  /* somebody has claimed it */
     bool changed;               /* bits or properties are not those that the image keeps */
+    bool touched;               /* they are about to be changed */
     bool loaded;                /* @bits are all there is, else stored bits belong to them */
     BlkDirtyBits *bits;         /* (nullable): not loaded, nor pending */
+    BlkDirtyBits *since;        /* (nullable): what was written since it was split; also in @bits */
     BlkCoMutex loading;
     void *stored;               /* (nullable): the driver's own */
 };
@@ -38,6 +42,7 @@ static void bitmap_free(void *data)
     BlkDirtyBitmap *bitmap = data;
 
     blk_dirty_bits_free(bitmap->bits);
+    blk_dirty_bits_free(bitmap->since);
     g_free(bitmap->name);
     g_free(bitmap);
 }
@@ -61,6 +66,7 @@ static void detach(BlkDirtyBitmap *bitmap)
 {
     BlkNodeCore *core = bitmap->node->core;
 
+    g_assert(!bitmap->busy);
     g_ptr_array_remove(core->bitmaps, bitmap);
     if (core->bitmaps->len == 0) {
         g_clear_pointer(&core->bitmaps, g_ptr_array_unref);
@@ -91,13 +97,30 @@ BlkDirtyBitmap *blk_bitmap_find(const BlkNode *node, const char *name)
     return NULL;
 }
 
-static int check_usable(const BlkDirtyBitmap *bitmap, GError **error)
+static const char *name_of(const BlkDirtyBitmap *bitmap)
+{
+    return bitmap->name ? bitmap->name : "";
+}
+
+static int check_consistent(const BlkDirtyBitmap *bitmap, GError **error)
 {
     if (!bitmap->inconsistent) {
         return 0;
     }
     return blk_error(error, -EINVAL, "Bitmap '%s' is inconsistent and cannot be used: it was not stored when the image "
-                     "was used last; it can only be removed", bitmap->name);
+                     "was used last; it can only be removed", name_of(bitmap));
+}
+
+int blk_bitmap_check(const BlkDirtyBitmap *bitmap, BlkBitmapUse use, GError **error)
+{
+    if (bitmap->busy) {
+        return blk_error(error, -EBUSY, "Bitmap '%s' is currently in use by another operation and cannot be used",
+                         name_of(bitmap));
+    }
+    if (use != BLK_BITMAP_READ && bitmap->persistent && bitmap->node->read_only) {
+        return blk_error(error, -EROFS, "Bitmap '%s' is readonly and cannot be modified", name_of(bitmap));
+    }
+    return use == BLK_BITMAP_REMOVE ? 0 : check_consistent(bitmap, error);
 }
 
 BlkDirtyBitmap *blk_bitmap_find_usable(const BlkNode *node, const char *name, GError **error)
@@ -108,7 +131,21 @@ BlkDirtyBitmap *blk_bitmap_find_usable(const BlkNode *node, const char *name, GE
         blk_error(error, -ENOENT, "Dirty bitmap '%s' not found", name);
         return NULL;
     }
-    return check_usable(bitmap, error) < 0 ? NULL : bitmap;
+    return blk_bitmap_check(bitmap, BLK_BITMAP_READ, error) < 0 ? NULL : bitmap;
+}
+
+int blk_bitmap_claim(BlkDirtyBitmap *bitmap, BlkBitmapUse use, GError **error)
+{
+    int ret = blk_bitmap_check(bitmap, use, error);
+
+    bitmap->busy |= ret == 0;
+    return ret;
+}
+
+void blk_bitmap_release(BlkDirtyBitmap *bitmap)
+{
+    g_assert(bitmap->busy && !bitmap->since);
+    bitmap->busy = false;
 }
 
 /* ---- adding and removing ---- */
@@ -186,6 +223,17 @@ void blk_bitmap_remove(BlkDirtyBitmap *bitmap)
     detach(bitmap);
 }
 
+int blk_bitmaps_check_unclaimed(const BlkNode *node, GError **error)
+{
+    BlkDirtyBitmap *bitmap;
+    int ret = 0;
+
+    for (unsigned i = 0; ret == 0 && (bitmap = blk_bitmap_nth(node, i)); i++) {
+        ret = bitmap->persistent ? blk_bitmap_check(bitmap, BLK_BITMAP_REMOVE, error) : 0;
+    }
+    return ret;
+}
+
 /* ---- properties ---- */
 
 const char *blk_bitmap_name(const BlkDirtyBitmap *bitmap)
@@ -211,6 +259,11 @@ bool blk_bitmap_enabled(const BlkDirtyBitmap *bitmap)
 bool blk_bitmap_inconsistent(const BlkDirtyBitmap *bitmap)
 {
     return bitmap->inconsistent;
+}
+
+bool blk_bitmap_busy(const BlkDirtyBitmap *bitmap)
+{
+    return bitmap->busy;
 }
 
 void blk_bitmap_enable(BlkDirtyBitmap *bitmap, bool enable)
@@ -268,6 +321,45 @@ int blk_co_bitmap_merge(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *source, GError *
     return 0;
 }
 
+/* ---- copies ---- */
+
+BlkDirtyBitmap *blk_bitmap_copy(const BlkDirtyBitmap *bitmap)
+{
+    BlkDirtyBitmap *copy = attach(bitmap->node, NULL, bitmap->granularity);
+
+    copy->bits = blk_dirty_bits_copy(bitmap->bits);
+    copy->loaded = true;
+    copy->enabled = false;
+    return copy;
+}
+
+static void replace_bits(BlkDirtyBitmap *bitmap, BlkDirtyBits *bits)
+{
+    blk_dirty_bits_free(bitmap->bits);
+    bitmap->bits = bits;
+    bitmap->changed = true;
+}
+
+void blk_bitmap_restore(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *copy)
+{
+    replace_bits(bitmap, g_steal_pointer(&copy->bits));
+    detach(copy);
+}
+
+BlkDirtyBitmap *blk_bitmap_split(BlkDirtyBitmap *bitmap)
+{
+    g_assert(bitmap->busy && bitmap->loaded && !bitmap->since);
+    bitmap->since = blk_dirty_bits_new(blk_dirty_bits_length(bitmap->bits), bitmap->granularity);
+    return blk_bitmap_copy(bitmap);
+}
+
+void blk_bitmap_join(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *rest)
+{
+    blk_dirty_bits_merge(bitmap->since, rest->bits);
+    replace_bits(bitmap, g_steal_pointer(&bitmap->since));
+    detach(rest);
+}
+
 /* ---- requests ---- */
 
 int blk_bitmaps_co_before_change(BlkNode *node, uint64_t length, GError **error)
@@ -278,7 +370,7 @@ int blk_bitmaps_co_before_change(BlkNode *node, uint64_t length, GError **error)
     for (unsigned i = 0; length > node->length && (bitmap = blk_bitmap_nth(node, i)); i++) {
         if ((length - 1) / bitmap->granularity >= BLK_BITMAP_MAX_BITS) {
             return blk_error(error, -EFBIG, "The bitmap '%s' would have more than %" G_GUINT64_FORMAT " bits: remove "
-                             "it first", bitmap->name ? bitmap->name : "", BLK_BITMAP_MAX_BITS);
+                             "it first", name_of(bitmap), BLK_BITMAP_MAX_BITS);
         }
     }
     return ops ? ops->co_before_change(node, length, error) : 0;
@@ -292,10 +384,11 @@ static void follow_length(BlkNode *node)
 
         if (bitmap->bits && blk_dirty_bits_length(bitmap->bits) != node->length) {
             bitmap->changed = true;
-            if (!blk_dirty_bits_resize(bitmap->bits, node->length)) {
+            if (!blk_dirty_bits_resize(bitmap->bits, node->length) ||
+                (bitmap->since && !blk_dirty_bits_resize(bitmap->since, node->length))) {
                 bitmap->inconsistent = true;
                 blk_node_message(node, "the bitmap '%s' has too many bits for the new length and cannot be used any "
-                                 "more", bitmap->name ? bitmap->name : "");
+                                 "more", name_of(bitmap));
             }
         }
     }
@@ -316,6 +409,9 @@ void blk_bitmaps_mark_list(BlkNode *node, uint64_t offset, uint64_t bytes)
 
         if (bitmap->enabled && bitmap->bits) {
             blk_dirty_bits_set(bitmap->bits, offset, bytes);
+            if (bitmap->since) {
+                blk_dirty_bits_set(bitmap->since, offset, bytes);
+            }
             bitmap->changed = true;
         }
     }
@@ -358,7 +454,7 @@ bool blk_node_has_bitmaps(const BlkNode *node)
 
 int blk_co_bitmap_load(BlkDirtyBitmap *bitmap, GError **error)
 {
-    int ret = check_usable(bitmap, error);
+    int ret = check_consistent(bitmap, error);
 
     if (ret == 0 && !bitmap->loaded) {
         blk_co_mutex_lock(&bitmap->loading);
@@ -366,6 +462,18 @@ int blk_co_bitmap_load(BlkDirtyBitmap *bitmap, GError **error)
         blk_co_mutex_unlock(&bitmap->loading);
     }
     return ret;
+}
+
+int blk_co_bitmap_touch(BlkDirtyBitmap *bitmap, GError **error)
+{
+    BlkNode *node = bitmap->node;
+    int ret = bitmap->inconsistent ? 0 : blk_co_bitmap_load(bitmap, error);
+
+    if (ret < 0 || !bitmap->stored || node->read_only) {
+        return ret;
+    }
+    bitmap->touched = true;
+    return blk_bitmaps_co_before_change(node, node->length, error);
 }
 
 int blk_co_bitmaps_store(BlkNode *node, GError **error)
@@ -406,12 +514,17 @@ void *blk_bitmap_stored(const BlkDirtyBitmap *bitmap)
 void blk_bitmap_set_stored(BlkDirtyBitmap *bitmap, void *stored)
 {
     bitmap->stored = stored;
-    bitmap->changed = false;
+    bitmap->changed = bitmap->touched = false;
 }
 
 bool blk_bitmap_changed(const BlkDirtyBitmap *bitmap)
 {
     return bitmap->changed;
+}
+
+bool blk_bitmap_touched(const BlkDirtyBitmap *bitmap)
+{
+    return bitmap->touched;
 }
 
 void blk_bitmap_set_inconsistent(BlkDirtyBitmap *bitmap)

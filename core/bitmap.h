@@ -21,8 +21,8 @@ struct BlkBitmapOps {
     int (*co_load)(BlkNode *node, void *stored, BlkDirtyBits *bits, GError **error);
     /* The bitmap is removed: the next store leaves it out. @stored belongs to the driver alone from here on. */
     void (*forget)(BlkNode *node, void *stored);
-    /* The node is about to change: enabled bitmaps (all, if @length, which it is to have, is another) are loaded and,
-     * in the image, in use. May yield. */
+    /* The node is about to change: bitmaps that are enabled or touched (all, if @length, which it is to have, is another)
+     * are loaded and, in the image, in use. May yield. */
     int (*co_before_change)(BlkNode *node, uint64_t length, GError **error);
     int (*co_store)(BlkNode *node, GError **error);     /* see blk_co_bitmaps_store() */
 };
@@ -49,17 +49,21 @@ static inline void blk_bitmaps_mark(BlkNode *node, uint64_t offset, uint64_t byt
 void blk_bitmaps_length_changed(BlkNode *node);
 void blk_bitmaps_free(BlkNode *node);           /* without storing them */
 
+/* For what takes persistent bitmaps away and brings them back: -EBUSY if somebody has claimed one. */
+int blk_bitmaps_check_unclaimed(const BlkNode *node, GError **error);
+
 /* ---- for drivers ---- */
 
 /* A bitmap that the image has: @name is not taken. */
 BlkDirtyBitmap *blk_bitmap_attach_stored(BlkNode *node, const char *name, uint64_t granularity, bool enabled,
                                          bool inconsistent, void *stored);
-/* Takes it away without telling the driver. */
+/* Takes it away without telling the driver; nobody has claimed it. */
 void blk_bitmap_detach_stored(BlkDirtyBitmap *bitmap);
 void *blk_bitmap_stored(const BlkDirtyBitmap *bitmap);      /* (nullable) */
 /* It was stored as it is. */
 void blk_bitmap_set_stored(BlkDirtyBitmap *bitmap, void *stored);
 bool blk_bitmap_changed(const BlkDirtyBitmap *bitmap);      /* since it was loaded or stored */
+bool blk_bitmap_touched(const BlkDirtyBitmap *bitmap);      /* it is about to be changed: blk_co_bitmap_touch() */
 void blk_bitmap_set_inconsistent(BlkDirtyBitmap *bitmap);
 /* It could not be loaded now: from here on it notes what is written, until it is. false: no memory. */
 bool blk_bitmap_set_pending(BlkDirtyBitmap *bitmap);

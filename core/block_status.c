@@ -93,3 +93,33 @@ int blk_co_block_status_above(BlkNode *node, BlkNode *base, uint64_t offset, uin
     status->flags |= offset + status->bytes == end ? BLK_STATUS_EOF : 0;
     return 0;
 }
+
+void blk_co_status_look_below(BlkStatus *status)
+{
+    BlkStatus below;
+
+    if (!(status->flags & BLK_STATUS_OFFSET) || !status->file ||
+        (status->flags & (BLK_STATUS_DATA | BLK_STATUS_ZERO)) != BLK_STATUS_DATA ||
+        blk_co_block_status(status->file, status->host_offset, status->bytes, &below) < 0) {
+        return;
+    }
+    if (below.bytes == 0) {
+        status->flags |= BLK_STATUS_ZERO;
+        return;
+    }
+    if (below.bytes < status->bytes) {
+        status->bytes = below.bytes;
+        status->flags &= ~BLK_STATUS_EOF;
+    }
+    status->flags |= below.flags & BLK_STATUS_ZERO;
+}
+
+int blk_co_block_status_with_holes(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status)
+{
+    int ret = blk_co_block_status_above(node, NULL, offset, bytes, status);
+
+    if (ret == 0 && status->file != node) {
+        blk_co_status_look_below(status);
+    }
+    return ret;
+}

@@ -30,21 +30,21 @@ void blk_iovec_advance(struct iovec **vec, unsigned *count, size_t bytes)
 
 /* ---- waiting ---- */
 
-static int co_wait(BlkChannel *ch, BlkPoll *poll, const bool *cancelled, short events, uint64_t deadline_ns)
+static int co_wait(int fd, BlkPoll *poll, const bool *cancelled, short events, uint64_t deadline_ns)
 {
-    int ret = *cancelled ? -ECANCELED : blk_co_poll(poll, ch->fd, events, deadline_ns);
+    int ret = *cancelled ? -ECANCELED : blk_co_poll(poll, fd, events, deadline_ns);
 
     return *cancelled ? -ECANCELED : MIN(ret, 0);
 }
 
 int blk_channel_co_wait_to_recv(BlkChannel *ch, short events, uint64_t deadline_ns)
 {
-    return co_wait(ch, &ch->receiving, &ch->recv_cancelled, events, deadline_ns);
+    return co_wait(ch->fd, &ch->receiving, &ch->recv_cancelled, events, deadline_ns);
 }
 
 int blk_channel_co_wait_to_send(BlkChannel *ch, short events, uint64_t deadline_ns)
 {
-    return co_wait(ch, &ch->sending, &ch->send_cancelled, events, deadline_ns);
+    return co_wait(ch->send_fd, &ch->sending, &ch->send_cancelled, events, deadline_ns);
 }
 
 ssize_t blk_channel_co_recv(BlkChannel *ch, void *buf, size_t bytes, uint64_t deadline_ns)
@@ -142,7 +142,7 @@ void blk_channel_init(BlkChannel *ch, const BlkChannelOps *ops, int fd)
     int flags = fcntl(fd, F_GETFL);
 
     ch->ops = ops;
-    ch->fd = fd;
+    ch->fd = ch->send_fd = fd;
     fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
 }

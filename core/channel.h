@@ -31,6 +31,7 @@ typedef struct BlkChannelOps {
 struct BlkChannel {
     const BlkChannelOps *ops;
     int fd;                     /* non-blocking; the channel's own */
+    int send_fd;                /* to wait for when sending: most often the same */
     bool drained;               /* the last try to receive took all there was: wait before the next one */
     bool recv_cancelled, send_cancelled;
     BlkPoll receiving, sending;
@@ -42,6 +43,10 @@ void blk_channel_init(BlkChannel *ch, const BlkChannelOps *ops, int fd);
 
 /* A connected socket, TCP or unix. @fd becomes the channel's own. Does not yield. */
 BlkChannel *blk_channel_new(int fd);
+
+/* What comes from @in, and goes to @out: pipes, terminals, files. They may be blocking, and are duplicated: the caller keeps
+ * both. Who writes to pipes should ignore SIGPIPE. NULL: there are no descriptors left. Does not yield. */
+BlkChannel *blk_channel_new_pipe(int in, int out);
 
 /* Ends the connection. Nobody may be receiving or sending. NULL is ignored. Does not yield. */
 void blk_channel_free(BlkChannel *ch);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * codec.c - raw deflate and zstd.
+ * codec.c - deflate, raw or in a zlib stream, and zstd.
  *
  * Deflate is libdeflate's if it is built in, else zlib's; both write and read the same format, with distances up to
  * 32 KiB. A reader that inflates a cluster into one buffer decodes them whatever window it announces, so there is no
@@ -32,7 +32,7 @@
 #include <zlib.h>
 #define DEFLATE_LEVEL_DEFAULT 6
 #define DEFLATE_LEVEL_MAX 9
-#define DEFLATE_WINDOW_BITS (-15)      /* negative: raw deflate */
+#define DEFLATE_WINDOW_BITS 15
 #define DEFLATE_MEM_LEVEL 9
 #endif
 
@@ -42,11 +42,16 @@
 #define ZSTD_LEVEL_MAX 22
 
 enum {
-    SHORT_DECOMPRESSION = 65536,    /* bytes: 50 to 200 us */
+    SHORT_BYTES = 65536,            /* 50 to 200 us to decompress; 250 to 400 to compress at a fast level: */
+    SHORT_ZSTD_LEVEL = 3,
+    SHORT_DEFLATE_LEVEL = 1,
     TASKS_PER_WORKER = 32,          /* what works while the loop is asleep or kept waiting, and what it deals with at once */
     TASK_BYTES = 16 << 20,          /* of all tasks, if that is enough for all workers */
     MIN_TASKS_PER_WORKER = 8,       /* of a small disk, */
     DISK_PARTS = 64,                /* of which no more than one is under way */
+    STORED_BLOCK = 5000,            /* bytes: what deflate cannot compress it stores in blocks of at least this size, */
+    STORED_HEAD = 5,                /* with so many bytes before each, */
+    STREAM_BYTES = 16,              /* and so many around all of it */
 };
 
 struct BlkCodec {
@@ -61,7 +66,8 @@ typedef struct CodecCache {
     struct libdeflate_decompressor *inflate;
 #else
     z_stream deflate, inflate;
-    bool has_inflate;
+    int deflate_window;     /* of deflate; negative: raw */
+    int inflate_window;     /* 0: there is no inflate */
 #endif
     int deflate_level;      /* of deflate; 0: there is none */
     ZSTD_CCtx *zstd_compress;
@@ -83,7 +89,7 @@ static void cache_free(gpointer data)
     if (cache->deflate_level != 0) {
         deflateEnd(&cache->deflate);
     }
-    if (cache->has_inflate) {
+    if (cache->inflate_window != 0) {
         inflateEnd(&cache->inflate);
     }
 #endif
@@ -130,7 +136,7 @@ void blk_codec_free(BlkCodec *codec)
 
 #ifdef HAVE_LIBDEFLATE
 
-static gssize deflate_compress(int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+static gssize deflate_compress(bool zlib, int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
 {
     CodecCache *cache = cache_get();
     size_t bytes;
@@ -145,13 +151,16 @@ static gssize deflate_compress(int level, void *dst, size_t dst_bytes, const voi
     if (cache->deflate == NULL) {
         return -ENOMEM;
     }
-    bytes = libdeflate_deflate_compress(cache->deflate, src, src_bytes, dst, dst_bytes);
+    bytes = zlib ? libdeflate_zlib_compress(cache->deflate, src, src_bytes, dst, dst_bytes)
+                 : libdeflate_deflate_compress(cache->deflate, src, src_bytes, dst, dst_bytes);
     return bytes != 0 ? (gssize)bytes : -ENOSPC;
 }
 
-static int deflate_decompress(void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+/* @got: (out) (nullable): how much was decoded; NULL: anything but @dst_bytes is an error. */
+static int deflate_decompress(bool zlib, void *dst, size_t dst_bytes, const void *src, size_t src_bytes, size_t *got)
 {
     CodecCache *cache = cache_get();
+    enum libdeflate_result result;
 
     if (cache->inflate == NULL) {
         cache->inflate = libdeflate_alloc_decompressor();
@@ -159,27 +168,33 @@ static int deflate_decompress(void *dst, size_t dst_bytes, const void *src, size
             return -ENOMEM;
         }
     }
-    /* Without a place for the true length, anything but dst_bytes is an error. */
-    return libdeflate_deflate_decompress(cache->inflate, src, src_bytes, dst, dst_bytes, NULL) == LIBDEFLATE_SUCCESS
-           ? 0 : -EIO;
+    result = zlib ? libdeflate_zlib_decompress_ex(cache->inflate, src, src_bytes, dst, dst_bytes, NULL, got)
+                  : libdeflate_deflate_decompress_ex(cache->inflate, src, src_bytes, dst, dst_bytes, NULL, got);
+    return result == LIBDEFLATE_SUCCESS ? 0 : -EIO;
 }
 
 #else
 
-static gssize deflate_compress(int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+static int window_bits(bool zlib)
+{
+    return zlib ? DEFLATE_WINDOW_BITS : -DEFLATE_WINDOW_BITS;
+}
+
+static gssize deflate_compress(bool zlib, int level, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
 {
     CodecCache *cache = cache_get();
 
-    if (cache->deflate_level != level) {
+    if (cache->deflate_level != level || cache->deflate_window != window_bits(zlib)) {
         if (cache->deflate_level != 0) {
             deflateEnd(&cache->deflate);
             cache->deflate_level = 0;
         }
-        if (deflateInit2(&cache->deflate, level, Z_DEFLATED, DEFLATE_WINDOW_BITS, DEFLATE_MEM_LEVEL,
+        if (deflateInit2(&cache->deflate, level, Z_DEFLATED, window_bits(zlib), DEFLATE_MEM_LEVEL,
                          Z_DEFAULT_STRATEGY) != Z_OK) {
             return -ENOMEM;
         }
         cache->deflate_level = level;
+        cache->deflate_window = window_bits(zlib);
     }
     deflateReset(&cache->deflate);
     cache->deflate.next_in = (Bytef *)src;
@@ -189,22 +204,33 @@ static gssize deflate_compress(int level, void *dst, size_t dst_bytes, const voi
     return deflate(&cache->deflate, Z_FINISH) == Z_STREAM_END ? (gssize)cache->deflate.total_out : -ENOSPC;
 }
 
-static int deflate_decompress(void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+/* @got: (out) (nullable): how much was decoded; NULL: anything but @dst_bytes is an error. */
+static int deflate_decompress(bool zlib, void *dst, size_t dst_bytes, const void *src, size_t src_bytes, size_t *got)
 {
     CodecCache *cache = cache_get();
 
-    if (!cache->has_inflate) {
-        if (inflateInit2(&cache->inflate, DEFLATE_WINDOW_BITS) != Z_OK) {
+    if (cache->inflate_window != window_bits(zlib)) {
+        if (cache->inflate_window != 0) {
+            inflateEnd(&cache->inflate);
+            cache->inflate_window = 0;
+        }
+        if (inflateInit2(&cache->inflate, window_bits(zlib)) != Z_OK) {
             return -ENOMEM;
         }
-        cache->has_inflate = true;
+        cache->inflate_window = window_bits(zlib);
     }
     inflateReset(&cache->inflate);
     cache->inflate.next_in = (Bytef *)src;
     cache->inflate.avail_in = src_bytes;
     cache->inflate.next_out = dst;
     cache->inflate.avail_out = dst_bytes;
-    return inflate(&cache->inflate, Z_FINISH) == Z_STREAM_END && cache->inflate.avail_out == 0 ? 0 : -EIO;
+    if (inflate(&cache->inflate, Z_FINISH) != Z_STREAM_END || (got == NULL && cache->inflate.avail_out != 0)) {
+        return -EIO;
+    }
+    if (got != NULL) {
+        *got = dst_bytes - cache->inflate.avail_out;
+    }
+    return 0;
 }
 
 #endif
@@ -296,13 +322,32 @@ gssize blk_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size
     int used = level > 0 ? (int)level : codec->level;
 
     return codec->type == BLK_CODEC_ZSTD ? zstd_compress(used, dst, dst_bytes, src, src_bytes)
-                                         : deflate_compress(used, dst, dst_bytes, src, src_bytes);
+                                         : deflate_compress(codec->type == BLK_CODEC_ZLIB, used, dst, dst_bytes, src,
+                                                            src_bytes);
 }
 
 int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
 {
-    return codec->type == BLK_CODEC_ZSTD ? zstd_decompress(dst, dst_bytes, src, src_bytes)
-                                         : deflate_decompress(dst, dst_bytes, src, src_bytes);
+    return codec->type == BLK_CODEC_ZSTD
+           ? zstd_decompress(dst, dst_bytes, src, src_bytes)
+           : deflate_decompress(codec->type == BLK_CODEC_ZLIB, dst, dst_bytes, src, src_bytes, NULL);
+}
+
+int blk_codec_decompress_short(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    size_t got = dst_bytes;
+    int ret = codec->type == BLK_CODEC_ZSTD
+              ? -ENOTSUP : deflate_decompress(codec->type == BLK_CODEC_ZLIB, dst, dst_bytes, src, src_bytes, &got);
+
+    if (ret == 0) {
+        memset((uint8_t *)dst + got, 0, dst_bytes - got);
+    }
+    return ret;
+}
+
+size_t blk_codec_bound(size_t bytes)
+{
+    return bytes + STORED_HEAD * (bytes / STORED_BLOCK + 1) + STREAM_BYTES;
 }
 
 unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes, uint64_t disk_bytes)
@@ -321,6 +366,7 @@ typedef struct CodecJob {
     size_t dst_bytes;
     const void *src;
     size_t src_bytes;
+    bool may_be_short;
     gssize compressed;
 } CodecJob;
 
@@ -336,7 +382,21 @@ static int decompress_job(void *arg)
 {
     CodecJob *job = arg;
 
-    return blk_codec_decompress(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes);
+    return job->may_be_short ? blk_codec_decompress_short(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes)
+                             : blk_codec_decompress(job->codec, job->dst, job->dst_bytes, job->src, job->src_bytes);
+}
+
+/* Whether the loop can do so much between two looks at what has ended. */
+static bool compresses_soon(const BlkCodec *codec, unsigned level, size_t bytes)
+{
+    int used = level > 0 ? (int)level : codec->level;
+
+#ifndef HAVE_LIBDEFLATE
+    if (codec->type != BLK_CODEC_ZSTD) {
+        return false;
+    }
+#endif
+    return bytes <= SHORT_BYTES && used <= (codec->type == BLK_CODEC_ZSTD ? SHORT_ZSTD_LEVEL : SHORT_DEFLATE_LEVEL);
 }
 
 gssize blk_co_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size_t dst_bytes, const void *src,
@@ -345,15 +405,28 @@ gssize blk_co_codec_compress(const BlkCodec *codec, unsigned level, void *dst, s
     CodecJob job = {
         .codec = codec, .level = level, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes,
     };
-    int ret = blk_co_offload(compress_job, &job);
+    int ret = compresses_soon(codec, level, src_bytes) ? blk_co_offload_short(compress_job, &job)
+                                                       : blk_co_offload(compress_job, &job);
 
     return ret < 0 ? ret : job.compressed;
 }
 
+static int co_decompress(CodecJob job)
+{
+    return job.dst_bytes <= SHORT_BYTES ? blk_co_offload_short(decompress_job, &job)
+                                        : blk_co_offload(decompress_job, &job);
+}
+
 int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
 {
-    CodecJob job = { .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes };
+    return co_decompress((CodecJob){
+        .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes,
+    });
+}
 
-    return dst_bytes <= SHORT_DECOMPRESSION ? blk_co_offload_short(decompress_job, &job)
-                                            : blk_co_offload(decompress_job, &job);
+int blk_co_codec_decompress_short(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes)
+{
+    return co_decompress((CodecJob){
+        .codec = codec, .dst = dst, .dst_bytes = dst_bytes, .src = src, .src_bytes = src_bytes, .may_be_short = true,
+    });
 }

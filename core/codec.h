@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * codec.h - compression of one cluster: raw deflate and zstd.
+ * codec.h - compression of one cluster: raw deflate, the same in a zlib stream, and zstd.
  *
  * A codec is constant after it was made; any number of threads may use it at once. Contexts of the libraries are kept per
  * thread and reused.
@@ -10,7 +10,11 @@
 
 #include <blkstack/driver.h>
 
-typedef enum BlkCodecType { BLK_CODEC_DEFLATE, BLK_CODEC_ZSTD } BlkCodecType;
+typedef enum BlkCodecType {
+    BLK_CODEC_DEFLATE,      /* RFC 1951 */
+    BLK_CODEC_ZLIB,         /* RFC 1950: with a header and a checksum */
+    BLK_CODEC_ZSTD,
+} BlkCodecType;
 
 /**
  * blk_codec_new:
@@ -42,6 +46,13 @@ gssize blk_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size
  */
 int blk_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 
+/* The same for payloads that may decode to less, as that of a last cluster which the disk ends in: what is left of @dst is
+ * zeroes then. Not for zstd. */
+int blk_codec_decompress_short(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+
+/* How long the result of compressing @bytes can be, however badly they compress. */
+size_t blk_codec_bound(size_t bytes);
+
 /* How many compressions of @bytes each should be under way to keep all workers busy, also while the loop does other work;
  * of large clusters fewer, for the memory that they take, and of a small disk of @disk_bytes, since the space of what they
  * replace is not free before they have ended; but enough for each worker. */
@@ -52,5 +63,6 @@ unsigned blk_codec_tasks(const BlkContext *ctx, uint64_t bytes, uint64_t disk_by
 gssize blk_co_codec_compress(const BlkCodec *codec, unsigned level, void *dst, size_t dst_bytes, const void *src,
                              size_t src_bytes);
 int blk_co_codec_decompress(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
+int blk_co_codec_decompress_short(const BlkCodec *codec, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 
 #endif

@@ -5,7 +5,7 @@
  * One turn of the loop:
  *
  *     run every coroutine that is ready  ->  the engine sends and reaps I/O, sleeping if nobody is ready
- *       ->  finished jobs of the pools and expired timers make coroutines ready  ->  next turn
+ *       ->  finished work of the pools and expired timers make coroutines ready  ->  next turn
  *
  * When nobody is ready and nothing is outstanding, nothing can ever happen again: that is a bug in this program, and the
  * loop aborts with a message rather than sleep for ever.
@@ -138,15 +138,15 @@ void blk_context_complete(BlkContext *ctx, BlkCo *co)
     blk_co_wake(co);
 }
 
-/* ---- jobs that other threads have finished ---- */
+/* ---- work that other threads have finished ---- */
 
-void blk_context_finish_job(BlkContext *ctx, BlkJob *job)
+void blk_context_finish_work(BlkContext *ctx, BlkWork *work)
 {
-    BlkJob *head = atomic_load(&ctx->finished);
+    BlkWork *head = atomic_load(&ctx->finished);
 
     do {
-        job->next = head;
-    } while (!atomic_compare_exchange_weak(&ctx->finished, &head, job));
+        work->next = head;
+    } while (!atomic_compare_exchange_weak(&ctx->finished, &head, work));
 }
 
 void blk_context_kick(BlkContext *ctx)
@@ -160,20 +160,20 @@ void blk_context_kick(BlkContext *ctx)
     }
 }
 
-static void reap_jobs(BlkContext *ctx)
+static void reap_work(BlkContext *ctx)
 {
-    BlkJob *job = atomic_load(&ctx->finished) ? atomic_exchange(&ctx->finished, NULL) : NULL;
-    BlkJob *in_order = NULL;
+    BlkWork *work = atomic_load(&ctx->finished) ? atomic_exchange(&ctx->finished, NULL) : NULL;
+    BlkWork *in_order = NULL;
 
-    while (job) {
-        BlkJob *next = job->next;
+    while (work) {
+        BlkWork *next = work->next;
 
-        job->next = in_order;
-        in_order = job;
-        job = next;
+        work->next = in_order;
+        in_order = work;
+        work = next;
     }
     while (in_order) {
-        BlkJob *next = in_order->next;
+        BlkWork *next = in_order->next;
 
         blk_context_complete(ctx, in_order->co);
         in_order = next;
@@ -219,7 +219,7 @@ static void turn(BlkContext *ctx)
     } else {
         blk_context_wait(ctx, timeout_ns);
     }
-    reap_jobs(ctx);
+    reap_work(ctx);
     blk_timer_heap_expire(&ctx->timers);
 }
 
@@ -353,6 +353,7 @@ void blk_context_free(BlkContext *ctx)
     while (ctx->n_live > 0) {
         turn(ctx);
     }
+    g_clear_pointer(&ctx->jobs, g_ptr_array_unref);
     blk_graph_free(ctx->graph);
     blk_objects_free(ctx->objects);
     free_runtime(ctx);
@@ -371,4 +372,9 @@ unsigned blk_context_workers(const BlkContext *ctx)
 BlkGraph *blk_context_graph(const BlkContext *ctx)
 {
     return ctx->graph;
+}
+
+GPtrArray **blk_context_jobs(BlkContext *ctx)
+{
+    return &ctx->jobs;
 }

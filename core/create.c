@@ -4,7 +4,7 @@
  *
  * All options are checked before a file is made or emptied. Keys that the format's table does not know go to the
  * protocol. When writing the empty image fails, a file that was made goes away, and one that was there is left empty:
- * never half an image.
+ * never half an image. An image can also be made in a node that is open: what it held before goes.
  */
 #include <string.h>
 
@@ -123,32 +123,40 @@ static int parse_options(Creation *creation, JsonObject *user, GError **error)
     return creation->format->check_create != NULL ? creation->format->check_create(creation->format_options, error) : 0;
 }
 
-/* Writes the empty image into the file that is there. */
-static int co_write_image(const Creation *creation, BlkContext *ctx, GError **error)
+/* Writes the empty image into the open file, which nobody else may use meanwhile. */
+static int co_write_image(const BlkDriver *format, const BlkOptions *options, BlkNode *file, GError **error)
 {
-    BlkNode *node = blk_co_open(ctx, creation->tree, error);
-    BlkChild *user;
+    BlkChild *user = blk_co_attach(file, "create", BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, error);
     int ret;
 
-    if (node == NULL) {
-        return -EIO;
-    }
-    user = blk_co_attach(node, "create", BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, error);
-    blk_co_unref(node);
     if (user == NULL) {
         return -EPERM;
     }
-    ret = creation->format->co_create(ctx, blk_child_node(user), creation->format_options, error);
+    ret = blk_co_truncate(file, 0, BLK_PREALLOC_OFF, error);        /* a device keeps what it has */
+    if (ret < 0) {
+        blk_co_detach(user);
+        return ret;
+    }
+    ret = format->co_create(blk_node_context(file), file, options, error);
     if (ret == 0) {
-        ret = blk_co_flush(blk_child_node(user));
+        ret = blk_co_flush(file);
         if (ret < 0) {
-            blk_error_errno(error, ret, "Could not flush '%s'", creation->filename);
+            blk_error_errno(error, ret, "Could not flush '%s'", blk_node_filename(file));
         }
     }
     if (ret < 0) {
-        (void)blk_co_truncate(blk_child_node(user), 0, BLK_PREALLOC_OFF, NULL);     /* a device keeps what it has */
+        (void)blk_co_truncate(file, 0, BLK_PREALLOC_OFF, NULL);
     }
     blk_co_detach(user);
+    return ret;
+}
+
+static int co_open_and_write_image(const Creation *creation, BlkContext *ctx, GError **error)
+{
+    BlkNode *file = blk_co_open(ctx, creation->tree, error);
+    int ret = file ? co_write_image(creation->format, creation->format_options, file, error) : -EIO;
+
+    blk_co_unref(file);
     return ret;
 }
 
@@ -161,7 +169,7 @@ static int co_make_image(const Creation *creation, BlkContext *ctx, GError **err
     if (ret < 0) {
         return ret;
     }
-    ret = co_write_image(creation, ctx, error);
+    ret = co_open_and_write_image(creation, ctx, error);
     if (ret < 0 && made && creation->protocol->co_delete_file != NULL) {
         (void)creation->protocol->co_delete_file(ctx, creation->filename);      /* the first error is what matters */
     }
@@ -181,4 +189,34 @@ int blk_co_create(BlkContext *ctx, const char *filename, const char *format, Jso
         ret = parse_options(&creation, format_options, error);
     }
     return ret == 0 ? co_make_image(&creation, ctx, error) : ret;
+}
+
+int blk_co_create_in(BlkNode *file, const char *format, JsonObject *format_options, GError **error)
+{
+    const BlkDriver *driver = find_format(blk_node_context(file), format, error);
+    g_autofree char *what = g_strdup_printf("creating '%s'", format);
+    g_autoptr(BlkOptions) options = NULL;
+    int ret;
+
+    if (driver == NULL) {
+        return -EINVAL;
+    }
+    const BlkOption *const tables[] = { driver->create_options, NULL };
+    options = blk_options_parse(tables, format_options, what, error);
+    if (options == NULL) {
+        return -EINVAL;
+    }
+    ret = driver->check_create != NULL ? driver->check_create(options, error) : 0;
+    return ret == 0 ? co_write_image(driver, options, file, error) : ret;
+}
+
+int blk_co_create_file(BlkContext *ctx, const BlkDriver *protocol, const char *filename, JsonObject *options, GError **error)
+{
+    const BlkOption *const tables[] = { protocol->create_options, NULL };
+    g_autofree char *what = g_strdup_printf("creating '%s'", protocol->name);
+    g_autoptr(BlkOptions) parsed = blk_options_parse(tables, options, what, error);
+    bool made;
+
+    return parsed != NULL ? protocol->co_create_file(ctx, filename, blk_options_uint(parsed, "size"), parsed, &made, error)
+                          : -EINVAL;
 }

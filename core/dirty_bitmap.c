@@ -82,6 +82,19 @@ void blk_dirty_bits_free(BlkDirtyBits *bits)
     g_free(bits);
 }
 
+BlkDirtyBits *blk_dirty_bits_copy(const BlkDirtyBits *bits)
+{
+    BlkDirtyBits *copy = g_memdup2(bits, sizeof(*bits));
+
+    copy->chunks = g_new(Chunk *, chunks_of(bits->count));
+    for (uint64_t i = 0; i < chunks_of(bits->count); i++) {
+        Chunk *chunk = bits->chunks[i];
+
+        copy->chunks[i] = chunk && chunk != FULL ? g_memdup2(chunk, sizeof(*chunk)) : chunk;
+    }
+    return copy;
+}
+
 /* ---- words ---- */
 
 /* Bits @from..@to - 1 of a word. */

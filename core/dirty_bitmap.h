@@ -22,6 +22,7 @@ typedef enum BlkDirtyState { BLK_DIRTY_NONE, BLK_DIRTY_ALL, BLK_DIRTY_MIXED } Bl
 
 /* @granularity: a power of two. NULL: more than BLK_BITMAP_MAX_BITS. All is clean. */
 BlkDirtyBits *blk_dirty_bits_new(uint64_t length, uint64_t granularity);
+BlkDirtyBits *blk_dirty_bits_copy(const BlkDirtyBits *bits);
 void blk_dirty_bits_free(BlkDirtyBits *bits);       /* NULL is ignored */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkDirtyBits, blk_dirty_bits_free)
 

@@ -3,7 +3,8 @@
  * drain.c - requests in flight, and sections in which a node has none.
  *
  * A drained section holds the node and all nodes above it, topmost first: a node is gated when everything above it is
- * idle, so that a request of a parent that is still under way always finds the gates below it open and can end.
+ * idle, so that a request of a parent that is still under way always finds the gates below it open and can end. Above a node
+ * are also the nodes whose requests wait for those of a user of the node (blk_child_serve()).
  *
  * A node may hold data that its children have not got yet: it hands it down when it is idle, while the gates below it are
  * still open.
@@ -88,42 +89,76 @@ static void open_gate(BlkNode *node)
     }
 }
 
-static bool all_above_gated(const BlkNode *node, const GPtrArray *gated)
-{
-    for (GList *l = node->core->parents.head; l; l = l->next) {
-        BlkNode *parent = ((BlkChild *)l->data)->parent;
-
-        if (parent && !g_ptr_array_find((GPtrArray *)gated, parent, NULL)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* The topmost node at or above @node that is not in @gated, or NULL. */
+/* The topmost node at or above @node that is not in @gated, or NULL. What is above a node in @gated was idle when that was
+ * gated; a parent that it got since then may wait at its gate. One that is being closed has no users, and ends by itself. */
 static BlkNode *next_to_gate(BlkNode *node, const GPtrArray *gated)
 {
     BlkNode *found = NULL;
 
-    if (all_above_gated(node, gated)) {
-        return g_ptr_array_find((GPtrArray *)gated, node, NULL) ? NULL : node;
+    if (g_ptr_array_find((GPtrArray *)gated, node, NULL)) {
+        return NULL;
     }
     for (GList *l = node->core->parents.head; l && !found; l = l->next) {
-        BlkNode *parent = ((BlkChild *)l->data)->parent;
+        const BlkChild *edge = l->data;
+        BlkNode *above = edge->parent ? edge->parent : edge->served;
 
-        found = parent ? next_to_gate(parent, gated) : NULL;
+        found = above && !blk_node_is_closing(above) ? next_to_gate(above, gated) : NULL;
     }
-    return found;
+    return found ? found : node;
 }
 
-void blk_node_hurry(BlkNode *node)
+static void hurry(BlkNode *node, GHashTable *seen)
 {
+    if (!g_hash_table_add(seen, node)) {
+        return;
+    }
     if (node->driver->hurry && node->core->open) {
         node->driver->hurry(node);
     }
     for (GList *l = node->core->children.head; l; l = l->next) {
-        blk_node_hurry(((BlkChild *)l->data)->node);
+        hurry(((BlkChild *)l->data)->node, seen);
     }
+}
+
+void blk_node_hurry(BlkNode *node)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    hurry(node, seen);
+}
+
+static bool is_hurried(const BlkNode *node, GHashTable *seen)
+{
+    if (node->core->drained > 0 || node->core->hurried > 0 || node->core->refs == 0) {
+        return true;
+    }
+    for (GList *l = node->core->parents.head; l; l = l->next) {
+        const BlkNode *parent = ((BlkChild *)l->data)->parent;
+
+        if (parent && g_hash_table_add(seen, (gpointer)parent) && is_hurried(parent, seen)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool blk_node_is_hurried(const BlkNode *node)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    return is_hurried(node, seen);
+}
+
+void blk_node_hurry_begin(BlkNode *node)
+{
+    blk_node_ref(node)->core->hurried++;
+    blk_node_hurry(node);
+}
+
+void blk_co_node_hurry_end(BlkNode *node)
+{
+    node->core->hurried--;
+    blk_co_unref(node);
 }
 
 int blk_co_drain_begin(BlkNode *node)

@@ -138,5 +138,7 @@ void blk_engine_publish(BlkNode *node, BlkReservation *res)
 
 int blk_engine_co_flush(BlkNode *node)
 {
-    return node->driver->format->co_commit(node);
+    const BlkFormatOps *format = node->driver->format;
+
+    return format->co_commit ? format->co_commit(node) : 0;
 }

@@ -53,8 +53,10 @@ static int decode(BlkNode *node, const BlkMapping *map, const FileBytes *bytes, 
     if (!codec || map->host_offset >= bytes->end) {
         return -EIO;
     }
-    return blk_co_codec_decompress(codec, out, node->limits.cluster_size, bytes->data + (map->host_offset - bytes->offset),
-                                   MIN(map->host_bytes, bytes->end - map->host_offset));
+    const uint8_t *payload = bytes->data + (map->host_offset - bytes->offset);
+    uint64_t size = node->limits.cluster_size, payload_bytes = MIN(map->host_bytes, bytes->end - map->host_offset);
+    return map->may_be_short ? blk_co_codec_decompress_short(codec, out, size, payload, payload_bytes)
+                             : blk_co_codec_decompress(codec, out, size, payload, payload_bytes);
 }
 
 /* ---- spans ---- */

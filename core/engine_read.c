@@ -134,6 +134,9 @@ static int read_piece(const ReadJob *job, const ReadPiece *piece)
         return read_child(map->child->node, map->host_offset, piece->bytes, iov);
     }
     if (map->kind == BLK_MAP_UNALLOCATED && node->backing) {
+        if (map->backing_ret < 0) {
+            return map->backing_ret;
+        }
         blk_co_event(node->file->node, BLK_EVENT_read_backing_aio);
         return read_child(node->backing->node, job->req->offset + piece->done, piece->bytes, iov);
     }

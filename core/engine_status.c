@@ -3,6 +3,7 @@
  * engine_status.c - block status of a format node, from the same answers that reads use.
  */
 #include "core/engine.h"
+#include "core/request.h"
 
 static void status_of(BlkNode *node, const BlkMapping *map, BlkStatus *status)
 {
@@ -44,6 +45,7 @@ int blk_engine_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, B
     if (ret < 0) {
         return ret;
     }
+    bool look_below = map.kind == BLK_MAP_DATA && map.may_have_holes;
     status_of(node, &map, status);
     while (status->bytes < bytes) {
         ret = node->driver->format->co_map(node, offset + status->bytes, bytes - status->bytes, &map);
@@ -57,5 +59,8 @@ int blk_engine_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, B
         status->bytes += next.bytes;
     }
     status->bytes = MIN(status->bytes, bytes);
+    if (look_below) {
+        blk_co_status_look_below(status);
+    }
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define WRITE_MAX_ALLOCATION (UINT64_C(4) << 20)        /* bytes of clusters that one allocating step locks */
+#define WRITE_MAX_ZEROES     (UINT64_C(2) << 20)        /* bytes of zeroes that are written from one buffer */
 
 static uint64_t cluster_start(const BlkNode *node, uint64_t offset)
 {
@@ -130,13 +131,13 @@ static int co_cow_prepare(BlkNode *node, CowWrite *cow, BlkIov guest)
     return 0;
 }
 
-/* Writes @bytes to reserved space, and publishes or cancels the reservation. */
-static int co_write_reserved(BlkNode *node, BlkReservation *res, uint64_t bytes, BlkIov iov)
+/* Writes @bytes to reserved space, from the guest's @offset on, and publishes or cancels the reservation. */
+static int co_write_reserved(BlkNode *node, BlkReservation *res, uint64_t offset, uint64_t bytes, BlkIov iov)
 {
     BlkNode *file = res->child->node;
 
     blk_co_event(file, BLK_EVENT_write_aio);
-    int ret = blk_co_pwritev(file, res->host_offset, bytes, iov, 0);
+    int ret = blk_co_pwritev(file, res->host_offset + (offset - res->offset), bytes, iov, 0);
     if (ret < 0) {
         node->driver->format->cancel(node, res);
     } else {
@@ -159,12 +160,16 @@ static int co_write_units_locked(BlkNode *node, const BlkRequest *req, uint64_t 
     if (res.child->role == BLK_ROLE_DATA) {
         last = MAX(until, MIN(last, node->length));     /* an external data file is no longer than the disk */
     }
+    if (res.rest_is_there) {
+        start = pos;
+        last = until;
+    }
     CowWrite cow = { .offset = start, .bytes = last - start, .head = pos - start, .tail = last - until };
     ret = co_cow_prepare(node, &cow, blk_iov_advance(req->iov, *done));
     if (ret < 0) {
         node->driver->format->cancel(node, &res);
     } else {
-        ret = co_write_reserved(node, &res, cow.bytes, cow.iov);
+        ret = co_write_reserved(node, &res, cow.offset, cow.bytes, cow.iov);
     }
     cow_clear(&cow);
     if (ret == 0) {
@@ -230,7 +235,8 @@ int blk_engine_co_write_plain_locked(BlkNode *node, uint64_t offset, uint64_t by
 
 int blk_engine_co_pwritev(BlkNode *node, BlkRequest *req)
 {
-    return req->flags & BLK_REQ_COMPRESSED ? blk_engine_co_write_compressed(node, req) : co_write_plain(node, req);
+    return req->flags & BLK_REQ_COMPRESSED || node->caps & BLK_CAP_COMPRESSED_ONLY
+           ? blk_engine_co_write_compressed(node, req) : co_write_plain(node, req);
 }
 
 /* ---- zeroes and discard ---- */
@@ -325,13 +331,14 @@ static int co_drop(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapKind ki
 static int co_write_zero_buffer(BlkNode *node, uint64_t offset, uint64_t bytes)
 {
     uint8_t *zeroes = blk_engine_buffer_get(node);
+    uint64_t most = MIN(node->limits.cluster_size, WRITE_MAX_ZEROES);
     int ret = zeroes ? 0 : -ENOMEM;
 
     if (zeroes) {
-        memset(zeroes, 0, node->limits.cluster_size);
+        memset(zeroes, 0, most);
     }
     for (uint64_t done = 0; ret == 0 && done < bytes;) {
-        uint64_t n = MIN(bytes - done, cluster_end(node, offset + done + 1) - (offset + done));
+        uint64_t n = MIN(MIN(bytes - done, most), cluster_end(node, offset + done + 1) - (offset + done));
         struct iovec vec = { .iov_base = zeroes, .iov_len = n };
         BlkRequest req = { .offset = offset + done, .bytes = n, .iov = { .vec = &vec, .count = 1 } };
         ret = co_write_plain(node, &req);

@@ -6,6 +6,8 @@
 
 #include "core/loop.h"
 
+#include <string.h>
+
 GQuark blk_error_quark(void)
 {
     return g_quark_from_static_string("blkstack");
@@ -40,6 +42,22 @@ int blk_error_errno(GError **error, int ret, const char *format, ...)
     set_error(error, ret, format, args, true);
     va_end(args);
     return ret;
+}
+
+char *blk_printable_text(const char *text, size_t max_bytes)
+{
+    char *valid = g_utf8_make_valid(text, -1);
+
+    if (strlen(valid) > max_bytes) {
+        *g_utf8_find_prev_char(valid, valid + max_bytes + 1) = '\0';
+    }
+    for (char *at = valid, *next; *at; at = next) {
+        next = g_utf8_next_char(at);
+        if (g_unichar_iscntrl(g_utf8_get_char(at))) {
+            memset(at, ' ', (size_t)(next - at));
+        }
+    }
+    return valid;
 }
 
 void blk_context_set_message_handler(BlkContext *ctx, BlkMessageFn *fn, void *opaque)

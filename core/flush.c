@@ -51,7 +51,7 @@ int blk_request_flush_children(BlkNode *node)
     for (GList *l = node->core->children.head; l && ret == 0; l = l->next) {
         BlkChild *edge = l->data;
 
-        if (edge->role != BLK_ROLE_COW) {
+        if (blk_edge_stores(edge)) {
             ret = blk_co_flush(edge->node);
         }
     }
@@ -76,8 +76,20 @@ int blk_co_flush(BlkNode *node)
 
     blk_co_request_begin(&node);
     ret = node->read_only ? 0 : blk_request_flush(node);
+    blk_stats_count(node, BLK_STATS_FLUSH, 0, ret);
     blk_request_end(node);
     return ret;
+}
+
+/* Whether zeroes may give space back is up to users, and for what another node sends to the node's option. */
+static bool may_unmap(const BlkNode *node)
+{
+    bool sent_by_node = false;
+
+    for (const GList *l = node->core->parents.head; l && !sent_by_node; l = l->next) {
+        sent_by_node = ((const BlkChild *)l->data)->parent != NULL;
+    }
+    return node->core->flags.unmap || !sent_by_node;
 }
 
 unsigned blk_request_driver_flags(const BlkNode *node, unsigned flags)
@@ -85,7 +97,7 @@ unsigned blk_request_driver_flags(const BlkNode *node, unsigned flags)
     if (!(node->caps & BLK_CAP_FUA) || node->core->flags.no_flush) {
         flags &= ~BLK_REQ_FUA;
     }
-    if (!node->core->flags.unmap) {
+    if ((flags & BLK_REQ_UNMAP) && !may_unmap(node)) {
         flags &= ~BLK_REQ_UNMAP;
     }
     return flags & ~BLK_REQ_SERIALISING;

@@ -2,7 +2,9 @@
 /*
  * idle.c - how the loop waits when nobody is ready.
  *
- *     look for what has ended, again and again, up to spin_ns  ->  sleep in the kernel
+ *     do a short item of the pool  ->  look for what has ended, again and again, up to spin_ns  ->  sleep in the kernel
+ *
+ * Who waits for work that nobody has begun does it: that beats being woken when another thread has.
  *
  * To fall asleep and be woken costs more than many a wait: a client on another processor that has got its reply sends the
  * next request sooner than that. So a loop that serves others looks around for a while first, as long as that was worth
@@ -42,8 +44,22 @@ static void sleep_in_kernel(BlkContext *ctx, int64_t timeout_ns)
     }
 }
 
+/* Returns: true if an item was done, or something else has ended. */
+static bool help(BlkContext *ctx)
+{
+    if (!blk_pool_has_work(ctx->workers)) {
+        return false;
+    }
+    ctx->engine->poll(ctx->engine_state, 0);        /* what is to be read meanwhile is on its way */
+    return something_ended(ctx) || blk_pool_help(ctx->workers);
+}
+
 void blk_context_wait(BlkContext *ctx, int64_t timeout_ns)
 {
+    if (help(ctx)) {
+        return;
+    }
+
     uint64_t begin_ns = blk_clock_ns();
 
     if (ctx->polling == 0) {

@@ -2,6 +2,7 @@
 /*
  * image.c - what can be said about an image, whether it is sound, and changes of what it is.
  */
+#include "core/bitmap.h"
 #include "core/node.h"
 #include "core/options.h"
 
@@ -15,7 +16,7 @@ static int add_children(BlkNode *node, BlkInfo *info, GError **error)
         BlkInfo below;
         int ret;
 
-        if (edge->role == BLK_ROLE_COW) {
+        if (!blk_edge_stores(edge)) {
             continue;
         }
         ret = blk_co_info(edge->node, &below, error);
@@ -65,6 +66,18 @@ void blk_info_clear(BlkInfo *info)
     *info = (BlkInfo) { .cluster_size = 0 };
 }
 
+void blk_check_tell(const BlkCheckOptions *options, const char *format, ...)
+{
+    va_list args;
+
+    if (options->message) {
+        va_start(args, format);
+        g_autofree char *text = g_strdup_vprintf(format, args);
+        va_end(args);
+        options->message(text, options->opaque);
+    }
+}
+
 int blk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error)
 {
     bool repair = options->fix_errors || options->fix_leaks;
@@ -101,6 +114,7 @@ int blk_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **err
 
     if (node->driver->co_compact) {
         ret = blk_co_image_drain(node, error);
+        ret = ret < 0 ? ret : blk_bitmaps_check_unclaimed(node, error);
         ret = ret < 0 ? ret : node->driver->co_compact(node, options, error);
         blk_drain_end(node);
         return ret;
@@ -141,6 +155,22 @@ int blk_co_measure(BlkContext *ctx, const char *format, JsonObject *format_optio
     return options ? driver->co_measure(options, source, measure, error) : -EINVAL;
 }
 
+/* Errors of the data path come without words. */
+static int co_stream(const BlkDriver *driver, BlkSource *source, const BlkOptions *options, const BlkStream *out,
+                     GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    int ret = driver->co_stream(source, options, out, &local);
+
+    if (ret < 0 && !local) {
+        blk_error_errno(&local, ret, "could not write the image");
+    }
+    if (ret < 0) {
+        g_propagate_error(error, g_steal_pointer(&local));
+    }
+    return ret;
+}
+
 int blk_co_stream(BlkContext *ctx, const char *format, JsonObject *format_options, BlkSource *source, const BlkStream *out,
                   GError **error)
 {
@@ -151,20 +181,23 @@ int blk_co_stream(BlkContext *ctx, const char *format, JsonObject *format_option
         return blk_error(error, -ENOTSUP, "Images of the format '%s' cannot be written to a pipe", format);
     }
     options = parse_new_image(driver, format_options, source->length, error);
-    return options ? driver->co_stream(source, options, out, error) : -EINVAL;
+    return options ? co_stream(driver, source, options, out, error) : -EINVAL;
 }
 
 /* ---- changes ---- */
 
-static int check_may_change(const BlkNode *node, GError **error)
+static int check_may(const BlkNode *node, unsigned needed, GError **error)
 {
-    const unsigned needed = BLK_PERM_WRITE | BLK_PERM_RESIZE;
-
     if (node->read_only || (node->core->perm & needed) != needed) {
         return blk_error(error, -EACCES, "The image '%s' may not be changed%s", blk_node_name(node),
                          node->read_only ? ": it is read-only" : "");
     }
     return 0;
+}
+
+static int check_may_change(const BlkNode *node, GError **error)
+{
+    return check_may(node, BLK_PERM_WRITE | BLK_PERM_RESIZE, error);
 }
 
 /* What can be chosen only when an image is made is refused as such. */
@@ -204,7 +237,7 @@ int blk_co_amend(BlkNode *node, const BlkAmendOptions *options, GError **error)
     }
     ret = blk_co_image_drain(node, error);
     ret = ret < 0 ? ret : driver->co_amend(node, parsed, options, error);
-    blk_node_refresh_above(node, NULL);
+    blk_node_refresh_above(&node, 1, NULL);
     blk_drain_end(node);
     return ret;
 }
@@ -219,10 +252,16 @@ int blk_co_change_backing(BlkNode *node, const char *filename, const char *forma
     if (!node->driver->co_change_backing) {
         return blk_error(error, -ENOTSUP, "Format driver '%s' has no backing files", node->driver->name);
     }
-    ret = check_may_change(node, error);
+    /* What the disk holds stays the same: the caller sees to it. */
+    ret = check_may(node, BLK_PERM_WRITE_UNCHANGED, NULL) == 0 ? 0 : check_may_change(node, error);
     if (ret == 0) {
         ret = blk_co_image_drain(node, error);
         ret = ret < 0 ? ret : node->driver->co_change_backing(node, filename, format, error);
+        if (ret == 0) {
+            g_free(node->core->image_backing);
+            node->core->image_backing = filename ? blk_node_resolve_name(node, filename, NULL) : NULL;
+            blk_node_name_backing(node);
+        }
         blk_drain_end(node);
     }
     return ret;

@@ -13,9 +13,6 @@
 
 #include <core/options.h>
 
-#define JSON_MAX_DEPTH 64
-#define JSON_MAX_BYTES ((size_t)1 << 20)
-
 typedef struct JsonText {
     const char *what, *start, *at, *end;
     unsigned depth;
@@ -307,8 +304,8 @@ static JsonNode *read_nested(JsonText *reader)
 {
     JsonNode *node;
 
-    if (reader->depth == JSON_MAX_DEPTH) {
-        fail_at(reader, reader->at, "nested deeper than %d", JSON_MAX_DEPTH);
+    if (reader->depth == BLK_JSON_MAX_DEPTH) {
+        fail_at(reader, reader->at, "nested deeper than %d", BLK_JSON_MAX_DEPTH);
         return NULL;
     }
     reader->depth++;
@@ -359,36 +356,69 @@ static JsonNode *read_value(JsonText *reader)
     return NULL;
 }
 
+static bool begin_text(JsonText *reader, size_t max_bytes, GError **error)
+{
+    size_t bytes = (size_t)(reader->end - reader->start);
+    const char *valid_end;
+
+    if (bytes > max_bytes) {
+        blk_error(error, -EINVAL, "%s: %zu bytes of JSON are more than the limit of %zu", reader->what, bytes,
+                  max_bytes);
+        return false;
+    }
+    if (!g_utf8_validate(reader->start, bytes, &valid_end)) {
+        fail_at(reader, valid_end, "byte 0x%02x is not valid UTF-8 text here", (unsigned char)*valid_end);
+        return false;
+    }
+    skip_space(reader);
+    return true;
+}
+
+/* The value, and nothing after it, which is a @kind. (transfer full) (nullable) */
+static JsonNode *read_text(JsonText *reader, const char *kind)
+{
+    g_autoptr(JsonNode) node = read_value(reader);
+    g_autofree char *expected = NULL;
+
+    if (node == NULL) {
+        return NULL;
+    }
+    skip_space(reader);
+    if (reader->at != reader->end) {
+        expected = g_strdup_printf("the end of the text after the %s", kind);
+        fail_expected(reader, expected);
+        return NULL;
+    }
+    return g_steal_pointer(&node);
+}
+
+JsonNode *blk_json_parse_long(const char *text, size_t bytes, size_t max_bytes, const char *what, GError **error)
+{
+    JsonText reader = { .what = what, .start = text, .at = text, .end = text + bytes, .error = error };
+
+    return begin_text(&reader, max_bytes, error) ? read_text(&reader, "value") : NULL;
+}
+
+JsonNode *blk_json_parse(const char *text, size_t bytes, const char *what, GError **error)
+{
+    return blk_json_parse_long(text, bytes, BLK_JSON_MAX_BYTES, what, error);
+}
+
 JsonObject *blk_json_parse_object(const char *text, gssize length, const char *what, GError **error)
 {
     size_t bytes = length < 0 ? strlen(text) : (size_t)length;
     JsonText reader = { .what = what, .start = text, .at = text, .end = text + bytes, .error = error };
     g_autoptr(JsonNode) node = NULL;
-    const char *valid_end;
 
-    if (bytes > JSON_MAX_BYTES) {
-        blk_error(error, -EINVAL, "%s: %zu bytes of JSON are more than the limit of %zu", what, bytes, JSON_MAX_BYTES);
+    if (!begin_text(&reader, BLK_JSON_MAX_BYTES, error)) {
         return NULL;
     }
-    if (!g_utf8_validate(text, bytes, &valid_end)) {
-        fail_at(&reader, valid_end, "byte 0x%02x is not valid UTF-8 text here", (unsigned char)*valid_end);
-        return NULL;
-    }
-    skip_space(&reader);
     if (peek(&reader) != '{') {
         fail_expected(&reader, "a JSON object, which begins with '{'");
         return NULL;
     }
-    node = read_value(&reader);
-    if (node == NULL) {
-        return NULL;
-    }
-    skip_space(&reader);
-    if (reader.at != reader.end) {
-        fail_expected(&reader, "the end of the text after the object");
-        return NULL;
-    }
-    return json_node_dup_object(node);
+    node = read_text(&reader, "object");
+    return node != NULL ? json_node_dup_object(node) : NULL;
 }
 
 static JsonNode *copy_node(JsonNode *node)

@@ -2,8 +2,8 @@
 /*
  * loop.h - the inside of a context, for the files that make it up: the loop, the pools and the I/O engines.
  *
- * A coroutine that waits for the world registers one operation (an engine's request, a job, a poll or a timer) that
- * lives on its stack, and sleeps. When the operation has ended the loop puts the coroutine on the ready list.
+ * A coroutine that waits for the world registers one operation (an engine's request, an item of work, a poll or a timer)
+ * that lives on its stack, and sleeps. When the operation has ended the loop puts the coroutine on the ready list.
  */
 #ifndef BLKSTACK_CORE_LOOP_H
 #define BLKSTACK_CORE_LOOP_H
@@ -20,8 +20,11 @@ struct BlkContext {
     GThread *owner;
     BlkGraph *graph;
     struct BlkObjects *objects;
+    GPtrArray *jobs;            /* (nullable): see blk_context_jobs() */
     BlkMessageFn *message;      /* (nullable) */
     void *message_opaque;
+    BlkNoticeFn *notice;        /* (nullable) */
+    void *notice_opaque;
 
     BlkCo *ready_head, *ready_tail;
     BlkCo *turn_next;           /* runs next in this turn; no more on the ready list */
@@ -40,7 +43,7 @@ struct BlkContext {
     BlkPool *io_threads;        /* blocking calls */
 
     /* The only part that other threads touch. */
-    _Atomic(BlkJob *) finished; /* last in, first out */
+    _Atomic(BlkWork *) finished; /* last in, first out */
     atomic_bool asleep;         /* who wants it awake must write to event_fd */
     int event_fd;
 };
@@ -70,9 +73,9 @@ void blk_context_complete(BlkContext *ctx, BlkCo *co);
 /* Ends @poll, whose engine has forgotten it; @result: what is ready, or -errno. Context: the context's thread. */
 void blk_poll_end(BlkPoll *poll, int result);
 
-/* Ends @job, which is not touched afterwards: its coroutine may go on at once. The loop sees it when it next looks, which
- * blk_context_kick() makes it do if it sleeps. Context: any thread. */
-void blk_context_finish_job(BlkContext *ctx, BlkJob *job);
+/* Ends @work, which is not touched afterwards: its coroutine may go on at once. The loop sees it when it next looks,
+ * which blk_context_kick() makes it do if it sleeps. Context: any thread. */
+void blk_context_finish_work(BlkContext *ctx, BlkWork *work);
 void blk_context_kick(BlkContext *ctx);
 
 /* The end of a task of @group. Context: the loop. */

@@ -111,16 +111,23 @@ void blk_meta_put(BlkMetaCache *cache, BlkMetaBlock *block)
     }
 }
 
+static BlkNode *meta_file(const BlkMetaCache *cache, uint64_t address, uint64_t *offset)
+{
+    *offset = address;
+    return cache->hooks.file ? cache->hooks.file(cache->hooks.opaque, address, offset) : cache->node->file->node;
+}
+
 /* Reads what the file has of the block; the rest stays zeroes. */
 static int meta_co_load(BlkMetaCache *cache, BlkMetaBlock *block)
 {
-    BlkNode *file = cache->node->file->node;
+    uint64_t offset;
+    BlkNode *file = meta_file(cache, block->offset, &offset);
     uint64_t length = blk_node_length(file);
 
-    if (block->offset >= length) {
+    if (offset >= length) {
         return 0;
     }
-    return blk_co_pread(file, block->offset, MIN(cache->block_size, length - block->offset), block->data, 0);
+    return blk_co_pread(file, offset, MIN(cache->block_size, length - offset), block->data, 0);
 }
 
 static BlkMetaBlock *meta_add(BlkMetaCache *cache, uint64_t offset)
@@ -319,7 +326,7 @@ static void meta_thaw(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS], boo
 typedef struct MetaWrite {
     BlkMetaCache *cache;
     const MetaImage *image;
-    unsigned next;                  /* the first block that nobody writes yet */
+    unsigned next, end;             /* the first block that nobody writes yet, and that behind the last */
 } MetaWrite;
 
 /* One of several writers: takes the next run of neighbouring blocks until none is left. */
@@ -328,30 +335,31 @@ static int meta_co_write_runs(void *opaque)
     MetaWrite *w = opaque;
     size_t block_size = w->cache->block_size;
 
-    while (w->next < w->image->blocks->len) {
+    while (w->next < w->end) {
         unsigned first = w->next, count = 1;
         uint64_t offset = ((BlkMetaBlock *)g_ptr_array_index(w->image->blocks, first))->offset;
-        while (first + count < w->image->blocks->len && count < META_MAX_WRITE / block_size &&
+        while (first + count < w->end && count < META_MAX_WRITE / block_size &&
                ((BlkMetaBlock *)g_ptr_array_index(w->image->blocks, first + count))->offset ==
                offset + count * block_size) {
             count++;
         }
         w->next += count;
-        int ret = blk_co_pwrite(w->cache->node->file->node, offset, count * block_size,
-                                w->image->copies + first * block_size, 0);
+        BlkNode *file = meta_file(w->cache, offset, &offset);
+        int ret = blk_co_pwrite(file, offset, count * block_size, w->image->copies + first * block_size, 0);
         if (ret < 0) {
-            w->next = w->image->blocks->len;
+            w->next = w->end;
             return ret;
         }
     }
     return 0;
 }
 
-static int meta_co_write_rank(BlkMetaCache *cache, const MetaImage *image)
+/* Writes blocks of the image from @first on, up to @end. */
+static int meta_co_write_part(BlkMetaCache *cache, const MetaImage *image, unsigned first, unsigned end)
 {
     BlkCoGroup group = BLK_CO_GROUP_INIT(META_WRITES_IN_FLIGHT);
-    MetaWrite write = { .cache = cache, .image = image };
-    unsigned writers = MIN(META_WRITES_IN_FLIGHT, image->blocks->len);
+    MetaWrite write = { .cache = cache, .image = image, .next = first, .end = end };
+    unsigned writers = MIN(META_WRITES_IN_FLIGHT, end - first);
 
     if (writers == 1) {
         return meta_co_write_runs(&write);
@@ -362,6 +370,25 @@ static int meta_co_write_rank(BlkMetaCache *cache, const MetaImage *image)
         }
     }
     return blk_co_group_wait(&group);
+}
+
+/* What goes through a log goes in parts that fit into it; each is stable before the log has the next. */
+static int meta_co_write_rank(BlkMetaCache *cache, const MetaImage *image)
+{
+    const BlkMetaHooks *hooks = &cache->hooks;
+    unsigned n = image->blocks->len, most = hooks->co_log ? hooks->log_blocks : n;
+    int ret = 0;
+
+    for (unsigned first = 0; ret == 0 && first < n; first += most) {
+        unsigned count = MIN(most, n - first);
+        ret = first > 0 ? blk_request_flush_children(cache->node) : 0;
+        if (ret == 0 && hooks->co_log) {
+            ret = hooks->co_log((BlkMetaBlock *const *)image->blocks->pdata + first,
+                                image->copies + first * cache->block_size, count, hooks->opaque);
+        }
+        ret = ret < 0 ? ret : meta_co_write_part(cache, image, first, first + count);
+    }
+    return ret;
 }
 
 static int meta_co_write_all(BlkMetaCache *cache, MetaImage images[BLK_META_RANKS])
@@ -394,10 +421,14 @@ static int meta_co_commit_now(BlkMetaCache *cache, BlkMetaRank lowest)
     }
     ret = meta_freeze(cache, lowest, images);
     if (ret == 0) {
-        cache->hooks.freeze(cache->hooks.opaque);
+        if (cache->hooks.freeze) {
+            cache->hooks.freeze(cache->hooks.opaque);
+        }
         ret = meta_co_write_all(cache, images);
         meta_thaw(cache, images, ret == 0);
-        cache->hooks.done(ret == 0, cache->hooks.opaque);
+        if (cache->hooks.done) {
+            cache->hooks.done(ret == 0, cache->hooks.opaque);
+        }
     }
     meta_images_clear(images);
     return ret;

@@ -28,7 +28,7 @@ typedef enum BlkMetaRank {
 } BlkMetaRank;
 
 typedef struct BlkMetaBlock {
-    uint64_t offset;                    /* in the image file */
+    uint64_t offset;                    /* in the image file; its address, if the hooks have file() */
     uint8_t *data;                      /* block_size bytes; valid while the block is held */
     /* the cache's own */
     unsigned refs;
@@ -39,12 +39,20 @@ typedef struct BlkMetaBlock {
 } BlkMetaBlock;
 
 typedef struct BlkMetaHooks {
-    /* A commit takes the changes made so far: remember what they have dropped. Does not yield. */
+    /* (nullable): A commit takes the changes made so far: remember what they have dropped. Does not yield. */
     void (*freeze)(void *opaque);
-    /* They are stable (@ok), or will be tried again by the next commit. Does not yield. */
+    /* (nullable): They are stable (@ok), or will be tried again by the next commit. Does not yield. */
     void (*done)(bool ok, void *opaque);
     void *opaque;
     BlkEvent events[BLK_META_RANKS];    /* told to fault filters before a rank is written */
+    /* (nullable): for an image of several files, whose blocks have addresses that the format chooses: the file that the
+     * block at @address is part of; *offset: (out): where. Blocks that follow each other are of one file. Does not yield. */
+    BlkNode *(*file)(void *opaque, uint64_t address, uint64_t *offset);
+    /* (nullable): for a format with a log: makes stable there, by a flush of its own, what the next write changes: @count
+     * blocks of one rank, at most @log_blocks; @copies: block_size bytes of each. What was handed over before is stable in
+     * its place. May yield. Returns: 0; negative errno: the commit fails. */
+    int (*co_log)(BlkMetaBlock *const *blocks, const uint8_t *copies, unsigned count, void *opaque);
+    unsigned log_blocks;
 } BlkMetaHooks;
 
 typedef struct BlkMetaCache BlkMetaCache;

@@ -23,6 +23,7 @@ struct BlkGraph {
     BlkContext *ctx;
     GPtrArray *drivers;         /* const BlkDriver * */
     GHashTable *nodes;          /* name -> BlkNode *, also those that are being opened */
+    GQueue newest;              /* the same nodes, the last one first */
     GPtrArray *drains;          /* BlkDrain *: the drained sections that are open */
     unsigned next_name;
 };
@@ -37,25 +38,31 @@ typedef struct BlkGateWaiter {
 struct BlkNodeCore {
     char *name;
     char *filename;             /* (nullable): made when first asked for */
+    char *image_backing;        /* (nullable): the backing file that the image names, as blk_node_filename() would */
     JsonObject *options;        /* as given, children replaced by what they were opened from */
     unsigned refs;
-    bool open;                  /* co_open has succeeded */
+    bool open;                  /* co_open has succeeded, or it is inactive */
+    const BlkDriver *inactive;  /* (nullable): what its driver is when it becomes active again */
     bool caps_follow;           /* a filter whose capabilities are those of its child */
     bool below_format;          /* a file name without a driver means a protocol here */
     bool guard_head;            /* detected for want of anything better: must not become another format */
     bool guard_told;            /* the user knows why a write was refused */
     unsigned chain;             /* backing steps from the first node, while opening */
     unsigned below;             /* backing steps below this node */
-    BlkNode *opener;            /* the node that opens this one, while opening */
+    GList link_graph;           /* in newest */
+    BlkNode *opener;            /* (nullable): the node whose options or image named this one; NULL when that is closed */
     BlkOpenFlags flags;
     GQueue parents, children;
     unsigned perm, shared;      /* what all parents together do, and let others do */
 
     unsigned in_flight, drained;
+    unsigned hurried;           /* see blk_node_hurry_begin() */
     BlkGateWaiter *gate_first, *gate_last;
     BlkCoQueue idle;            /* wait for in_flight to become 0 */
     BlkRangeLock locks;         /* writes, zeroes and discards; see request.c */
     uint64_t write_gen, flushed_gen;
+    BlkStats stats;
+    uint64_t write_threshold;   /* 0: none */
     bool flushing;
     BlkCoQueue flush_waiters;
 
@@ -71,26 +78,95 @@ const BlkDriver *blk_driver_probe(BlkContext *ctx, const uint8_t *head, size_t b
 BlkNode *blk_node_new(BlkContext *ctx, const BlkDriver *driver, const char *name, GError **error);
 void blk_node_free(BlkNode *node);              /* no children, no parents */
 void blk_co_node_close(BlkNode *node);          /* also one whose co_open failed; no parents */
+/* Nobody has a reference any more, and it is being flushed and closed: it must not be given one again. */
+static inline bool blk_node_is_closing(const BlkNode *node)
+{
+    return node->core->refs == 0;
+}
 BlkChild *blk_edge_new(BlkNode *parent, BlkNode *node, const char *name, BlkRole role);     /* takes a reference */
 void blk_co_edge_free(BlkChild *edge);          /* and gives it back; permissions below are refreshed */
-void blk_edge_move(BlkChild *edge, BlkNode *node);    /* references go with it */
+BlkChild *blk_edge_new_loose(BlkNode *parent, const char *name, BlkRole role);      /* leads nowhere yet */
+void blk_edge_free_loose(BlkChild *edge);
+/* @edge leads to @node (NULL: nowhere, and the parent does not see it) from now on; references go with it. */
+void blk_edge_point(BlkChild *edge, BlkNode *node);
 bool blk_node_reaches(const BlkNode *from, const BlkNode *node);    /* through any children; true if the same */
+/* Is what the child stores a part of what its parent stores? */
+static inline bool blk_edge_stores(const BlkChild *edge)
+{
+    return edge->role != BLK_ROLE_COW && edge->role != BLK_ROLE_COPY;
+}
+BlkChild *blk_node_child_edge(const BlkNode *node, const char *name);       /* (nullable) */
+/* The open backing, or what the image says of it, has changed: whether @node's file name must say what is open. */
+void blk_node_name_backing(BlkNode *node);
 BlkNode *blk_node_filtered(const BlkNode *node);      /* (nullable): the child that a filter stands for */
 
+/* ---- open.c ---- */
+/* What the driver makes of @tree; NULL with @error set. */
+BlkOptions *blk_driver_parse_options(const BlkDriver *driver, JsonObject *tree, GError **error);
+/* The flags of a node with the options @tree; @above: (nullable): those of the node that opened it, in @role. */
+int blk_open_flags_parse(JsonObject *tree, const BlkOpenFlags *above, BlkRole role, BlkOpenFlags *flags, GError **error);
+/* The options of children that the driver has. */
+const BlkOption *blk_driver_child_options(const BlkDriver *driver);
+/* Opens a filter of a driver that need not be registered above @node, for blk_co_insert_above(); it is read-only if @node is.
+ * @node_name: (nullable). Returns: (transfer full): NULL with @error set. May yield. */
+BlkNode *blk_co_open_filter(BlkNode *node, const BlkDriver *driver, const char *node_name, GError **error);
+
+/* Opens it by its driver, as one whose edges may be there already. On failure its driver is still to be closed. May yield. */
+int blk_co_open_driver(BlkNode *node, const BlkOptions *options, GError **error);
+
+/* ---- inactive.c ---- */
+/* It has nothing open; children that it has ask for nothing any more. */
+void blk_node_make_inactive(BlkNode *node);
+/* Its driver, also while it is inactive. */
+static inline const BlkDriver *blk_node_own_driver(const BlkNode *node)
+{
+    return node->core->inactive ? node->core->inactive : node->driver;
+}
+
+/* ---- stats.c ---- */
+static inline void blk_stats_count(BlkNode *node, BlkStatsKind kind, uint64_t bytes, int ret)
+{
+    BlkStats *stats = &node->core->stats;
+
+    if (ret < 0) {
+        stats->of[kind].failed++;
+    } else {
+        stats->of[kind].operations++;
+        stats->of[kind].bytes += bytes;
+    }
+}
+void blk_stats_pass_threshold(BlkNode *node, uint64_t end);
+/* A write up to @end is about to happen. */
+static inline void blk_stats_write_begins(BlkNode *node, uint64_t end)
+{
+    node->core->stats.write_end = MAX(node->core->stats.write_end, end);
+    if (node->core->write_threshold > 0 && end > node->core->write_threshold) {
+        blk_stats_pass_threshold(node, end);
+    }
+}
+
 /* ---- permission.c ---- */
-/* Computes the permissions of @node, @other (nullable) and all below them from the edges above. On failure everything
- * is as it was. */
-int blk_perm_refresh(BlkNode *node, BlkNode *other, GError **error);
+/* Computes the permissions of @nodes and all below them from the edges above. On failure everything is as it was. */
+int blk_perm_refresh(BlkNode *const *nodes, unsigned n_nodes, GError **error);
 /* What the first permission in @perm is called. */
 const char *blk_perm_name(unsigned perm);
 
 /* ---- limits.c ---- */
 void blk_limits_refresh(BlkNode *node);
-/* Limits, capabilities and lengths of all nodes above @node, and whether its parents can still live with it. */
-int blk_node_refresh_above(BlkNode *node, GError **error);
-void blk_node_length_changed(BlkNode *node);    /* filters above follow */
+/* -ELOOP: so many backing steps below a node are too many. */
+int blk_node_check_depth(unsigned below, GError **error);
+/* May @child become a child of @node, or stay one? */
+int blk_node_check_child(BlkNode *node, BlkNode *child, GError **error);
+/* Limits, capabilities, lengths and depths of @nodes and all above, and whether parents can still live with their children.
+ * What an error leaves unfinished is done again when the graph is as it was. */
+int blk_node_refresh_above(BlkNode *const *nodes, unsigned n_nodes, GError **error);
+void blk_node_length_changed(BlkNode *node);    /* those above follow whose length is that of @node */
 
 /* ---- snapshot.c ---- */
+/* Which one of a list of BlkSnapshot is meant. (nullable) (transfer none) */
+const BlkSnapshot *blk_snapshot_find(const GArray *snapshots, const BlkSnapshotKey *key);
+/* (transfer full): as info tells of it. */
+JsonObject *blk_snapshot_describe(const BlkSnapshot *snapshot);
 /* (out) *array: (transfer full): the snapshots as info tells of them; NULL if there are none. */
 int blk_co_snapshot_describe(BlkNode *node, JsonArray **array, GError **error);
 
@@ -104,6 +180,11 @@ void blk_gate_redirect(BlkNode *from, BlkNode *to);     /* the requests that wai
  * hold. The section has begun also after an error. */
 int blk_co_image_drain(BlkNode *node, GError **error);
 void blk_node_hurry(BlkNode *node);             /* see BlkDriver.hurry; of @node and all below */
+/* Somebody waits for what is in flight at @node, but not for all of it, as a drain does. Takes a reference. Does not yield. */
+void blk_node_hurry_begin(BlkNode *node);
+void blk_co_node_hurry_end(BlkNode *node);
+/* Is the node, or one above it, being drained, closed or hurried? Then nobody may be held back. */
+bool blk_node_is_hurried(const BlkNode *node);
 void blk_drain_forget(BlkNode *node);           /* @node is closed: no drained section holds it any more */
 
 /* What its driver does not do itself, the child does. */

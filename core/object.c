@@ -8,9 +8,11 @@
 #include "core/object.h"
 
 #include "core/authz.h"
+#include "core/iothread.h"
 #include "core/loop.h"
 #include "core/options.h"
 #include "core/secret.h"
+#include "core/throttle_group.h"
 #include "core/tls_creds.h"
 
 #include <string.h>
@@ -18,7 +20,9 @@
 static const BlkObjectType *const types[] = {
     &blk_object_authz_list,
     &blk_object_authz_simple,
+    &blk_object_iothread,
     &blk_object_secret,
+    &blk_object_throttle_group,
     &blk_object_tls_creds_psk,
     &blk_object_tls_creds_x509,
 };
@@ -61,7 +65,7 @@ static void object_free(BlkObject *object)
     g_free(object);
 }
 
-static BlkObject *find(BlkContext *ctx, const char *id)
+BlkObject *blk_object_find(BlkContext *ctx, const char *id)
 {
     GPtrArray *list = ctx->objects->list;
 
@@ -98,28 +102,13 @@ static const BlkObjectType *choose_type(JsonObject *options, GError **error)
     return NULL;
 }
 
-static bool id_is_valid(const char *id)
-{
-    static const char others[] = "0123456789-._";
-
-    if (!g_ascii_isalpha(id[0])) {
-        return false;
-    }
-    for (; *id; id++) {
-        if (!g_ascii_isalpha(*id) && !strchr(others, *id)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static int check_id(BlkContext *ctx, const char *id, GError **error)
 {
-    if (!id_is_valid(id)) {
+    if (!blk_id_is_valid(id)) {
         return blk_error(error, -EINVAL, "The id of an object must be a letter, followed by letters, digits, '-', '.' and "
                          "'_', not '%.*s'", 64, id);
     }
-    if (find(ctx, id)) {
+    if (blk_object_find(ctx, id)) {
         return blk_error(error, -EEXIST, "There is an object with the id '%s' already", id);
     }
     return 0;
@@ -157,7 +146,7 @@ int blk_object_add(BlkContext *ctx, JsonObject *options, GError **error)
 
 int blk_object_remove(BlkContext *ctx, const char *id, GError **error)
 {
-    BlkObject *object = find(ctx, id);
+    BlkObject *object = blk_object_find(ctx, id);
 
     if (!object) {
         return blk_error(error, -ENOENT, "There is no object with the id '%.*s'", 64, id);
@@ -172,7 +161,7 @@ int blk_object_remove(BlkContext *ctx, const char *id, GError **error)
 
 BlkObject *blk_object_use(BlkContext *ctx, const char *id, GError **error)
 {
-    BlkObject *object = find(ctx, id);
+    BlkObject *object = blk_object_find(ctx, id);
 
     if (!object) {
         blk_error(error, -ENOENT, "There is no object with the id '%.*s'", 64, id);

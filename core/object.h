@@ -22,6 +22,11 @@ typedef struct BlkObjectType {
     /* @object->opaque: instance_size bytes, zeroed. May read files, but never yields. */
     int (*init)(BlkObject *object, const BlkOptions *options, GError **error);
     void (*finish)(BlkObject *object);      /* also after a failed init; NULL: nothing to do */
+    /* Changes what @options, parsed by the type's table, has of @property (an option, or a group of some). NULL: nothing can
+     * be changed. Does not yield. */
+    int (*set)(BlkObject *object, const char *property, const BlkOptions *options, GError **error);
+    /* (transfer full): the value of a property; NULL: it has none that can be told. NULL: there are none. */
+    JsonNode *(*get)(const BlkObject *object, const char *property);
 } BlkObjectType;
 
 struct BlkObject {
@@ -50,6 +55,8 @@ int blk_object_add(BlkContext *ctx, JsonObject *options, GError **error);
 
 /* -ENOENT; -EBUSY: somebody uses it. */
 int blk_object_remove(BlkContext *ctx, const char *id, GError **error);
+
+BlkObject *blk_object_find(BlkContext *ctx, const char *id);    /* (transfer none) (nullable) */
 
 /* Finds an object and counts a user, who must give it back: it cannot be removed meanwhile. NULL with @error set. */
 BlkObject *blk_object_use(BlkContext *ctx, const char *id, GError **error);

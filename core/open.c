@@ -33,7 +33,8 @@ static const BlkOption filter_options[] = {
     { NULL },
 };
 
-static BlkNode *open_tree(BlkContext *ctx, JsonObject *given, const OpenParent *parent, GError **error);
+static BlkNode *open_tree(BlkContext *ctx, const BlkDriver *driver, JsonObject *given, const OpenParent *parent,
+                          GError **error);
 
 /* ---- options ---- */
 
@@ -200,7 +201,7 @@ static const BlkDriver *detect_format(BlkContext *ctx, JsonObject *tree, const O
     int ret, score;
 
     if (JSON_NODE_HOLDS_OBJECT(value)) {
-        *file = open_tree(ctx, json_node_get_object(value), self, error);
+        *file = open_tree(ctx, NULL, json_node_get_object(value), self, error);
     } else if (string_member(tree, "file")) {
         BlkNode *found = blk_node_find(ctx, string_member(tree, "file"));
 
@@ -297,11 +298,10 @@ static int finish_open(BlkNode *node, GError **error)
                          node->length);
     }
     blk_limits_refresh(node);
-    return blk_perm_refresh(node, NULL, error);
+    return blk_perm_refresh(&node, 1, error);
 }
 
-/* Opens @node, which is complete but for what its driver does. On failure it is gone. */
-static BlkNode *run_open(BlkNode *node, const BlkOptions *options, GError **error)
+int blk_co_open_driver(BlkNode *node, const BlkOptions *options, GError **error)
 {
     g_autoptr(GError) local = NULL;
     int ret = call_open(node, options, &local);
@@ -309,12 +309,21 @@ static BlkNode *run_open(BlkNode *node, const BlkOptions *options, GError **erro
     if (ret == 0) {
         ret = finish_open(node, &local);
     }
-    node->core->opener = NULL;
     if (ret < 0) {
         if (!local) {
             blk_error_errno(&local, ret, "Could not open the node '%s' (%s)", blk_node_name(node), node->driver->name);
         }
         g_propagate_error(error, g_steal_pointer(&local));
+    }
+    return ret;
+}
+
+/* Opens @node, which is complete but for what its driver does. On failure it is gone. */
+static BlkNode *run_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    if (!blk_options_bool(options, "active")) {
+        blk_node_make_inactive(node);
+    } else if (blk_co_open_driver(node, options, error) < 0) {
         blk_co_node_close(node);
         return NULL;
     }
@@ -360,14 +369,16 @@ static BlkNode *open_with(BlkContext *ctx, const BlkDriver *driver, JsonObject *
     return run_open(node, options, error);
 }
 
-static BlkNode *open_tree(BlkContext *ctx, JsonObject *given, const OpenParent *parent, GError **error)
+/* @driver: (nullable): which one, whatever @given says. */
+static BlkNode *open_tree(BlkContext *ctx, const BlkDriver *driver, JsonObject *given, const OpenParent *parent,
+                          GError **error)
 {
     g_autoptr(JsonObject) tree = blk_options_expand(given, error);
     g_autoptr(BlkOptions) common = tree ? parse_common(tree, error) : NULL;
     /* Where a format asks for its file, also through filters, nothing is detected. */
     bool below_format = parent && (parent->role == BLK_ROLE_IMAGE || parent->role == BLK_ROLE_DATA ||
                                    (parent->role == BLK_ROLE_FILTERED && parent->below_format));
-    bool detected = tree && !below_format && !json_object_has_member(tree, "driver");
+    bool detected = tree && !driver && !below_format && !json_object_has_member(tree, "driver");
     BlkOpenFlags flags;
     OpenParent self = {
         .node = parent ? parent->node : NULL,
@@ -376,22 +387,58 @@ static BlkNode *open_tree(BlkContext *ctx, JsonObject *given, const OpenParent *
         .trusted = !parent || parent->trusted,
         .chain = parent ? parent->chain : 0,
     };
-    const BlkDriver *driver;
     BlkNode *file = NULL, *node;
 
     if (!common || flags_from_options(common, parent, &flags, error) < 0) {
         return NULL;
     }
-    driver = choose_driver(ctx, tree, below_format, &self, &file, error);
+    driver = driver ? driver : choose_driver(ctx, tree, below_format, &self, &file, error);
+    bool own_file = file && !blk_node_is_shared(file);
     node = driver ? open_with(ctx, driver, tree, blk_options_string(common, "node-name"), detected, below_format, &self,
                               error) : NULL;
+    if (node && own_file) {
+        file->core->opener = node;      /* it was there first */
+    }
     blk_co_unref(file);
     return node;
 }
 
 BlkNode *blk_co_open(BlkContext *ctx, JsonObject *options, GError **error)
 {
-    return open_tree(ctx, options, NULL, error);
+    return open_tree(ctx, NULL, options, NULL, error);
+}
+
+BlkNode *blk_co_open_filter(BlkNode *node, const BlkDriver *driver, const char *node_name, GError **error)
+{
+    g_autoptr(JsonObject) options = json_object_new();
+
+    json_object_set_string_member(options, "file", blk_node_name(node));
+    json_object_set_string_member(options, "discard", "unmap");     /* it is for the nodes below to say */
+    json_object_set_boolean_member(options, "read-only", node->read_only);
+    if (node_name) {
+        json_object_set_string_member(options, "node-name", node_name);
+    }
+    return open_tree(node->ctx, driver, options, NULL, error);
+}
+
+/* ---- for nodes that are open already ---- */
+
+BlkOptions *blk_driver_parse_options(const BlkDriver *driver, JsonObject *tree, GError **error)
+{
+    return parse_all(driver, tree, error);
+}
+
+int blk_open_flags_parse(JsonObject *tree, const BlkOpenFlags *above, BlkRole role, BlkOpenFlags *flags, GError **error)
+{
+    const OpenParent parent = { .flags = above, .role = role };
+    g_autoptr(BlkOptions) common = parse_common(tree, error);
+
+    return common ? flags_from_options(common, above ? &parent : NULL, flags, error) : -EINVAL;
+}
+
+const BlkOption *blk_driver_child_options(const BlkDriver *driver)
+{
+    return driver->kind == BLK_FILTER && !table_has_node(driver->options) ? filter_options : driver->options;
 }
 
 /* ---- children ---- */
@@ -399,29 +446,26 @@ BlkNode *blk_co_open(BlkContext *ctx, JsonObject *options, GError **error)
 static BlkChild *attach_child(BlkNode *node, BlkNode *child, const char *name, BlkRole role, GError **error)
 {
     unsigned below = child->core->below + (role == BLK_ROLE_COW);
-    BlkChild *edge;
+    BlkChild *edge = blk_node_child_edge(node, name);      /* of a node that was inactive */
+    bool made = !edge;
 
-    if (below > BLK_MAX_CHAIN) {
-        blk_error(error, -ELOOP, "The backing chain is longer than %u images", BLK_MAX_CHAIN);
+    if (blk_node_check_depth(below, error) < 0) {
         return NULL;
     }
-    if (node->driver->check_child && node->driver->check_child(node, child, error) < 0) {
+    if (blk_node_check_child(node, child, error) < 0) {
         return NULL;
     }
     if (role != BLK_ROLE_COW && child->read_only && node->core->flags.auto_read_only) {
         node->read_only = true;
     }
-    edge = blk_edge_new(node, child, name, role);
-    if (blk_perm_refresh(node, NULL, error) < 0) {
-        blk_co_edge_free(edge);
+    edge = edge ? edge : blk_edge_new(node, child, name, role);
+    if (blk_perm_refresh(&node, 1, error) < 0) {
+        if (made) {
+            blk_co_edge_free(edge);
+        }
         return NULL;
     }
     node->core->below = MAX(node->core->below, below);
-    if (role == BLK_ROLE_COW) {
-        node->backing = edge;
-    } else if (role != BLK_ROLE_DATA) {
-        node->file = edge;
-    }
     if (role == BLK_ROLE_FILTERED) {
         node->caps = child->caps;
     }
@@ -440,7 +484,7 @@ static int open_call(void *opaque)
 {
     OpenCall *call = opaque;
 
-    call->result = open_tree(call->ctx, call->tree, call->parent, call->error);
+    call->result = open_tree(call->ctx, NULL, call->tree, call->parent, call->error);
     return 0;
 }
 
@@ -464,10 +508,13 @@ static BlkChild *open_and_attach(BlkNode *node, JsonObject *tree, const char *na
         .trusted = trusted,
         .chain = node->core->chain + cow,
     };
-    BlkChild *edge;
+    BlkChild *edge = blk_node_child_edge(node, name);
     BlkNode *child;
 
-    child = cow ? open_on_new_stack(node->ctx, tree, &self, error) : open_tree(node->ctx, tree, &self, error);
+    if (edge) {                 /* the node was inactive, and the child is open still */
+        return attach_child(node, edge->node, name, role, error);
+    }
+    child = cow ? open_on_new_stack(node->ctx, tree, &self, error) : open_tree(node->ctx, NULL, tree, &self, error);
     if (!child) {
         return NULL;
     }
@@ -488,7 +535,8 @@ BlkChild *blk_co_open_child(BlkNode *node, const BlkOptions *options, const char
     if (JSON_NODE_HOLDS_OBJECT(value)) {
         return open_and_attach(node, json_node_get_object(value), name, role, true, error);
     }
-    child = blk_node_find(node->ctx, json_node_get_string(value));
+    child = blk_node_child(node, name);     /* what is there in the meantime */
+    child = child ? child : blk_node_find(node->ctx, json_node_get_string(value));
     if (!child) {
         blk_error(error, -ENOENT, "Cannot find the node '%s' that the option '%s' names", json_node_get_string(value),
                   name);
@@ -499,15 +547,27 @@ BlkChild *blk_co_open_child(BlkNode *node, const BlkOptions *options, const char
 
 /* ---- files that an image names ---- */
 
+/* The protocol's node that @node lies in. */
+static BlkNode *own_file(BlkNode *node)
+{
+    return node->file ? blk_node_skip_filters(node->file->node) : node;
+}
+
 /* The file name that relative names in @node start from. */
 static const char *own_filename(BlkNode *node)
 {
-    return blk_node_filename(node->file ? blk_node_skip_filters(node->file->node) : node);
+    return blk_node_filename(own_file(node));
 }
 
 char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error)
 {
-    return blk_filename_resolve(own_filename(node), name, error);
+    bool relative = *name != '\0' && *name != '/' && !blk_filename_has_prefix(name);
+    char *url = NULL;
+
+    if (relative && own_file(node)->driver->url_names) {
+        url = g_uri_resolve_relative(own_filename(node), name, G_URI_FLAGS_ENCODED | G_URI_FLAGS_PARSE_RELAXED, NULL);
+    }
+    return url ? url : blk_filename_resolve(own_filename(node), name, error);
 }
 
 /* An image whose format was only detected may name nothing but a plain file beside itself. */
@@ -546,11 +606,11 @@ static bool is_above(BlkNode *node, const char *name)
 }
 
 /* What the image's @stored name means, if it may be followed. */
-static char *resolve_checked(BlkNode *node, const char *stored, const char *what, GError **error)
+static char *resolve_checked(BlkNode *node, const char *stored, const char *what, bool trusted, GError **error)
 {
     g_autofree char *name = blk_node_resolve_name(node, stored, error);
 
-    if (!name || (!node->core->flags.trusted && check_untrusted(node, name, what, error) < 0)) {
+    if (!name || (!trusted && check_untrusted(node, name, what, error) < 0)) {
         return NULL;
     }
     return g_steal_pointer(&name);
@@ -558,7 +618,7 @@ static char *resolve_checked(BlkNode *node, const char *stored, const char *what
 
 static int open_backing_name(BlkNode *node, const char *stored, const char *format, GError **error)
 {
-    g_autofree char *name = resolve_checked(node, stored, "backing file", error);
+    g_autofree char *name = resolve_checked(node, stored, "backing file", node->core->flags.trusted, error);
     g_autoptr(JsonObject) tree = NULL;
 
     if (!name) {
@@ -577,21 +637,31 @@ static int open_backing_name(BlkNode *node, const char *stored, const char *form
     return open_and_attach(node, tree, "backing", BLK_ROLE_COW, node->core->flags.trusted, error) ? 0 : -EINVAL;
 }
 
-static BlkChild *open_data_name(BlkNode *node, const char *stored, GError **error)
+/* How a file that an image names is opened. */
+typedef struct OpenNamed {
+    const char *what;               /* it is, in messages */
+    const char *child;              /* name of the edge */
+    bool trusted, read_only;
+} OpenNamed;
+
+static BlkChild *open_data_name(BlkNode *node, const char *stored, const OpenNamed *how, GError **error)
 {
-    g_autofree char *name = resolve_checked(node, stored, "data file", error);
+    g_autofree char *name = resolve_checked(node, stored, how->what, how->trusted, error);
     g_autoptr(JsonObject) tree = NULL;
 
     if (!name) {
         return NULL;
     }
     if (is_above(node, name)) {
-        blk_error(error, -ELOOP, "the data file '%s' is the image itself, or one above it", name);
+        blk_error(error, -ELOOP, "the %s '%s' is the image itself, or one above it", how->what, name);
         return NULL;
     }
     tree = g_str_has_prefix(name, "json:") ? blk_options_parse_filename(node->ctx, name, NULL, error)
                                            : blk_filename_parse_protocol(node->ctx, name, error);
-    return tree ? open_and_attach(node, tree, "data-file", BLK_ROLE_DATA, node->core->flags.trusted, error) : NULL;
+    if (tree && how->read_only) {
+        json_object_set_boolean_member(tree, "read-only", true);
+    }
+    return tree ? open_and_attach(node, tree, how->child, BLK_ROLE_DATA, node->core->flags.trusted, error) : NULL;
 }
 
 BlkChild *blk_co_open_data_file(BlkNode *node, const BlkOptions *options, const char *filename, GError **error)
@@ -606,9 +676,25 @@ BlkChild *blk_co_open_data_file(BlkNode *node, const BlkOptions *options, const 
         blk_error(error, -EINVAL, "The image does not name its data file: give the option 'data-file'");
         return NULL;
     }
-    edge = open_data_name(node, filename, &local);
+    const OpenNamed how = { .what = "data file", .child = "data-file", .trusted = node->core->flags.trusted };
+    edge = open_data_name(node, filename, &how, &local);
     if (!edge) {
         g_propagate_prefixed_error(error, g_steal_pointer(&local), "Could not open data file '%s': ", filename);
+    }
+    return edge;
+}
+
+BlkChild *blk_co_open_extent(BlkNode *node, const char *name, const char *filename, bool local_only, bool read_only,
+                             GError **error)
+{
+    const OpenNamed how = {
+        .what = "extent", .child = name, .trusted = node->core->flags.trusted && !local_only, .read_only = read_only,
+    };
+    g_autoptr(GError) local = NULL;
+    BlkChild *edge = open_data_name(node, filename, &how, &local);
+
+    if (!edge) {
+        g_propagate_prefixed_error(error, g_steal_pointer(&local), "Could not open extent '%s': ", filename);
     }
     return edge;
 }
@@ -626,6 +712,8 @@ int blk_co_open_backing(BlkNode *node, const BlkOptions *options, const char *fi
     g_autoptr(GError) local = NULL;
     int ret;
 
+    g_free(node->core->image_backing);
+    node->core->image_backing = filename ? blk_node_resolve_name(node, filename, NULL) : NULL;
     if (node->core->flags.no_backing) {
         return 0;
     }

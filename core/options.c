@@ -19,6 +19,7 @@ const BlkOption blk_node_options[] = {
     { "driver", BLK_OPTION_STRING, "driver of the node" },
     { "node-name", BLK_OPTION_STRING, "name of the node, for messages and references" },
     { "read-only", BLK_OPTION_BOOL, "never write", "off" },
+    { "active", BLK_OPTION_BOOL, "off: nothing is opened before the node is activated", "on" },
     { "auto-read-only", BLK_OPTION_BOOL, "open read-only if it cannot be opened for writing", "off" },
     { "force-share", BLK_OPTION_BOOL, "read while others may write; needs read-only", "off" },
     { "metadata-only", BLK_OPTION_BOOL, "do not open backing or data files", "off" },
@@ -120,6 +121,23 @@ bool blk_parse_size(const char *text, uint64_t *bytes)
     return true;
 }
 
+/* ---- names ---- */
+
+bool blk_id_is_valid(const char *id)
+{
+    static const char others[] = "0123456789-._";
+
+    if (!g_ascii_isalpha(id[0])) {
+        return false;
+    }
+    for (; *id; id++) {
+        if (!g_ascii_isalpha(*id) && !strchr(others, *id)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- did you mean ---- */
 
 #define WORD_MAX 48
@@ -166,8 +184,9 @@ const char *blk_nearest_word(const char *word, const char *const *names)
     for (; *names != NULL; names++) {
         if (strlen(*names) < WORD_MAX) {
             unsigned distance = edit_distance(word, *names);
+            bool wins_tie = best == NULL || (strlen(best) != length && strlen(*names) == length);
 
-            if (distance < best_distance + (best == NULL) && distance < MAX(length, strlen(*names))) {
+            if (distance < best_distance + wins_tie && distance < MAX(length, strlen(*names))) {
                 best = *names;
                 best_distance = distance;
             }

@@ -11,6 +11,15 @@
  * detect-zeroes. "driver" and "node-name" are strings, absent when not given. "metadata-only" sets no_backing. */
 extern const BlkOption blk_node_options[];
 
+/* Of the JSON that is read. */
+#define BLK_JSON_MAX_DEPTH 64
+#define BLK_JSON_MAX_BYTES ((size_t)1 << 20)
+
+/* As blk_json_parse_object(), for a value of any type. (transfer full): NULL with @error set. */
+JsonNode *blk_json_parse(const char *text, size_t bytes, const char *what, GError **error);
+/* The same for a text of up to @max_bytes, which may be more than BLK_JSON_MAX_BYTES. */
+JsonNode *blk_json_parse_long(const char *text, size_t bytes, size_t max_bytes, const char *what, GError **error);
+
 /* A deep copy. */
 JsonObject *blk_json_copy(JsonObject *object);
 
@@ -27,7 +36,11 @@ JsonObject *blk_options_expand(JsonObject *object, GError **error);
  * when both forms give the same key. NULL with @error set. */
 JsonObject *blk_options_normalise(const BlkOption *const *tables, JsonObject *object, GError **error);
 
-/* The nearest of @names (NULL-terminated) to @word for "did you mean", or NULL if none is near. */
+/* A letter, then letters, digits, '-', '.' and '_': what objects, exports and jobs may be called. */
+bool blk_id_is_valid(const char *id);
+
+/* The nearest of @names (NULL-terminated) to @word for "did you mean", or NULL if none is near. Of two that are equally
+ * near the one of the word's length is taken, else the first. */
 const char *blk_nearest_word(const char *word, const char *const *names);
 
 /* What the protocol of @name opens: {"driver": "file", "filename": name}, or what the driver makes of "prefix:rest".

@@ -65,6 +65,7 @@ static void perm_by_role(BlkNode *node, BlkChild *child, unsigned perm, unsigned
         perm_of_image(node, perm, shared, child_perm, child_shared);
         break;
     case BLK_ROLE_DATA:
+    case BLK_ROLE_COPY:
         perm_of_data(node, perm, shared, child_perm, child_shared);
         break;
     case BLK_ROLE_COW:
@@ -204,15 +205,14 @@ static void collect_below(BlkNode *node, GHashTable *seen, GPtrArray *order)
     g_ptr_array_add(order, node);
 }
 
-int blk_perm_refresh(BlkNode *node, BlkNode *other, GError **error)
+int blk_perm_refresh(BlkNode *const *nodes, unsigned n_nodes, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     g_autoptr(GPtrArray) order = g_ptr_array_new();
     g_autoptr(GArray) undo = g_array_new(FALSE, FALSE, sizeof(PermUndo));
 
-    collect_below(node, seen, order);
-    if (other) {
-        collect_below(other, seen, order);
+    for (unsigned i = 0; i < n_nodes; i++) {
+        collect_below(nodes[i], seen, order);
     }
     for (guint i = order->len; i-- > 0; ) {
         BlkNode *next = g_ptr_array_index(order, i);

@@ -78,8 +78,9 @@ static int check_change(const BlkNode *node, uint64_t offset, uint64_t bytes, un
 }
 
 /* All writes, zero writes and discards pass these two: the last that is done before the driver gets them ... */
-static int co_change_begins(BlkNode *node, unsigned flags)
+static int co_change_begins(BlkNode *node, uint64_t end, unsigned flags)
 {
+    blk_stats_write_begins(node, end);      /* 0: it is no write */
     return flags & BLK_REQ_UNCHANGED ? 0 : blk_bitmaps_co_before_write(node);
 }
 
@@ -147,6 +148,7 @@ int blk_co_preadv(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, un
     }
     blk_co_request_begin(&node);
     ret = read_begun(node, offset, bytes, iov, flags);
+    blk_stats_count(node, BLK_STATS_READ, bytes, ret);
     blk_request_end(node);
     return ret;
 }
@@ -179,7 +181,7 @@ static int write_begun(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov io
     if (bytes == 0) {
         return 0;
     }
-    ret = co_change_begins(node, flags);
+    ret = co_change_begins(node, offset + bytes, flags);
     if (ret < 0) {
         return ret;
     }
@@ -198,6 +200,7 @@ int blk_co_pwritev(BlkNode *node, uint64_t offset, uint64_t bytes, BlkIov iov, u
 
     blk_co_request_begin(&node);
     ret = write_begun(node, offset, bytes, iov, flags);
+    blk_stats_count(node, BLK_STATS_WRITE, bytes, ret);
     blk_request_end(node);
     return ret;
 }
@@ -221,12 +224,13 @@ int blk_co_pwrite_zeroes(BlkNode *node, uint64_t offset, uint64_t bytes, unsigne
     blk_co_request_begin(&node);
     ret = check_change(node, offset, bytes, flags, BLK_MAX_LENGTH);
     if (ret == 0 && bytes > 0) {
-        ret = co_change_begins(node, flags);
+        ret = co_change_begins(node, offset + bytes, flags);
         if (ret == 0) {
             ret = blk_request_pwrite_zeroes(node, offset, bytes, flags);
             change_ends(node, offset, bytes, flags);
         }
     }
+    blk_stats_count(node, BLK_STATS_WRITE, bytes, ret);
     blk_request_end(node);
     return ret;
 }
@@ -238,12 +242,13 @@ int blk_co_discard(BlkNode *node, uint64_t offset, uint64_t bytes)
     blk_co_request_begin(&node);
     ret = check_change(node, offset, bytes, 0, BLK_MAX_LENGTH);
     if (ret == 0 && bytes > 0 && blk_node_discards(node)) {
-        ret = co_change_begins(node, 0);
+        ret = co_change_begins(node, 0, 0);
         if (ret == 0) {
             ret = blk_request_discard(node, offset, bytes);
             change_ends(node, offset, bytes, 0);
         }
     }
+    blk_stats_count(node, BLK_STATS_DISCARD, bytes, ret);
     blk_request_end(node);
     return ret;
 }
@@ -283,7 +288,7 @@ static int truncate_begun(BlkNode *node, uint64_t length, BlkPrealloc prealloc, 
     blk_bitmaps_length_changed(node);
     blk_range_unlock(&node->core->locks, &hold);
     node->core->write_gen++;
-    blk_node_refresh_above(node, NULL);
+    blk_node_refresh_above(&node, 1, NULL);
     return ret;
 }
 

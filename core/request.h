@@ -64,6 +64,8 @@ unsigned blk_request_driver_flags(const BlkNode *node, unsigned flags);
 
 /* block_status.c: without passing the gate of @node */
 int blk_request_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
+/* Of data with a place: has ZERO too, and ends sooner perhaps, if the place is a hole of the file, or behind its end. May yield. */
+void blk_co_status_look_below(BlkStatus *status);
 
 /* request.c */
 bool blk_node_may_grow(const BlkNode *node);    /* writes past the end make it longer */

@@ -49,7 +49,7 @@ int blk_co_snapshot_list(BlkNode *node, GArray **snapshots, GError **error)
     return ret;
 }
 
-static JsonObject *describe(const BlkSnapshot *snapshot)
+JsonObject *blk_snapshot_describe(const BlkSnapshot *snapshot)
 {
     JsonObject *object = json_object_new();
 
@@ -73,39 +73,48 @@ int blk_co_snapshot_describe(BlkNode *node, JsonArray **array, GError **error)
 
     *array = ret == 0 && snapshots->len > 0 ? json_array_new() : NULL;
     for (guint i = 0; *array && i < snapshots->len; i++) {
-        json_array_add_object_element(*array, describe(&g_array_index(snapshots, BlkSnapshot, i)));
+        json_array_add_object_element(*array, blk_snapshot_describe(&g_array_index(snapshots, BlkSnapshot, i)));
     }
     return ret;
 }
 
 /* ---- which one ---- */
 
-static bool find(const GArray *snapshots, const char *id, const char *name, unsigned *index)
+static const BlkSnapshot *find(const GArray *snapshots, const char *id, const char *name)
 {
     for (guint i = 0; i < snapshots->len && (id || name); i++) {
         const BlkSnapshot *snapshot = &g_array_index(snapshots, BlkSnapshot, i);
 
         if ((!id || strcmp(id, snapshot->id) == 0) && (!name || strcmp(name, snapshot->name) == 0)) {
-            *index = i;
-            return true;
+            return snapshot;
         }
     }
-    return false;
+    return NULL;
+}
+
+const BlkSnapshot *blk_snapshot_find(const GArray *snapshots, const BlkSnapshotKey *key)
+{
+    const BlkSnapshot *found = find(snapshots, key->id, key->name);
+
+    found = found ? found : find(snapshots, key->id_or_name, NULL);
+    return found ? found : find(snapshots, NULL, key->id_or_name);
 }
 
 static int co_find(BlkNode *node, const BlkSnapshotKey *key, unsigned *index, GError **error)
 {
     g_autoptr(GArray) snapshots = NULL;
+    const BlkSnapshot *found;
     int ret = blk_co_snapshot_list(node, &snapshots, error);
 
     if (ret < 0) {
         return ret;
     }
-    if (find(snapshots, key->id, key->name, index) || find(snapshots, key->id_or_name, NULL, index) ||
-        find(snapshots, NULL, key->id_or_name, index)) {
-        return 0;
+    found = blk_snapshot_find(snapshots, key);
+    if (!found) {
+        return blk_error(error, -ENOENT, "snapshot not found");
     }
-    return blk_error(error, -ENOENT, "snapshot not found");
+    *index = (unsigned)(found - &g_array_index(snapshots, BlkSnapshot, 0));
+    return 0;
 }
 
 /* ---- operations ---- */

@@ -11,6 +11,8 @@
  */
 #include "drivers/file.h"
 
+#include "drivers/file_create.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
@@ -22,7 +24,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, MAX_DIRECT_ALIGN = 4096, FILL_BYTES = 1 << 20 };
+enum { SECTOR = 512, MAX_DIRECT_ALIGN = BLK_FILE_MAX_DIRECT_ALIGN };
 
 typedef enum FileKind { FILE_REGULAR, FILE_BLOCK, FILE_CHARACTER } FileKind;
 
@@ -36,6 +38,7 @@ typedef struct FileState {
     bool unmap, no_flush;
     bool no_zero_range, no_punch_hole, no_discard;      /* the system said that it cannot */
     bool flush_failed;
+    struct FileState *before;       /* while it is reopened: what it was; else NULL */
 } FileState;
 
 static const char *const aio_values[] = { "threads", "native", "io_uring", NULL };
@@ -46,18 +49,6 @@ static const BlkOption file_options[] = {
     { "aio", BLK_OPTION_ENUM, "accepted for compatibility; the context chooses the I/O engine", .values = aio_values },
     { "locking", BLK_OPTION_ENUM, "keep other processes from contradicting use of the file",
       .default_text = "auto", .values = locking_values },
-    { NULL },
-};
-
-static const char *const prealloc_values[] = { "off", "falloc", "full", NULL };
-static const BlkPrealloc prealloc_modes[] = { BLK_PREALLOC_OFF, BLK_PREALLOC_FALLOC, BLK_PREALLOC_FULL };
-
-static const BlkOption file_create_options[] = {
-    { "size", BLK_OPTION_SIZE, "length of the file" },
-    { "preallocation", BLK_OPTION_ENUM, "reserve the space", .default_text = "off", .values = prealloc_values },
-    { "nocow", BLK_OPTION_BOOL, "turn off copy-on-write of the file system (btrfs)", .default_text = "off" },
-    { "extent_size_hint", BLK_OPTION_SIZE, "in what pieces the file system takes space (XFS); 0: as it likes",
-      .default_text = "1M", .max = UINT32_MAX },
     { NULL },
 };
 
@@ -218,6 +209,17 @@ static bool file_copies_writes(int fd)
     }
 }
 
+/* From now on the file is read and written through @fd, which is the state's own also after an error. */
+static int file_use_fd(FileState *s, int fd, const BlkOpenFlags *flags, const struct stat *st, GError **error)
+{
+    s->io = (BlkAioFile) { .fd = fd, .cached = !flags->direct };
+    s->io.copy_align = s->io.cached && s->kind == FILE_REGULAR && file_copies_writes(fd) ? s->block_size : 0;
+    s->align = s->mem_align = 1;
+    s->unmap = flags->unmap;
+    s->no_flush = flags->no_flush;
+    return flags->direct ? file_probe_direct(s, st, error) : 0;
+}
+
 static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     FileState *s = node->opaque;
@@ -226,10 +228,7 @@ static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error
     struct stat st;
 
     s->io.fd = -1;
-    s->align = s->mem_align = 1;
     s->filename = g_strdup(blk_options_string(options, "filename"));
-    s->unmap = flags->unmap;
-    s->no_flush = flags->no_flush;
     if (*s->filename == '\0') {
         return blk_error(error, -EINVAL, "The 'file' block driver requires a file name");
     }
@@ -245,13 +244,10 @@ static int file_co_open(BlkNode *node, const BlkOptions *options, GError **error
         g_propagate_error(error, g_steal_pointer(&local));
         return ret;
     }
-    s->io.fd = ret;
     s->block_size = is_power_of_two(st.st_blksize) ? CLAMP(st.st_blksize, SECTOR, 1 << 16) : 4096;
-    s->io.cached = !flags->direct;
-    s->io.copy_align = s->io.cached && s->kind == FILE_REGULAR && file_copies_writes(s->io.fd) ? s->block_size : 0;
-    ret = blk_file_lock_init(&s->lock, s->io.fd, blk_options_enum(options, "locking"), error);
-    if (ret == 0 && flags->direct) {
-        ret = file_probe_direct(s, &st, error);
+    ret = file_use_fd(s, ret, flags, &st, error);
+    if (ret == 0) {
+        ret = blk_file_lock_init(&s->lock, s->io.fd, blk_options_enum(options, "locking"), error);
     }
     if (ret == 0) {
         ret = file_get_length(s, &st, &node->length, error);
@@ -267,7 +263,87 @@ static void file_co_close(BlkNode *node)
     if (s->filename && s->io.fd >= 0) {        /* also drops the locks */
         close(s->io.fd);
     }
+    if (s->lock.enabled && s->lock.fd != s->io.fd) {
+        close(s->lock.fd);
+    }
     g_free(s->filename);
+}
+
+/* ---- reopening ---- */
+
+/* A new way into the same file, whatever its name leads to now. Returns: a descriptor or -errno. */
+static int file_open_again(const FileState *s, int flags, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", s->io.fd);
+    int fd = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+
+    if (fd < 0) {
+        return blk_error_errno(error, -errno, "Could not open '%s' %s", s->filename,
+                               (flags & O_ACCMODE) == O_RDWR ? "for writing" : "again");
+    }
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
+}
+
+static void file_co_reopen_abort(BlkNode *node)
+{
+    FileState *s = node->opaque, *before = g_steal_pointer(&s->before);
+
+    close(s->io.fd);
+    s->io = before->io;
+    s->align = before->align;
+    s->mem_align = before->mem_align;
+    s->unmap = before->unmap;
+    s->no_flush = before->no_flush;
+    g_free(before);
+}
+
+/* The locks stay with the old descriptor until it is closed: the new one would be refused what the old one holds. */
+static int file_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    FileState *s = node->opaque;
+    struct stat st;
+    int fd = file_open_again(s, (to->read_only ? O_RDONLY : O_RDWR) | (to->flags->direct ? O_DIRECT : 0), error);
+
+    if (fd < 0) {
+        return fd;
+    }
+    s->before = g_memdup2(s, sizeof(*s));
+    s->io.fd = fd;
+    int ret = fstat(fd, &st) < 0 ? blk_error_errno(error, -errno, "Could not open '%s' again", s->filename)
+                                 : file_use_fd(s, fd, to->flags, &st, error);
+    if (ret < 0) {
+        file_co_reopen_abort(node);
+    }
+    return ret;
+}
+
+/* It may have become longer otherwise than through the node. */
+static void file_follow_growth(BlkNode *node)
+{
+    const FileState *s = node->opaque;
+    struct stat st;
+    uint64_t length;
+
+    if (s->kind == FILE_REGULAR && fstat(s->io.fd, &st) == 0 && file_get_length(s, &st, &length, NULL) == 0) {
+        node->length = MAX(node->length, length);
+    }
+}
+
+static void file_co_reopen_commit(BlkNode *node)
+{
+    FileState *s = node->opaque, *before = g_steal_pointer(&s->before);
+    int old = before->io.fd, locks = s->lock.fd;
+    bool moved = blk_file_lock_move(&s->lock, s->io.fd) == 0;       /* if not, they stay where they are */
+
+    if (moved || old != locks) {
+        close(old);
+    }
+    if (moved && old != locks) {
+        close(locks);
+    }
+    g_free(before);
+    file_follow_growth(node);
 }
 
 static void file_refresh_limits(BlkNode *node)
@@ -357,7 +433,7 @@ static int file_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
     if (s->kind == FILE_CHARACTER) {
         return -ENOTSUP;
     }
-    if ((req->flags & BLK_REQ_UNMAP) && s->unmap && !grows) {
+    if ((req->flags & BLK_REQ_UNMAP) && !grows) {
         ret = file_co_fallocate(node, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, req, &s->no_punch_hole);
     }
     /* On a device this may mean that the kernel writes zeroes, which is not what NO_FALLBACK asks for. */
@@ -478,70 +554,6 @@ static int file_co_info(BlkNode *node, BlkInfo *info, GError **error)
 
 /* ---- length and creation ---- */
 
-typedef struct FileTruncate {
-    int fd;
-    uint64_t length;
-} FileTruncate;
-
-static int file_truncate_call(void *arg)
-{
-    FileTruncate *t = arg;
-
-    return ftruncate(t->fd, t->length) < 0 ? -errno : 0;
-}
-
-static int file_co_ftruncate(BlkContext *ctx, int fd, uint64_t length)
-{
-    FileTruncate t = { .fd = fd, .length = length };
-
-    return blk_aio_co_call(ctx, file_truncate_call, &t);
-}
-
-/* Lets the file of @from bytes grow to @to, filled with zeroes: whole blocks, as O_DIRECT needs them. */
-static int file_co_fill(BlkContext *ctx, int fd, uint64_t from, uint64_t to)
-{
-    BlkAioFile file = { .fd = fd };
-    void *zeroes = blk_buffer_try_alloc(NULL, FILL_BYTES);
-    int ret = zeroes ? 0 : -ENOMEM;
-
-    if (zeroes) {
-        memset(zeroes, 0, FILL_BYTES);
-    }
-    uint64_t end = round_up(to, MAX_DIRECT_ALIGN);
-    for (uint64_t at = round_up(from, MAX_DIRECT_ALIGN); ret == 0 && at < end; at += FILL_BYTES) {
-        struct iovec vec = { zeroes, MIN(FILL_BYTES, end - at) };
-        ret = blk_aio_co_pwritev(ctx, &file, at, vec.iov_len, (BlkIov) { .vec = &vec, .count = 1 }, false);
-    }
-    blk_buffer_free(zeroes);
-    return ret < 0 ? ret : file_co_ftruncate(ctx, fd, to);
-}
-
-/* Lets the regular file @fd of @from bytes grow to @to; after an error it has its old length. */
-static int file_co_grow(BlkContext *ctx, int fd, uint64_t from, uint64_t to, BlkPrealloc prealloc, GError **error)
-{
-    int ret = 0;
-
-    if (prealloc == BLK_PREALLOC_METADATA) {
-        return blk_error(error, -ENOTSUP, "Unsupported preallocation mode 'metadata'");
-    }
-    if (prealloc == BLK_PREALLOC_FALLOC && to > from) {
-        ret = blk_aio_co_fallocate(ctx, fd, 0, from, to - from);
-    } else if (prealloc == BLK_PREALLOC_FULL) {
-        ret = file_co_fill(ctx, fd, from, to);
-        if (ret == 0) {
-            ret = blk_aio_co_fdatasync(ctx, fd);
-        }
-    } else {
-        ret = file_co_ftruncate(ctx, fd, to);
-    }
-    if (ret < 0) {
-        file_co_ftruncate(ctx, fd, from);
-        return blk_error_errno(error, ret, prealloc == BLK_PREALLOC_OFF ? "Failed to resize the file" :
-                               "Could not preallocate data for the new file");
-    }
-    return 0;
-}
-
 static int file_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
 {
     FileState *s = node->opaque;
@@ -558,11 +570,11 @@ static int file_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc
     }
     int ret = 0;
     if (length >= (uint64_t)st.st_size) {
-        ret = file_co_grow(node->ctx, s->io.fd, st.st_size, length, prealloc, error);
+        ret = blk_file_co_grow(node->ctx, s->io.fd, st.st_size, length, prealloc, error);
     } else if (prealloc != BLK_PREALLOC_OFF) {
         ret = blk_error(error, -ENOTSUP, "Preallocation can't be used for shrinking files");
     } else {
-        ret = file_co_ftruncate(node->ctx, s->io.fd, length);
+        ret = blk_file_co_ftruncate(node->ctx, s->io.fd, length);
         if (ret < 0) {
             blk_error_errno(error, ret, "Failed to resize the file");
         }
@@ -571,60 +583,6 @@ static int file_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc
         node->length = round_up(length, SECTOR);
     }
     return ret;
-}
-
-/* Files of btrfs that are rewritten in place are better off without its copy-on-write; elsewhere it does not matter. */
-static void file_set_nocow(int fd)
-{
-    int attributes;
-
-    if (ioctl(fd, FS_IOC_GETFLAGS, &attributes) == 0) {
-        attributes |= FS_NOCOW_FL;
-        if (ioctl(fd, FS_IOC_SETFLAGS, &attributes) < 0) {
-            return;
-        }
-    }
-}
-
-/* So that a file which grows in small pieces is not scattered; elsewhere than on XFS it does not matter. */
-static void file_set_extent_size_hint(int fd, uint32_t bytes)
-{
-    struct fsxattr attributes;
-
-    if (ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0) {
-        attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
-        attributes.fsx_extsize = bytes;
-        if (ioctl(fd, FS_IOC_FSSETXATTR, &attributes) < 0) {
-            return;
-        }
-    }
-}
-
-/* Makes the open file an empty one of @length bytes. */
-static int file_co_format(BlkContext *ctx, int fd, const char *filename, uint64_t length, const BlkOptions *options,
-                          GError **error)
-{
-    BlkFileLock lock;
-
-    int ret = blk_file_lock_init(&lock, fd, BLK_FILE_LOCKING_AUTO, error);
-    if (ret == 0) {
-        /* Nobody else may look at it: what is there is thrown away. */
-        ret = blk_file_lock_set(&lock, BLK_PERM_WRITE | BLK_PERM_RESIZE, 0, filename, error);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    ret = file_co_ftruncate(ctx, fd, 0);
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "Could not clear '%s'", filename);
-    }
-    if (blk_options_bool(options, "nocow")) {
-        file_set_nocow(fd);
-    }
-    if (blk_options_uint(options, "extent_size_hint") > 0) {
-        file_set_extent_size_hint(fd, (uint32_t)blk_options_uint(options, "extent_size_hint"));
-    }
-    return file_co_grow(ctx, fd, 0, length, prealloc_modes[blk_options_enum(options, "preallocation")], error);
 }
 
 static int file_co_delete_file(BlkContext *ctx, const char *filename)
@@ -662,7 +620,7 @@ static int file_co_create_file(BlkContext *ctx, const char *filename, uint64_t l
     }
     int ret;
     if (s.kind == FILE_REGULAR) {
-        ret = file_co_format(ctx, s.io.fd, filename, length, options, error);
+        ret = blk_file_co_format(ctx, s.io.fd, filename, length, options, error);
         if (ret < 0 && *made) {
             (void)file_co_delete_file(ctx, filename);
         }
@@ -700,12 +658,15 @@ const BlkDriver blk_driver_file = {
     .kind = BLK_PROTOCOL,
     .help = "regular files and block devices of the host",
     .options = file_options,
-    .create_options = file_create_options,
+    .create_options = blk_file_create_options,
     .instance_size = sizeof(FileState),
     .prefixes = file_prefixes,
     .parse_filename = file_parse_filename,
     .co_open = file_co_open,
     .co_close = file_co_close,
+    .co_reopen_prepare = file_co_reopen_prepare,
+    .co_reopen_commit = file_co_reopen_commit,
+    .co_reopen_abort = file_co_reopen_abort,
     .refresh_limits = file_refresh_limits,
     .set_perm = file_set_perm,
     .co_preadv = file_co_preadv,

@@ -36,4 +36,8 @@ int blk_file_lock_init(BlkFileLock *lock, int fd, BlkFileLocking locking, GError
  */
 int blk_file_lock_set(BlkFileLock *lock, unsigned perm, unsigned shared, const char *filename, GError **error);
 
+/* The same locks are held through another descriptor of the file, @fd, from now on; @lock's own may be closed then.
+ * Returns: 0; an error of fcntl(), and nothing has changed. */
+int blk_file_lock_move(BlkFileLock *lock, int fd);
+
 #endif

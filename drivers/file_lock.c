@@ -138,3 +138,21 @@ int blk_file_lock_set(BlkFileLock *lock, unsigned perm, unsigned shared, const c
     lock->unshared = unshared;
     return 0;
 }
+
+int blk_file_lock_move(BlkFileLock *lock, int fd)
+{
+    unsigned done;
+
+    if (lock->enabled) {
+        int ret = lock_bits(fd, LOCK_BASE_PERM, lock->perm, &done);
+
+        ret = ret < 0 ? ret : lock_bits(fd, LOCK_BASE_UNSHARED, lock->unshared, &done);
+        if (ret < 0) {
+            unlock_bits(fd, LOCK_BASE_PERM, BLK_PERM_ALL);
+            unlock_bits(fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
+            return ret;
+        }
+    }
+    lock->fd = fd;
+    return 0;
+}

@@ -102,6 +102,7 @@ const BlkDriver blk_driver_null_co = {
     .prefixes = null_prefixes,
     .parse_filename = null_parse_filename,
     .co_open = null_co_open,
+    .reopens_as_it_is = true,
     .refresh_limits = null_refresh_limits,
     .co_preadv = null_co_preadv,
     .co_pwritev = null_co_write,

@@ -80,6 +80,17 @@ static void raw_refresh_limits(BlkNode *node)
     }
 }
 
+static uint64_t raw_length_below(const BlkNode *node)
+{
+    const RawState *s = node->opaque;
+    uint64_t below = node->file->node->length;
+
+    if (s->fixed_size) {
+        return node->length;
+    }
+    return below > s->offset ? below - s->offset : 0;
+}
+
 static void raw_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
                            unsigned *child_perm, unsigned *child_shared)
 {
@@ -202,7 +213,9 @@ const BlkDriver blk_driver_raw = {
     .instance_size = sizeof(RawState),
     .probe = raw_probe,
     .co_open = raw_co_open,
+    .reopens_as_it_is = true,
     .refresh_limits = raw_refresh_limits,
+    .length_below   = raw_length_below,
     .child_perm = raw_child_perm,
     .co_preadv = raw_co_preadv,
     .co_pwritev = raw_co_pwritev,

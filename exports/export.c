@@ -6,17 +6,16 @@
 
 static void clear_bitmap(void *opaque)
 {
-    BlkExportBitmap *bitmap = opaque;
+    BlkExportBitmap *shown = opaque;
 
-    g_free(bitmap->name);
-    blk_co_unref(bitmap->node);
+    blk_bitmap_release(shown->bitmap);
+    blk_co_unref(shown->node);
 }
 
-static int co_add_bitmap(BlkExport *export, BlkNode *top, const char *name, GError **error)
+/* The first node of the chain under @top that has it; NULL with @error set. */
+static BlkNode *find_owner(BlkNode *top, const char *name, GError **error)
 {
     BlkNode *node = top;
-    BlkDirtyBitmap *bitmap;
-    BlkExportBitmap found;
 
     while (node && !blk_bitmap_find(node, name)) {
         BlkNode *below = blk_node_skip_filters(node);
@@ -24,10 +23,19 @@ static int co_add_bitmap(BlkExport *export, BlkNode *top, const char *name, GErr
         node = below != node ? below : blk_node_backing(node);
     }
     if (!node) {
-        return blk_error(error, -ENOENT, "'%s' and its backing files have no dirty bitmap '%s' that could be exported",
-                         blk_node_filename(top), name);
+        blk_error(error, -ENOENT, "'%s' and its backing files have no dirty bitmap '%s' that could be exported",
+                  blk_node_filename(top), name);
     }
-    bitmap = blk_bitmap_find_usable(node, name, error);
+    return node;
+}
+
+static int co_add_bitmap(BlkExport *export, BlkNode *top, const BlkBitmapRef *wanted, GError **error)
+{
+    const char *name = wanted->name;
+    BlkNode *node = wanted->node ? wanted->node : find_owner(top, name, error);
+    BlkDirtyBitmap *bitmap = node ? blk_bitmap_find_usable(node, name, error) : NULL;
+    BlkExportBitmap shown;
+
     if (!bitmap) {
         return -EINVAL;
     }
@@ -35,14 +43,10 @@ static int co_add_bitmap(BlkExport *export, BlkNode *top, const char *name, GErr
         return blk_error(error, -EINVAL, "the dirty bitmap '%s' records writes, which clients of a read-only export "
                          "must not see: disable it, or make the export writable", name);
     }
-
-    int ret = blk_co_bitmap_load(bitmap, error);
-
-    if (ret == 0) {
-        found = (BlkExportBitmap) { g_strdup(name), blk_node_ref(node) };
-        g_array_append_val(export->bitmaps, found);
-    }
-    return ret;
+    blk_bitmap_claim(bitmap, BLK_BITMAP_READ, NULL);
+    shown = (BlkExportBitmap) { blk_bitmap_name(bitmap), bitmap, blk_node_ref(node) };
+    g_array_append_val(export->bitmaps, shown);
+    return blk_co_bitmap_load(bitmap, error);
 }
 
 int blk_co_export_init(BlkExport *export, BlkNode *node, const BlkExportOptions *options, GError **error)
@@ -60,8 +64,8 @@ int blk_co_export_init(BlkExport *export, BlkNode *node, const BlkExportOptions 
     export->writable = options->writable;
     export->bitmaps = g_array_new(FALSE, FALSE, sizeof(BlkExportBitmap));
     g_array_set_clear_func(export->bitmaps, clear_bitmap);
-    for (unsigned i = 0; ret == 0 && options->bitmaps && options->bitmaps[i]; i++) {
-        ret = co_add_bitmap(export, node, options->bitmaps[i], error);
+    for (unsigned i = 0; ret == 0 && options->bitmaps && options->bitmaps[i].name; i++) {
+        ret = co_add_bitmap(export, node, &options->bitmaps[i], error);
     }
     if (ret < 0) {
         blk_co_export_clear(export, NULL);
@@ -89,8 +93,21 @@ int blk_co_export_clear(BlkExport *export, GError **error)
 
 BlkDirtyBitmap *blk_co_export_bitmap(const BlkExport *export, unsigned index)
 {
-    const BlkExportBitmap *shown = &g_array_index(export->bitmaps, BlkExportBitmap, index);
-    BlkDirtyBitmap *bitmap = blk_bitmap_find_usable(shown->node, shown->name, NULL);
+    BlkDirtyBitmap *bitmap = g_array_index(export->bitmaps, BlkExportBitmap, index).bitmap;
 
-    return bitmap && blk_co_bitmap_load(bitmap, NULL) == 0 ? bitmap : NULL;
+    return blk_co_bitmap_load(bitmap, NULL) == 0 ? bitmap : NULL;
+}
+
+void blk_export_tell_error(const BlkExport *export, bool write, int ret)
+{
+    BlkNode *node = blk_export_node(export);
+    JsonObject *data = json_object_new();
+
+    json_object_set_string_member(data, "device", "");
+    json_object_set_string_member(data, "node-name", blk_node_name(node));
+    json_object_set_string_member(data, "operation", write ? "write" : "read");
+    json_object_set_string_member(data, "action", "report");
+    json_object_set_boolean_member(data, "nospace", ret == -ENOSPC);
+    json_object_set_string_member(data, "reason", g_strerror(-ret));
+    blk_notify(blk_node_context(node), "BLOCK_IO_ERROR", data);
 }

@@ -7,10 +7,10 @@
 
 #include <blkstack/blkstack.h>
 
-/* Found again by name each time: bitmaps may be removed while they are shown. */
 typedef struct BlkExportBitmap {
-    char *name;
-    BlkNode *node;              /* a reference */
+    const char *name;           /* the bitmap's own */
+    BlkDirtyBitmap *bitmap;     /* claimed */
+    BlkNode *node;              /* whose it is: a reference */
 } BlkExportBitmap;
 
 typedef struct BlkExport {
@@ -26,14 +26,14 @@ typedef struct BlkExportOptions {
     const char *id, *name;
     const char *description;    /* (nullable) */
     bool writable;
-    const char *const *bitmaps; /* (nullable): NULL-terminated */
+    const BlkBitmapRef *bitmaps;    /* (nullable): a NULL name ends them */
 } BlkExportOptions;
 
 /**
  * blk_co_export_init:
  * @export: zeroed
  *
- * Becomes a user of @node and loads the bitmaps, which belong to it or to a node of its backing chain.
+ * Becomes a user of @node and claims and loads the bitmaps.
  * Context: coroutine; may yield. Returns: 0; -ENOENT: no such bitmap; others. After an error @export is empty again.
  */
 int blk_co_export_init(BlkExport *export, BlkNode *node, const BlkExportOptions *options, GError **error);
@@ -41,13 +41,15 @@ int blk_co_export_init(BlkExport *export, BlkNode *node, const BlkExportOptions 
 /* Flushes what was written, and gives all back. May yield. Returns: 0; the error of the flush, with @error set. */
 int blk_co_export_clear(BlkExport *export, GError **error);
 
+/* A client's request has failed with @ret, which the client is told as well: the notice BLOCK_IO_ERROR. */
+void blk_export_tell_error(const BlkExport *export, bool write, int ret);
+
 static inline BlkNode *blk_export_node(const BlkExport *export)
 {
     return blk_child_node(export->user);
 }
 
-/* Its bitmap number @index, loaded; NULL: it is gone, or cannot be read. To be used before the next yield. May yield.
- * */
+/* Its bitmap number @index, loaded; NULL: it cannot be used any more. May yield. */
 BlkDirtyBitmap *blk_co_export_bitmap(const BlkExport *export, unsigned index);
 
 #endif

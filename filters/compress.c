@@ -15,7 +15,9 @@
 #include "filters/write_buffer.h"
 
 typedef struct CompressState {
-    WriteBuffer *buffer;            /* NULL: none */
+    uint64_t buffer_bytes;          /* of memory for the buffer; 0: none is wanted */
+    WriteBuffer *buffer;            /* NULL: none; also while the filter is read-only */
+    bool new_buffer;                /* it is there since the reopening that is under way */
     unsigned flags;                 /* of compressed writes */
 } CompressState;
 
@@ -29,22 +31,31 @@ static const BlkOption compress_options[] = {
     { NULL },
 };
 
+static int refuse_child(BlkNode *child, int ret, const char *why, GError **error)
+{
+    return blk_error(error, ret, "compress: the node '%s' (driver '%s', %s) %s", blk_node_name(child), child->driver->name,
+                     blk_node_filename(child), why);
+}
+
 static int compress_check_child(BlkNode *node, BlkNode *child, GError **error)
 {
     const CompressState *s = node->opaque;
 
+    if ((child->caps & (BLK_CAP_COMPRESSED_WRITE | BLK_CAP_COMPRESSED_REWRITE)) == BLK_CAP_COMPRESSED_WRITE) {
+        return refuse_child(child, -ENOTSUP, "has compressed clusters that can be written once, and not rewritten; write such "
+                            "an image whole, with 'convert -c', or put the filter above a qcow2 node", error);
+    }
     if (!(child->caps & BLK_CAP_COMPRESSED_REWRITE) || child->limits.cluster_size == 0) {
-        return blk_error(error, -ENOTSUP, "compress: the node '%s' (driver '%s') cannot rewrite compressed clusters; put "
-                         "the filter above a qcow2 node without an external data file", blk_node_filename(child),
-                         child->driver->name);
+        return refuse_child(child, -ENOTSUP, "cannot rewrite compressed clusters; put the filter above a qcow2 node without "
+                            "an external data file", error);
     }
     if (child->read_only && !node->read_only) {
-        return blk_error(error, -EACCES, "compress: the node '%s' (driver '%s') is read-only; open the filter "
-                         "with read-only=on, or the node for writing", blk_node_filename(child), child->driver->name);
+        return refuse_child(child, -EACCES, "is read-only; open the filter with read-only=on, or the node for writing",
+                            error);
     }
     if (s->buffer && !write_buffer_is_empty(s->buffer) && child->limits.cluster_size != write_buffer_unit(s->buffer)) {
-        return blk_error(error, -EBUSY, "compress: the node '%s' has another cluster size than the data that the filter '%s' "
-                         "could not write yet", blk_node_filename(child), blk_node_name(node));
+        return refuse_child(child, -EBUSY, "has another cluster size than the data that the filter could not write yet",
+                            error);
     }
     return blk_check_compression_level(child, blk_req_level(s->flags), error);
 }
@@ -52,7 +63,6 @@ static int compress_check_child(BlkNode *node, BlkNode *child, GError **error)
 static int compress_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     CompressState *s = node->opaque;
-    uint64_t buffer = blk_options_uint(options, "write-buffer");
     unsigned threads = (unsigned)blk_options_uint(options, "threads");
 
     s->flags = BLK_REQ_COMPRESSED | blk_req_compression((unsigned)blk_options_uint(options, "level"), threads);
@@ -60,10 +70,41 @@ static int compress_co_open(BlkNode *node, const BlkOptions *options, GError **e
     if (!blk_co_open_child(node, options, "file", BLK_ROLE_FILTERED, error)) {
         return -EINVAL;
     }
-    if (buffer > 0 && !node->read_only) {
-        s->buffer = write_buffer_new(node, buffer, s->flags);
+    s->buffer_bytes = blk_options_uint(options, "write-buffer");
+    if (s->buffer_bytes > 0 && !node->read_only) {
+        s->buffer = write_buffer_new(node, s->buffer_bytes, s->flags);
     }
     return 0;
+}
+
+static int compress_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    CompressState *s = node->opaque;
+
+    s->new_buffer = !to->read_only && s->buffer_bytes > 0 && !s->buffer;
+    if (s->new_buffer) {
+        s->buffer = write_buffer_new(node, s->buffer_bytes, s->flags);
+    }
+    return 0;
+}
+
+/* The buffer is empty in any case, since the node is drained. */
+static void compress_co_reopen_commit(BlkNode *node)
+{
+    CompressState *s = node->opaque;
+
+    if (node->read_only) {
+        g_clear_pointer(&s->buffer, write_buffer_free);
+    }
+}
+
+static void compress_co_reopen_abort(BlkNode *node)
+{
+    CompressState *s = node->opaque;
+
+    if (s->new_buffer) {
+        g_clear_pointer(&s->buffer, write_buffer_free);
+    }
 }
 
 static void compress_co_close(BlkNode *node)
@@ -207,6 +248,9 @@ const BlkDriver blk_driver_compress = {
     .instance_size = sizeof(CompressState),
     .co_open = compress_co_open,
     .co_close = compress_co_close,
+    .co_reopen_prepare = compress_co_reopen_prepare,
+    .co_reopen_commit = compress_co_reopen_commit,
+    .co_reopen_abort = compress_co_reopen_abort,
     .check_child = compress_check_child,
     .child_perm = compress_child_perm,
     .refresh_limits = compress_refresh_limits,

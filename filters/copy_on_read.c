@@ -63,11 +63,14 @@ static void cor_co_close(BlkNode *node)
     blk_co_unref(s->bottom);
 }
 
+/* A filter without users asks for nothing, so that it can be opened above a node in use, and inserted. */
 static void cor_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
                            unsigned *child_perm, unsigned *child_shared)
 {
-    *child_perm = perm | BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED;
-    *child_shared = shared & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE);
+    bool used = perm != 0;
+
+    *child_perm = perm | (used ? BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED : 0);
+    *child_shared = used ? shared & ~(unsigned)(BLK_PERM_WRITE | BLK_PERM_RESIZE) : shared;
 }
 
 /* Does what lies at @offset come from the part of the chain that is to be copied? *bytes: how far that is so. */
@@ -199,6 +202,7 @@ const BlkDriver blk_driver_copy_on_read = {
     .instance_size = sizeof(CorState),
     .co_open = cor_co_open,
     .co_close = cor_co_close,
+    .reopens_as_it_is = true,
     .child_perm = cor_child_perm,
     .co_preadv = cor_co_preadv,
     .co_pwritev = cor_co_pwritev,

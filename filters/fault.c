@@ -322,6 +322,7 @@ const BlkDriver blk_driver_fault = {
     .parse_filename = fault_parse_filename,
     .co_open = fault_co_open,
     .co_close = fault_co_close,
+    .reopens_as_it_is = true,
     .refresh_limits = fault_refresh_limits,
     .child_perm = fault_child_perm,
     .co_preadv = fault_co_preadv,

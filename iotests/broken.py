@@ -198,20 +198,23 @@ class Breaker:
             self.image.put(72, self.image.get(72) | self.random.choice([1, 2, 3]))
         return 'dirty or corrupt bit'
 
+    def in_header(self, l1):
+        """An entry that is broken already may say so: without its header this would be no image."""
+        return l1 < self.image.cluster
+
     def snapshot(self):
         if not self.image.snapshot_count:
             return self.l2_entry()
         place, l1, _ = self.random.choice(self.image.snapshots())
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.5 or self.in_header(l1):
             self.image.put(place, self.random.choice(self.places + [0, 512, 1 << 62, self.image.end()]))
             return 'L1 table of a snapshot moved'
         return 'L1 of a snapshot: ' + self.word_in(l1, self.image.l1_size)
 
     def shared_tables(self):
-        """L1 entries, of the active table or of a snapshot's, that name the same L2 table. A snapshot whose entry is broken
-        already may say that its table is at the header, without which this is no image."""
+        """L1 entries, of the active table or of a snapshot's, that name the same L2 table."""
         entry = self.random.choice([COPIED, 0]) | self.random.choice(self.l2s)
-        l1s = [self.image.l1] + [l1 for _, l1, _ in self.image.snapshots() if l1 >= self.image.cluster]
+        l1s = [self.image.l1] + [l1 for _, l1, _ in self.image.snapshots() if not self.in_header(l1)]
         for _ in range(self.random.randrange(1, 6)):
             self.image.put(self.random.choice(l1s) + 8 * self.random.randrange(self.image.l1_size), entry)
         return 'L1 entries that share the table at %#x' % (entry & OFFSET)

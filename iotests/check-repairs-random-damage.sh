@@ -4,6 +4,7 @@
 # every guest cluster that could be read before reads the same afterwards. Where counts of few bits cannot say how many share
 # something, there are copies. SEED repeats a run, CASES says how many.
 . "$(dirname "$0")/lib.sh"
+any_backend
 requires qemu-img qemu-io python3
 # timeout: 300
 

@@ -12,6 +12,7 @@ for COMPRESSION in zlib zstd; do
         both "write -P 3 0 $CLUSTER" "write -P 4 $((2 * CLUSTER - 100)) 200" "write -P 5 $((5 * CLUSTER + 256)) 128" \
             "write -P 6 $((16777216 - CLUSTER)) $CLUSTER" "write -P 7 1M 100k" "write -P 8 1M 50k"
         agrees "written and rewritten"
+        [ "$COMPRESSION" = zstd ] || libyal_reads qcow disk.qcow2 model.raw "written and rewritten"
     done
 done
 done_testing

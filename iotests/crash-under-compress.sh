@@ -4,28 +4,9 @@
 # every flush, up to other points, and with some unflushed writes missing. The image has no errors, what was flushed is
 # there, and the peer can write to it.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/crash-lib.inc"
 any_backend
 requires qemu-img qemu-io python3
-
-reader() { python3 "$BLKSTACK_SOURCE/iotests/replay_log.py" "$@"; }
-model() { python3 "$BLKSTACK_SOURCE/iotests/crash_model.py" "$@"; }
-
-# The guest writes through the filter, every second generation beside it.
-generation() {  # NUMBER
-    local filter=driver=compress, below=file. graph line
-    local -a commands=()
-
-    if (($1 % 2 == 0)); then
-        filter='' below=''
-    fi
-    graph="$filter${below}driver=qcow2,${below}discard=unmap,${below}file.driver=log-writes,${below}file.discard=unmap"
-    graph+=",${below}file.log-append=on,${below}file.file.driver=file,${below}file.file.filename=disk.qcow2"
-    graph+=",${below}file.file.discard=unmap,${below}file.log.driver=file,${below}file.log.filename=log"
-    while read -r line; do
-        commands+=("$line")
-    done < <(model commands "$SEED" "$1")
-    io_run "$BLKSTACK_IO" -d unmap --image-opts "$graph" -- "${commands[@]}" flush "mark $1"
-}
 
 # What a crash leaves after so many entries; with CHANCE, some of what was not flushed is missing, with "last" all but the
 # last change.
@@ -33,8 +14,8 @@ state() {       # ENTRIES [CHANCE | last]
     local flushed status=0
 
     cp start.qcow2 state.qcow2
-    reader replay log state.qcow2 "$@"
-    flushed=$(reader mark log "$1")
+    replay replay log state.qcow2 "$@"
+    flushed=$(replay mark log "$1")
     qimg check -q -f qcow2 state.qcow2 >check.out 2>&1 || status=$?
     num_ok "$status == 0 || $status == 3" "entries $*: no errors, at most leaks"
     qimg convert -f qcow2 -O raw state.qcow2 state.raw
@@ -58,9 +39,10 @@ crashes() {     # COMPRESSION CLUSTER VERSION GENERATIONS
     cp disk.qcow2 start.qcow2
     : >log
     for number in $(seq "$4"); do
-        generation "$number"
+        # Through the filter, every second one beside it.
+        if ((number % 2)); then record qcow2 disk.qcow2 "$number" compress; else record qcow2 disk.qcow2 "$number"; fi
     done
-    borders=$(reader borders log)
+    borders=$(replay borders log)
     for number in $borders; do
         if ((number > 1)); then
             # All that the flush was for is uncertain. What is written last refers to what is written before.
@@ -69,7 +51,7 @@ crashes() {     # COMPRESSION CLUSTER VERSION GENERATIONS
         fi
         state "$number"
     done
-    entries=$(reader list log | wc -l)
+    entries=$(replay list log | wc -l)
     for number in $(seq 3 $((entries / 4 + 1)) "$entries"); do
         state "$number"
     done

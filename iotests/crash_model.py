@@ -6,11 +6,13 @@
     crash_model.py check SEED GENERATION RAW        is RAW what a crash may leave after this generation was flushed?
 
 Each sector must be what it was at the end of the generation, or what the next one writes there. Generation 0 is empty.
+CRASH_SECTORS in the environment is the length of the disk.
 """
+import os
 import random
 import sys
 
-SECTORS, OPS, LONGEST, SECTOR = 2048, 10, 96, 512
+SECTORS, OPS, LONGEST, SECTOR = int(os.environ.get("CRASH_SECTORS", 2048)), 10, 96, 512
 
 
 def operations(seed, generation):

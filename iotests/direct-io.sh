@@ -16,7 +16,7 @@ is_direct() {   # OPTIONS...
     local pid tries flags=
 
     mkfifo commands
-    "$BLKSTACK_IO" "$@" -f raw probe.raw <commands >probe.out 2>&1 &
+    "$BLKSTACK_IO" "$@" -f raw probe.raw >probe.out 2>&1 <commands &
     pid=$!
     exec 8>commands
     echo length >&8

@@ -45,8 +45,29 @@ for options in "-o compat=1.1" "-o compat=0.10" "-o compat=1.1 -b base.raw -F ra
     both_do "no whole clusters" ,discard=unmap "discard 300k 10k" "discard 255k 66k"
     both_do "zeroes" ,discard=unmap "write -z 384k 64k" "write -z 400k 100k" "write -P 3 384k 4k"
     both_do "zeroes with unmap" ,discard=unmap "write -z -u 0 64k" "write -z -u 448k 64k"
-    both_do "zeroes with unmap that is ignored" ,discard=ignore "write -z -u 256k 64k"
+    both_do "zeroes with unmap, discard=ignore" ,discard=ignore "write -z -u 192k 64k"
     both_do "written again" ,discard=unmap "write -P 4 0 1M"
+done
+
+# Below another node the option of the file says whether holes are made.
+for options in "" ,discard=unmap ,file.discard=ignore ,file.discard=unmap,discard=unmap; do
+    for file in ours.raw peer.raw; do
+        rm -f $file
+        qimg create -q -f raw $file 1M
+        peer_io $file raw "write -P 1 0 1M"
+    done
+    label="raw$options"
+    opts=driver=raw,file.driver=file$options,file.filename
+    io_run "$BLKSTACK_IO" --image-opts $opts=ours.raw -- "write -z -u 0 256k" "write -z 256k 256k"
+    io_run "$QEMU_IO" --image-opts $opts=peer.raw -- "write -z -u 0 256k" "write -z 256k 256k"
+    is "$(file_blocks ours.raw)" "$(file_blocks peer.raw)" "the same space is given back"
+    same ours.raw peer.raw
+done
+label="file"
+for program in "$BLKSTACK_IO" "$QEMU_IO"; do
+    peer_io ours.raw raw "write -P 1 0 1M"
+    io_run "$program" --image-opts driver=file,filename=ours.raw,discard=ignore -- "write -z -u 0 256k"
+    num_ok "$(file_blocks ours.raw) == 786432" "$(basename "$program"): a file that a user has directly"
 done
 
 label="a snapshot"

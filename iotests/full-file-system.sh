@@ -5,9 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io fallocate mount
 
-mkdir full
-mount -t tmpfs -o size=8M tmpfs full 2>/dev/null || skip_all "no file system can be mounted here (that needs root)"
-trap 'umount -l full' EXIT
+small_file_system full 8M
 
 random_file data.raw $((6 << 20))
 random_file part.raw $((512 << 10)) 2

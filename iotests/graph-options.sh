@@ -71,7 +71,7 @@ refused "an unknown key of a child" "file.*'filenam'.*did you mean 'filename'" -
 refused "a child of another name" "'fiel.driver'.*did you mean 'file'" --image-opts \
     driver=qcow2,fiel.driver=file,file.filename=disk.qcow2
 refused "a child of another name in JSON" "'fiel.*did you mean 'file'" "json:{\"driver\": \"qcow2\", \"fiel\": $file}"
-refused "a driver of another name" "'qcow3'.*did you mean 'qcow2'" --image-opts driver=qcow3,file.filename=disk.qcow2
+refused "a driver of another name" "'qcwo2'.*did you mean 'qcow2'" --image-opts driver=qcwo2,file.filename=disk.qcow2
 refused "a filter of another name" "did you mean 'compress'" --image-opts "${dotted/compress/compres}"
 refused "an unknown key three levels down" "file.*'lockign'.*did you mean 'locking'" \
     --image-opts "$dotted,file.file.lockign=on"

@@ -8,16 +8,6 @@ any_backend
 requires qemu-img qemu-io python3 prlimit
 # timeout: 600
 
-opened=$(dirname "$0")/opened.py
-
-# COMMAND ends with STATUS, and opens neither the host file nor the pipe.
-opens_nothing() {   # STATUS TEXT COMMAND...
-    local want=$1 text=$2
-
-    shift 2
-    is "$(bounded "$opened" ../host.img ../pipe -- "$@")" "status $want" "$text: nothing else is opened"
-}
-
 refuses() {         # STATUS TEXT COMMAND...
     local want=$1 text=$2
 
@@ -33,7 +23,9 @@ make_base
 truncate -s 64M ../host.img
 mkfifo ../pipe
 ln -s ../host.img link
-is "$("$opened" ../host.img -- cat ../host.img)" "../host.img"$'\n'"status 0" "an opened file would be seen"
+watch_files ../host.img ../pipe
+opens cat ../host.img
+is "$opened" "../host.img"$'\n'"status 0" "an opened file would be seen"
 
 for name in $("$(dirname "$0")/craft.py" list backing-name); do
     new_case backing-name "$name"
@@ -52,8 +44,8 @@ for name in $("$(dirname "$0")/craft.py" list backing-name); do
 done
 
 new_case backing-name host-file
-is "$("$opened" ../host.img -- "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2)" "../host.img"$'\n'"status 0" \
-    "with the format given, the name is followed the name"
+opens "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2
+is "$opened" "../host.img"$'\n'"status 0" "with the format given, the name is followed"
 
 make_data_base
 for name in $("$(dirname "$0")/craft.py" list data-file-name); do
@@ -73,6 +65,6 @@ for name in $("$(dirname "$0")/craft.py" list data-file-name); do
     unchanged "data file $name"
 done
 new_case data-file-name host-file
-is "$("$opened" ../host.img -- "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2)" "../host.img"$'\n'"status 0" \
-    "with the format given, the name of the data file is followed"
+opens "$BLKSTACK_IO" -r -f qcow2 -c "read 0 64k" disk.qcow2
+is "$opened" "../host.img"$'\n'"status 0" "with the format given, the name of the data file is followed"
 done_testing

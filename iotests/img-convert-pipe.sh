@@ -40,7 +40,8 @@ img convert -f qcow2 -O raw over.qcow2 - | cat >out.raw
 same over.qcow2 out.raw "a raw image"
 img convert -c -f raw -O qcow2 mixed.raw file.qcow2
 img convert -c -f raw -O qcow2 mixed.raw - | cat >out.qcow2
-num_ok "$(file_bytes out.qcow2) <= $(file_bytes file.qcow2) + 131072" \
+# The file ends within a cluster, and where depends on what was compressed first; the pipe fills its last clusters.
+num_ok "$(file_bytes out.qcow2) <= $(file_bytes file.qcow2) + 3 * 65536" \
     "as small as a file: $(file_bytes out.qcow2) and $(file_bytes file.qcow2) bytes"
 img convert -f raw -O qcow2 mixed.raw - >direct.qcow2
 judge direct.qcow2 "into a file"
@@ -49,6 +50,15 @@ judge direct.qcow2 "into a file"
 unsound() {     # FILE DESCRIPTION
     if qimg check -f qcow2 "$1" >check.out 2>&1; then not_ok "$2: the peer's check"; else ok "$2: the peer's check"; fi
 }
+
+head -c 1870336 t.raw >odd.raw
+img convert -f raw -O qcow2 odd.raw - >odd.qcow2
+qimg resize -q odd.qcow2 2M
+truncate -s 2M odd.raw
+same odd.raw odd.qcow2 "an odd length: what is behind the end is zeroes"
+head -c 4M /dev/zero >zero.raw
+img convert -f raw -O qcow2 zero.raw - >zero.qcow2
+num_ok "$(file_bytes zero.qcow2) < 1048576" "zeroes that must be read to be known take no space"
 
 label="used again"
 pio out.qcow2 "write -P 7 1M 200k" "write -c -P 8 4M 64k" "discard 9M 128k"

@@ -57,8 +57,10 @@ converted over.model -c -W -m 16 -O qcow2 $over a.qcow2
 converted t.model -c -O qcow2 $text a.qcow2
 converted t.model -c -O qcow2 -o compression_type=zstd,cluster_size=2M $text a.qcow2
 converted t.model -c -O qcow2 -o cluster_size=4k $text a.qcow2
+libyal_reads qcow ours/a.qcow2 ours/t.model "compressed"
 converted r.model -c -O qcow2 -o compression_type=zstd $raw a.qcow2
 converted over.model -O qcow2 -o cluster_size=4k,compat=0.10 $over a.qcow2
+libyal_reads qcow ours/a.qcow2 ours/over.model "version 2"
 converted over.model -O qcow2 -o preallocation=metadata $over a.qcow2
 converted over.model -O qcow2 -o preallocation=full $over a.qcow2
 for option in "-S 0" "-S 4k" "-S 1M" "-m 1" "-m 4" "-m 16 -W" "-p -q" "-t none -T none" "-t writethrough" -C; do

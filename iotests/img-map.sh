@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Limitation: where metadata is preallocated the peer looks for holes in the file below; ours tells what the tables say.
-# map: text and JSON are the peer's, for chains, shorter backing files, compressed clusters, holes and parts of an image.
+# map: text and JSON are the peer's, for chains, shorter backing files, compressed clusters, holes, also of the file below, and
+# parts of an image.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/peer-lib.inc"
 any_backend
@@ -22,13 +22,22 @@ peer_io onraw.qcow2 qcow2 "write -P 4 1M 64k"
 qimg create -q -f qcow2 empty.qcow2 1M
 qimg create -q -f qcow2 nothing.qcow2 0
 truncate -s 1000 odd.raw
+# Tables that say data where the file has a hole, or has ended; one where all is there.
+qimg create -q -f qcow2 -o preallocation=metadata spare.qcow2 16M
+peer_io spare.qcow2 qcow2 "write -P 1 128k 8k" "write -z 256k 64k" "write -P 2 8M 128k"
+cp --sparse=always spare.qcow2 short.qcow2
+truncate -s 2M short.qcow2
+qimg create -q -f qcow2 -b spare.qcow2 -F qcow2 onspare.qcow2
+peer_io onspare.qcow2 qcow2 "write -P 3 512k 64k" "write -P 4 8M 4k"
+qimg create -q -f qcow2 partial.qcow2 16M
+peer_io partial.qcow2 qcow2 "write -P 1 0 4M" "write -P 1 5M 4k"
 sync -- *.raw *.qcow2
 for file in *.qcow2 *.raw; do
     ln "$file" "ours/$file"
     ln "$file" "peer/$file"
 done
 
-for file in base middle top empty nothing onraw; do
+for file in base middle top empty nothing onraw spare short onspare partial; do
     twin_ok map -f qcow2 "$file.qcow2"
     twin_ok map -f qcow2 --output=json "$file.qcow2"
 done

@@ -104,11 +104,26 @@ skip_all() {    # REASON
     exit 77
 }
 
+# Runs the Python program on standard input, which finds the modules in this directory and prints the TAP; the last command of
+# a script.
+python_test() {
+    tap_ended=yes
+    PYTHONPATH=$(dirname "$0") exec python3 -B -
+}
+
 # For scripts whose outcome cannot depend on the I/O back end: one run is enough.
 any_backend() {
     if [ "$BLKSTACK_AIO" != threads ]; then
         skip_all "runs once, with BLKSTACK_AIO=threads"
     fi
+}
+
+# Mounted until the script ends; a Python part of it (which is not this process's shell) unmounts it itself.
+small_file_system() {   # DIRECTORY SIZE
+    mkdir "$1"
+    mount -t tmpfs -o size="$2" tmpfs "$1" 2>/dev/null || skip_all "no file system can be mounted here (that needs root)"
+    # shellcheck disable=SC2064
+    trap "umount -l '$1'; tap_exit" EXIT
 }
 
 requires() {    # PROGRAM...: skips the script without them
@@ -240,6 +255,18 @@ same() {        # A B DESCRIPTION
     if [ "$status" -eq 0 ]; then ok "$description"; else not_ok "$description" "$(tail -n 20 compare.out)"; fi
 }
 
+# A reader of others, libqcow, libvmdk or libvhdi, finds the bytes of the raw file MODEL, if it is installed.
+libyal_reads() { # qcow | vmdk | vpc IMAGE MODEL TEXT
+    local status=0
+
+    python3 "$BLKSTACK_SOURCE/iotests/libyal_compare.py" "$1" "$2" "$3" >libyal.out 2>&1 || status=$?
+    case $status in
+    0) ok "$4: the reader of others finds the same" ;;
+    77) diag "$4: no reader of others for $1 is installed" ;;
+    *) not_ok "$4: the reader of others finds the same" "$(cat libyal.out)" ;;
+    esac
+}
+
 format_of() {   # [FORMAT:]FILE
     case $1 in
     raw:* | qcow2:*) echo "${1%%:*}" ;;
@@ -260,6 +287,16 @@ check_number() { # FILE KEY
 compressed_at() { # OFFSET
     "$QEMU_IMG" map -f qcow2 --output=json --start-offset="$1" --max-length="$CLUSTER" disk.qcow2 |
         grep -q '"depth": 0.*"data": true}' && echo yes || echo no
+}
+
+# The refcount table of a qcow2 image names no block any more.
+lose_refcounts() { # FILE
+    python3 -c '
+import struct, sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(48)
+    file.seek(struct.unpack(">Q", file.read(8))[0])
+    file.write(bytes(8))' "$1"
 }
 
 file_bytes() { stat -c %s "$1"; }

@@ -23,7 +23,8 @@ trap stop_holder EXIT
 hold() {        # PROGRAM OPTIONS...: runs it with the image open until let_go
     local tries
 
-    timeout 60 "$@" -f qcow2 disk.qcow2 <commands >holder.out 2>&1 &
+    # The old output is gone before the fifo opens, which the parent waits for.
+    timeout 60 "$@" -f qcow2 disk.qcow2 >holder.out 2>&1 <commands &
     holder=$!
     exec 8>commands
     echo length >&8

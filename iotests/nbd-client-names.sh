@@ -45,11 +45,13 @@ server.wait(10)
 sys.exit(ret.returncode)
 END
 
-# The server writes down who connects.
+# The server writes down who connects; it may write that somebody has left when the client is long gone.
+connects() { grep -ac ' Connect ' connections.log || true; }
+
 label="names in images"
 kit_serve --filter=log memory 1M logfile=connections.log
 io_run "$BLKSTACK_IO" -f raw "$nbd_uri" -- "write -P 7 0 64k"
-: >connections.log
+before=$(connects)
 qimg create -q -u -f qcow2 -b "$nbd_uri" -F raw top.qcow2 1M
 fails "a detected image's backing name is not followed" "format.* was detected, not given" \
     img convert -O raw top.qcow2 out.raw
@@ -57,10 +59,10 @@ fails "nor for a read" "was detected, not given" io -r -c "read 0 64k" top.qcow2
 fails "nor for map" "was detected, not given" img map top.qcow2
 succeeds "info" img info top.qcow2
 succeeds "check" img check top.qcow2
-is "$(cat connections.log)" "" "nobody connected to the server"
+is "$(connects)" "$before" "nobody connected to the server"
 io_run "$BLKSTACK_IO" -r -f qcow2 top.qcow2 -- "read -P 7 0 64k" "read -P 0 64k 64k"
 succeeds "followed when the user names the format" img convert -f qcow2 -O raw top.qcow2 out.raw
-num_ok "$(grep -c ' Connect ' connections.log) >= 2" "the server was asked then"
+num_ok "$(connects) >= $before + 2" "the server was asked then"
 io_run "$BLKSTACK_IO" -f qcow2 top.qcow2 -- "write -P 8 512 512" "read -P 7 0 512" "read -P 8 512 512" "read -P 7 1k 63k"
 io_run "$BLKSTACK_IO" -r -f raw "$nbd_uri" -- "read -P 7 0 64k"
 ok "an overlay writes nothing to its backing"

@@ -14,7 +14,7 @@ serve() {
 io_begin() {    # OPTIONS-OF-THE-NODE
     rm -f commands
     mkfifo commands
-    "$BLKSTACK_IO" --image-opts "driver=raw,file.driver=nbd,file.path=$nbd_dir/s$1" <commands >io.log 2>&1 &
+    "$BLKSTACK_IO" --image-opts "driver=raw,file.driver=nbd,file.path=$nbd_dir/s$1" >io.log 2>&1 <commands &
     io_pid=$!
     exec 7>commands
 }

@@ -106,6 +106,8 @@ class Fuzzer:
                     raw.socket.sendall(part)
                     if self.chance(20):
                         raw.socket.recv(1 << 20)
+                if self.chance(20):
+                    return                                  # while it is being answered
                 if self.chance(50):
                     raw.socket.shutdown(socket.SHUT_WR)     # then all replies come, and the end
                 while raw.socket.recv(1 << 20):

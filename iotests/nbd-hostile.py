@@ -277,6 +277,28 @@ def replies_that_nobody_reads():
         raw.socket.close()
 
 
+def memory_that_all_want():
+    """More clients take no replies than the server has memory for; who then asks for much gets it, at the cost of one of them."""
+    deaf = [Raw(PATH).negotiate() for _ in range(3 * MANY)]
+    for raw in deaf:
+        raw.send(request(READ, 0, MIB // 4) * 64)
+    time.sleep(0.3)
+    with Raw(PATH) as raw:
+        raw.negotiate().send(request(READ, 0, 4 * MIB))
+        expect(raw.simple_reply(4 * MIB)[0], 0)
+    gone = 0
+    for raw in deaf:
+        raw.socket.setblocking(False)
+        try:
+            raw.send(request(FLUSH))
+        except Gone:
+            gone += 1
+        except BlockingIOError:
+            pass
+        raw.socket.close()
+    assert 0 < gone < len(deaf), f"{gone} of {len(deaf)} were dropped"
+
+
 def many_small_replies_that_nobody_reads():
     with Raw(PATH) as raw:
         raw.negotiate(structured=True)
@@ -289,15 +311,17 @@ def many_small_replies_that_nobody_reads():
 
 
 # Each with the KiB that it may take above what the server had: buffers of MANY connections with 16 MiB in flight and
-# 4 MiB kept, where it may have that.
-SMALL, LARGE = 24 << 10, MANY * 21 << 10
+# 4 MiB kept, where it may have that; all connections together: 256 MiB in flight, 32 MiB kept, and 320 KiB of each that count
+# on nobody.
+SMALL, LARGE, ALL = 24 << 10, MANY * 21 << 10, (288 << 10) + 100 * 320
 ATTACKS = [
     (drops_in_each_stage, SMALL), (wrong_client_flags, SMALL), (wrong_option_magic, SMALL), (unknown_options, SMALL),
     (long_names, SMALL), (lengths_that_lie, SMALL), (huge_options, SMALL), (option_storm, SMALL),
     (idle_handshakes, SMALL), (wrong_request_magic, SMALL), (ranges_past_the_end, SMALL), (lengths_of_64_bits, SMALL),
     (unknown_commands_and_flags, SMALL + (34 << 10)), (payloads_that_never_come, SMALL),
-    (many_small_replies_that_nobody_reads, SMALL), (replies_that_nobody_reads, LARGE),
-    (replies_that_nobody_reads, LARGE // 4)]            # most of what it took before is still there to be used
+    (many_small_replies_that_nobody_reads, SMALL), (memory_that_all_want, ALL),
+    (replies_that_nobody_reads, LARGE // 4),            # most of what it took before is still there to be used
+    (replies_that_nobody_reads, LARGE // 4)]
 
 
 def attack(function, most, good):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What the end of an NBD server may do to its clients.
 
-nbd-kill.py term SOCKET PID            stops the server with 64 reads in flight: each is answered with the right data
+nbd-kill.py term SOCKET PID [tls]      stops the server with 64 reads in flight: each is answered with the right data
 nbd-kill.py write URI STATE SEED       writes and flushes until the server is gone; STATE: what may be found afterwards
 nbd-kill.py verify URI STATE           is that what is found?
 """
@@ -23,11 +23,11 @@ def content(piece, version):
     return (b"%d.%d " % (piece, version)).ljust(32, b"-") * (PIECE // 32) if version else bytes(PIECE)
 
 
-def term(path, pid):
+def term(path, pid, tls):
     """Piece n of 64 KiB is 64 KiB of the byte n + 1."""
     count, size = 64, 65536
     with Raw(path) as raw:
-        raw.negotiate()
+        raw.negotiate(tls=tls)
         raw.send(b"".join(request(READ, number * size, size, cookie=number) for number in range(count)))
         for answered in range(count):
             try:
@@ -90,7 +90,7 @@ def verify(uri, state):
 
 
 if sys.argv[1] == "term":
-    term(sys.argv[2], int(sys.argv[3]))
+    term(sys.argv[2], int(sys.argv[3]), "tls" in sys.argv[4:])
 elif sys.argv[1] == "write":
     write(*sys.argv[2:])
 else:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""An NBD client that says whatever it is told to, byte by byte: for nbd-hostile.py and nbd-fuzz.py.
+"""An NBD client that says whatever it is told to, byte by byte: for nbd-hostile.py, nbd-fuzz.py and others.
 
 Numbers are those of the protocol's specification.
 """
 import socket
+import ssl
 import struct
 
 OPTION_MAGIC, REPLY_MAGIC, REQUEST_MAGIC, EXTENDED_MAGIC = 0x49484156454F5054, 0x3E889045565A9, 0x25609513, 0x21E41C71
@@ -106,8 +107,18 @@ class Raw:
             if kind not in (SERVER, REP_INFO, 4):
                 return kind
 
-    def negotiate(self, name=b"", extended=False, structured=False):
+    def begin_tls(self):
+        """The rest of the connection is encrypted; nobody's certificate is looked at."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.socket = context.wrap_socket(self.socket)
+        return self
+
+    def negotiate(self, name=b"", extended=False, structured=False, tls=False):
         self.greet()
+        if tls:
+            assert self.ask(STARTTLS) == ACK
+            self.begin_tls()
         if extended:
             assert self.ask(EXTENDED) == ACK
         elif structured:

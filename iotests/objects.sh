@@ -36,7 +36,7 @@ refused 'expected' '{"qom-type": "secret"'
 refused 'no type' "$(printf 'x%.0s' {1..100000})"
 fails "an id that is taken" 'already' info secret,id=s,data=x --object secret,id=s,data=y
 types=$(img info --object help)
-like "$types" 'authz-list .*authz-simple .*secret .*tls-creds-psk .*tls-creds-x509 ' "help lists the types"
+like "$types" 'authz-list .*authz-simple .*secret .*throttle-group .*tls-creds-psk .*tls-creds-x509 ' "help lists the types"
 like "$(img info --object tls-creds-x509,help)" 'verify-peer=<bool .*default: on' "help lists the options of a type"
 for command in amend bench bitmap check commit compact compare convert create dd info map measure rebase resize snapshot; do
     succeeds "blkstack-img $command takes objects" img "$command" --object help disk.raw 1M

@@ -33,7 +33,6 @@ static int co_copy_down(const BlkCommit *commit, GError **error)
     BlkNodesSource source;
     BlkCopy copy = {
         .source = &source.source,
-        .target = commit->base,
         .compressed = commit->compressed,
         .in_order = true,
         .fua = commit->fua,
@@ -51,7 +50,10 @@ static int co_copy_down(const BlkCommit *commit, GError **error)
         return ret;
     }
     source.base = commit->base;
-    return blk_co_copy(&copy, error);
+    copy.target = blk_co_attach(commit->base, "commit", 0, BLK_PERM_ALL, error);
+    ret = copy.target ? blk_co_copy(&copy, error) : -EINVAL;
+    blk_co_detach(copy.target);
+    return ret;
 }
 
 int blk_co_commit(const BlkCommit *commit, GError **error)
@@ -66,6 +68,10 @@ int blk_co_commit(const BlkCommit *commit, GError **error)
     }
     if (ret == 0 && commit->empty_top) {
         ret = blk_co_make_empty(commit->top, error);
+        if (ret == -ENOTSUP) {
+            g_clear_error(error);           /* what cannot be emptied still reads as it did */
+            return 0;
+        }
         if (ret < 0) {
             g_prefix_error(error, "Could not empty '%s' after all was committed: ", blk_node_filename(commit->top));
         }

@@ -11,16 +11,26 @@
  * compressed write is whole clusters. A compressed copy has small pieces, which do not wait for their turn, so that no
  * processor waits for the last cluster of a large one. What the target need not be told is passed over when a piece is claimed. With a
  * reference, a piece of data is read from both, and what is the same is not written.
+ *
+ * With a todo, pieces are dirty ranges of its bitmap. Their extents are asked for when the range is held and its bits are
+ * cleared, since the source may have changed before; what was asked when the piece was claimed only says how much to take.
+ *
+ * With a job, each worker works for it: a piece is claimed and begun at a pause point, and who waits for another worker
+ * leaves the job meanwhile. A piece that fails may be tried again, by the job's policy; nobody waits for that, or for the
+ * speed, while it holds a range or the claim lock.
  */
 #include "jobs/copy.h"
 
 #include "core/codec.h"
+#include "core/timer.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 #define CHUNK_BYTES ((uint64_t)512 << 10)           /* what was read is in a core's cache still when it is written */
 #define CHUNK_BYTES_COMPRESSED ((uint64_t)2 << 20)  /* a write is clusters enough for all workers */
+#define MAX_UNIT_BYTES ((uint64_t)2 << 20)          /* larger clusters are copied in parts, unless they must be whole */
+#define RETRY_NS UINT64_C(200000000)                /* what failed, and is to be ignored, is tried again after that */
 
 typedef struct Piece {
     BlkExtentKind kind;
@@ -35,6 +45,7 @@ typedef struct Pipeline {
     uint64_t unit;              /* pieces are multiples of it, power of two */
     uint64_t block;             /* zeroes are looked for in blocks of this size, a multiple of the unit */
     uint64_t chunk;             /* largest piece of data, a multiple of the block */
+    uint64_t step;              /* with a todo: pieces are multiples of it: the unit, or the granularity if that is larger */
     bool in_order;
 
     BlkCoMutex claim_lock;
@@ -45,23 +56,110 @@ typedef struct Pipeline {
     uint64_t claimed, written;  /* pieces */
     BlkCoQueue turn;
     uint64_t done_bytes;
-    uint64_t sent_bytes;        /* counts for the rate */
-    gint64 start_us;
+    BlkRate rate;               /* without a job */
     int ret;                    /* the first error, which is in *error */
     GError **error;
 } Pipeline;
 
-/* Keeps the first error only. */
-static int fail(Pipeline *p, int ret, GError *error)
+/* Who copies: one of the workers, or who needs a range now. */
+typedef struct Worker {
+    Pipeline *p;
+    uint8_t *buf;               /* of chunk bytes */
+    uint8_t *other;             /* for what the reference has; without one it is buf */
+    bool reading;               /* what was begun last, which has failed if anything has */
+    GError *error;
+} Worker;
+
+static int worker_init(Worker *w, Pipeline *p)
 {
+    *w = (Worker) { .p = p, .buf = blk_buffer_try_alloc(blk_child_node(p->copy->target), p->chunk) };
+    w->other = p->copy->reference ? blk_buffer_try_alloc(p->copy->reference, p->chunk) : w->buf;
+    return w->buf && w->other ? 0 : blk_error(&w->error, -ENOMEM, "no memory for a buffer of %" PRIu64 " bytes", p->chunk);
+}
+
+static void worker_clear(Worker *w)
+{
+    if (w->other != w->buf) {
+        blk_buffer_free(w->other);
+    }
+    blk_buffer_free(w->buf);
+    g_clear_error(&w->error);
+}
+
+/* Keeps the first error only. */
+static void fail(Worker *w, int ret)
+{
+    Pipeline *p = w->p;
+
     if (p->ret == 0) {
         p->ret = ret;
-        g_propagate_error(p->error, error);
-    } else {
-        g_clear_error(&error);
+        if (!w->error) {
+            blk_error(&w->error, ret, "the copy was cancelled");
+        }
+        g_propagate_error(p->error, g_steal_pointer(&w->error));
     }
     blk_co_queue_wake_all(&p->turn);
-    return ret;
+}
+
+/* ---- the job, if there is one ---- */
+
+static int co_pause_point(Pipeline *p)
+{
+    return p->copy->job ? blk_co_job_pause_point(p->copy->job) : 0;
+}
+
+static void co_enter(Pipeline *p)
+{
+    if (p->copy->job) {
+        blk_co_job_enter(p->copy->job);
+    }
+}
+
+static void leave(Pipeline *p)
+{
+    if (p->copy->job) {
+        blk_job_leave(p->copy->job);
+    }
+}
+
+/* Waits until @bytes may be read. */
+static int co_throttle(Pipeline *p, uint64_t bytes)
+{
+    uint64_t due_ns, now_ns;
+
+    if (p->copy->job) {
+        return blk_co_job_throttle(p->copy->job, bytes);
+    }
+    while ((due_ns = blk_rate_take(&p->rate, bytes, now_ns = blk_clock_ns())) > 0) {
+        blk_co_sleep_ns(due_ns - now_ns);
+    }
+    return 0;
+}
+
+/* Returns: 0: what failed with @ret is to be tried again, now; @ret: it has failed; -ECANCELED. */
+static int co_error_policy(Worker *w, int ret)
+{
+    BlkJob *job = w->p->copy->job;
+    int waited = 0;
+
+    if (!job || ret == -ECANCELED) {
+        return ret;
+    }
+    switch (blk_job_error_action(job, w->reading, ret)) {
+    case BLK_ERROR_REPORT:
+        return ret;
+    case BLK_ERROR_IGNORE:
+        waited = blk_co_job_sleep(job, RETRY_NS);
+        break;
+    case BLK_ERROR_STOP:
+        waited = blk_co_job_pause_point(job);
+        break;
+    }
+    if (w->p->ret < 0) {
+        return ret;                 /* another one has failed meanwhile */
+    }
+    g_clear_error(&w->error);
+    return waited;
 }
 
 /* ---- claiming ---- */
@@ -69,6 +167,9 @@ static int fail(Pipeline *p, int ret, GError *error)
 static void account(Pipeline *p, uint64_t bytes)
 {
     p->done_bytes += bytes;
+    if (p->copy->job) {
+        blk_job_progress_add(p->copy->job, bytes);
+    }
     if (p->copy->progress) {
         p->copy->progress((double)p->done_bytes / p->copy->source->length, p->copy->opaque);
     }
@@ -95,14 +196,16 @@ static int co_zeroes_against_reference(Pipeline *p, BlkExtent *extent, GError **
     return 0;
 }
 
-static int co_find_extent(Pipeline *p, GError **error)
+static int co_find_extent(Worker *w)
 {
+    Pipeline *p = w->p;
     BlkSource *source = p->copy->source;
     BlkExtent extent;
-    int ret = source->co_extent(source, p->next, source->length - p->next, &extent, error);
 
+    w->reading = true;
+    int ret = source->co_extent(source, p->next, source->length - p->next, &extent, &w->error);
     if (ret == 0 && extent.kind == BLK_EXTENT_ZERO && p->copy->reference) {
-        ret = co_zeroes_against_reference(p, &extent, error);
+        ret = co_zeroes_against_reference(p, &extent, &w->error);
     }
     if (ret == 0) {
         p->extent_kind = extent.kind;
@@ -111,26 +214,23 @@ static int co_find_extent(Pipeline *p, GError **error)
     return ret;
 }
 
-/* Takes the next piece of whole units. A unit with several kinds in it is data: reading knows what it is. */
-static void cut_piece(Pipeline *p, Piece *piece)
+/* A piece of whole units (@unit: a power of two) at @offset, where @extent lies, of @rest bytes that are to be copied. A
+ * unit with several kinds in it is data: reading knows what it is. */
+static Piece cut_piece(const Pipeline *p, uint64_t offset, BlkExtent extent, uint64_t rest, uint64_t unit)
 {
-    uint64_t rest = p->copy->source->length - p->next;
-    uint64_t bytes = p->extent_end - p->next;
+    Piece piece = { .offset = offset, .kind = extent.kind, .bytes = MIN(extent.bytes, rest) };
 
-    piece->offset = p->next;
-    piece->kind = p->extent_kind;
-    if (bytes < rest) {
-        bytes &= ~(p->unit - 1);
+    if (piece.bytes < rest) {
+        piece.bytes &= ~(unit - 1);
     }
-    if (bytes == 0) {
-        bytes = MIN(p->unit, rest);
-        piece->kind = BLK_EXTENT_DATA;
+    if (piece.bytes == 0) {
+        piece.bytes = MIN(unit, rest);
+        piece.kind = BLK_EXTENT_DATA;
     }
-    if (piece->kind == BLK_EXTENT_DATA) {
-        bytes = MIN(bytes, p->chunk);
+    if (piece.kind == BLK_EXTENT_DATA) {
+        piece.bytes = MIN(piece.bytes, MAX(p->chunk, unit));
     }
-    piece->bytes = bytes;
-    p->next += bytes;
+    return piece;
 }
 
 static bool needs_no_write(const Pipeline *p, const Piece *piece)
@@ -138,19 +238,47 @@ static bool needs_no_write(const Pipeline *p, const Piece *piece)
     return piece->kind == BLK_EXTENT_BACKING || (piece->kind == BLK_EXTENT_ZERO && p->copy->target_is_zero);
 }
 
-/* Returns: 1 a piece that must be written; 0 there is none left; <0 error. */
-static int co_claim_locked(Pipeline *p, Piece *piece, GError **error)
+/* Takes the next dirty range, rounded to whole steps. The same results as co_claim_locked(). */
+static int co_claim_todo(Worker *w, Piece *piece)
 {
-    while (p->ret == 0 && p->next < p->copy->source->length) {
-        int ret = p->copy->cancel ? blk_error(error, -ECANCELED, "the copy was cancelled") : 0;
+    Pipeline *p = w->p;
+    BlkSource *source = p->copy->source;
+    uint64_t start, bytes;
+    BlkExtent extent;
 
-        if (ret == 0 && p->next >= p->extent_end) {
-            ret = co_find_extent(p, error);
+    if (!blk_bitmap_next(p->copy->todo->bitmap, p->next, &start, &bytes) || start >= source->length) {
+        p->next = source->length;
+        return 0;
+    }
+    p->next = MAX(start - start % p->step, p->next);
+    bytes = MIN((start + bytes - p->next + p->step - 1) / p->step * p->step, source->length - p->next);
+    w->reading = true;
+    int ret = source->co_extent(source, p->next, bytes, &extent, &w->error);
+    if (ret < 0) {
+        return ret;
+    }
+    *piece = cut_piece(p, p->next, extent, bytes, p->step);
+    piece->number = p->claimed++;
+    p->next += piece->bytes;
+    return 1;
+}
+
+/* Returns: 1 a piece that must be written; 0 there is none left; <0 error: nothing was claimed. */
+static int co_claim_locked(Worker *w, Piece *piece)
+{
+    Pipeline *p = w->p;
+    uint64_t length = p->copy->source->length;
+
+    while (p->ret == 0 && p->next < length) {
+        if (p->copy->todo) {
+            return co_claim_todo(w, piece);
         }
+        int ret = p->next >= p->extent_end ? co_find_extent(w) : 0;
         if (ret < 0) {
             return ret;
         }
-        cut_piece(p, piece);
+        *piece = cut_piece(p, p->next, (BlkExtent) { p->extent_kind, p->extent_end - p->next }, length - p->next, p->unit);
+        p->next += piece->bytes;
         if (!needs_no_write(p, piece)) {
             piece->number = p->claimed++;
             return 1;
@@ -160,13 +288,18 @@ static int co_claim_locked(Pipeline *p, Piece *piece, GError **error)
     return 0;
 }
 
-static int co_claim(Pipeline *p, Piece *piece, GError **error)
+static int co_claim(Worker *w, Piece *piece)
 {
     int ret;
 
-    blk_co_mutex_lock(&p->claim_lock);
-    ret = co_claim_locked(p, piece, error);
-    blk_co_mutex_unlock(&p->claim_lock);
+    do {
+        ret = co_pause_point(w->p);
+        if (ret == 0) {
+            blk_co_mutex_lock(&w->p->claim_lock);
+            ret = co_claim_locked(w, piece);
+            blk_co_mutex_unlock(&w->p->claim_lock);
+        }
+    } while (ret < 0 && (ret = co_error_policy(w, ret)) == 0);
     return ret;
 }
 
@@ -185,50 +318,34 @@ static int co_read_reference(Pipeline *p, const Piece *piece, uint8_t *buf, GErr
                                      blk_node_filename(reference), piece->offset) : 0;
 }
 
-/* Sleeps until the bytes sent so far are due. */
-static void co_keep_rate(Pipeline *p, uint64_t bytes)
+static int co_read_piece(Worker *w, const Piece *piece)
 {
-    gint64 due_us, now_us;
-
-    if (p->copy->rate == 0) {
-        return;
-    }
-    due_us = p->start_us + (gint64)((double)p->sent_bytes * G_USEC_PER_SEC / p->copy->rate);
-    now_us = g_get_monotonic_time();
-    p->sent_bytes += bytes;
-    if (due_us > now_us) {
-        blk_co_sleep_ns((uint64_t)(due_us - now_us) * 1000);
-    }
-}
-
-/* @other: for what the reference has. */
-static int co_read_piece(Pipeline *p, const Piece *piece, uint8_t *buf, uint8_t *other, GError **error)
-{
+    Pipeline *p = w->p;
     BlkSource *source = p->copy->source;
-    int ret = source->co_read(source, piece->offset, piece->bytes, buf, error);
 
-    if (ret == 0 && p->copy->reference) {
-        ret = co_read_reference(p, piece, other, error);
-    }
-    if (ret == 0) {
-        co_keep_rate(p, piece->bytes);
-    }
-    return ret;
+    w->reading = true;
+    int ret = source->co_read(source, piece->offset, piece->bytes, w->buf, &w->error);
+    return ret == 0 && p->copy->reference ? co_read_reference(p, piece, w->other, &w->error) : ret;
 }
 
 /* ---- writing ---- */
 
+static unsigned write_flags(const Pipeline *p)
+{
+    return (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->unchanged ? BLK_REQ_UNCHANGED : 0);
+}
+
 static int co_write_zeroes(Pipeline *p, uint64_t offset, uint64_t bytes)
 {
-    unsigned flags = BLK_REQ_UNMAP | (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->reference ? BLK_REQ_HIDE : 0);
+    unsigned flags = write_flags(p) | (p->copy->keep_space ? 0 : BLK_REQ_UNMAP) | (p->copy->reference ? BLK_REQ_HIDE : 0);
 
-    return p->copy->target_is_zero ? 0 : blk_co_pwrite_zeroes(p->copy->target, offset, bytes, flags);
+    return p->copy->target_is_zero ? 0 : blk_co_pwrite_zeroes(blk_child_node(p->copy->target), offset, bytes, flags);
 }
 
 /* The first @bytes of a cluster that goes on in the target: with what is there, it is compressed as a whole. */
 static int co_write_head_compressed(Pipeline *p, uint64_t offset, uint64_t bytes, const uint8_t *buf, unsigned flags)
 {
-    BlkNode *target = p->copy->target;
+    BlkNode *target = blk_child_node(p->copy->target);
     uint64_t whole = MIN(p->unit, blk_node_length(target) - offset);
     uint8_t *cluster = blk_buffer_try_alloc(target, whole);
     int ret = cluster ? blk_co_pread(target, offset, whole, cluster, 0) : -ENOMEM;
@@ -243,8 +360,8 @@ static int co_write_head_compressed(Pipeline *p, uint64_t offset, uint64_t bytes
 
 static int co_write_data(Pipeline *p, uint64_t offset, uint64_t bytes, const uint8_t *buf)
 {
-    BlkNode *target = p->copy->target;
-    unsigned flags = (p->copy->fua ? BLK_REQ_FUA : 0) | (p->copy->compressed ? BLK_REQ_COMPRESSED | p->copy->compression : 0);
+    BlkNode *target = blk_child_node(p->copy->target);
+    unsigned flags = write_flags(p) | (p->copy->compressed ? BLK_REQ_COMPRESSED | p->copy->compression : 0);
     uint64_t end = offset + bytes;
     uint64_t odd = !p->copy->compressed || end == blk_node_length(target) ? 0 : end % p->unit;
     int ret = bytes > odd ? blk_co_pwrite(target, offset, bytes - odd, buf, flags) : 0;
@@ -293,68 +410,155 @@ static int co_write_run(Pipeline *p, RunKind kind, uint64_t offset, uint64_t byt
     }
 }
 
-static int co_write_piece(Pipeline *p, const Piece *piece, const uint8_t *buf, const uint8_t *other, GError **error)
+static int co_write_piece(Worker *w, const Piece *piece)
 {
+    Pipeline *p = w->p;
     uint64_t pos = 0, run;
     int ret = 0;
 
+    w->reading = false;
     if (piece->kind == BLK_EXTENT_ZERO) {
         ret = co_write_zeroes(p, piece->offset, piece->bytes);
     }
     for (; piece->kind == BLK_EXTENT_DATA && pos < piece->bytes && ret == 0; pos += run) {
         RunKind kind = RUN_DATA;
 
-        run = measure_run(p, piece, buf, other, pos, &kind);
-        ret = co_write_run(p, kind, piece->offset + pos, run, buf + pos);
+        run = measure_run(p, piece, w->buf, w->other, pos, &kind);
+        ret = co_write_run(p, kind, piece->offset + pos, run, w->buf + pos);
         if (ret < 0) {
             break;
         }
     }
-    return ret < 0 ? blk_error_errno(error, ret, "error while writing at byte %" PRIu64, piece->offset + pos) : 0;
+    return ret < 0 ? blk_error_errno(&w->error, ret, "error while writing at byte %" PRIu64, piece->offset + pos) : 0;
+}
+
+/* ---- what is still to be copied ---- */
+
+/* What the source has in a range that nobody else copies now. */
+static int co_copy_extents(Worker *w, uint64_t offset, uint64_t bytes)
+{
+    Pipeline *p = w->p;
+    BlkSource *source = p->copy->source;
+    int ret = 0;
+
+    while (ret == 0 && bytes > 0) {
+        BlkExtent extent;
+        Piece part;
+
+        w->reading = true;
+        ret = source->co_extent(source, offset, bytes, &extent, &w->error);
+        if (ret < 0) {
+            return ret;
+        }
+        part = cut_piece(p, offset, extent, bytes, p->unit);
+        if (part.kind == BLK_EXTENT_DATA) {
+            ret = co_read_piece(w, &part);
+        }
+        if (ret == 0) {
+            ret = co_write_piece(w, &part);
+        }
+        offset += part.bytes;
+        bytes -= part.bytes;
+    }
+    return ret;
+}
+
+/* Copies what is dirty in a range of whole steps that the caller holds. */
+static int co_copy_dirty(Worker *w, uint64_t offset, uint64_t bytes)
+{
+    Pipeline *p = w->p;
+    BlkDirtyBitmap *bitmap = p->copy->todo->bitmap;
+    uint64_t end = offset + bytes, start, dirty;
+    int ret = 0;
+
+    while (ret == 0 && blk_bitmap_next(bitmap, offset, &start, &dirty) && start < end) {
+        start = MAX(start - start % p->step, offset);
+        offset = MIN((start + dirty + p->step - 1) / p->step * p->step, end);
+        blk_bitmap_clear(bitmap, start, offset - start);
+        ret = co_copy_extents(w, start, offset - start);
+        if (ret < 0) {
+            blk_bitmap_set(bitmap, start, offset - start);
+        } else {
+            account(p, offset - start);
+        }
+    }
+    return ret;
+}
+
+static int co_copy_todo(Worker *w, uint64_t offset, uint64_t bytes)
+{
+    BlkRangeLock *lock = &w->p->copy->todo->lock;
+    BlkRangeHold hold;
+
+    blk_co_range_lock(lock, &hold, offset, bytes, true);
+    int ret = co_copy_dirty(w, offset, bytes);
+    blk_range_unlock(lock, &hold);
+    return ret;
 }
 
 /* ---- workers ---- */
 
-static int co_copy_piece(Pipeline *p, const Piece *piece, uint8_t *buf, uint8_t *other, GError **error)
+/* Waits until all pieces before have been written. */
+static int co_wait_for_turn(Pipeline *p, const Piece *piece)
 {
-    int ret = piece->kind == BLK_EXTENT_DATA ? co_read_piece(p, piece, buf, other, error) : 0;
-
-    while (ret == 0 && p->in_order && p->written != piece->number && p->ret == 0) {
+    while (p->in_order && p->written != piece->number && p->ret == 0) {
+        leave(p);
         blk_co_queue_wait(&p->turn);
+        co_enter(p);
     }
-    if (ret == 0 && p->ret == 0) {
-        ret = co_write_piece(p, piece, buf, other, error);
+    return p->ret;
+}
+
+static int co_try_piece(Worker *w, const Piece *piece)
+{
+    int ret;
+
+    if (w->p->copy->todo) {
+        return co_copy_todo(w, piece->offset, piece->bytes);
+    }
+    ret = piece->kind == BLK_EXTENT_DATA ? co_read_piece(w, piece) : 0;
+    if (ret == 0) {
+        ret = co_wait_for_turn(w->p, piece);
+    }
+    return ret < 0 ? ret : co_write_piece(w, piece);
+}
+
+static int co_copy_piece(Worker *w, const Piece *piece)
+{
+    Pipeline *p = w->p;
+    int ret = piece->kind == BLK_EXTENT_DATA ? co_throttle(p, piece->bytes) : 0;
+
+    while (ret == 0) {
+        ret = co_try_piece(w, piece);
+        if (ret == 0 || p->ret < 0) {
+            break;
+        }
+        ret = co_error_policy(w, ret);
+    }
+    if (ret == 0 && !p->copy->todo) {
+        account(p, piece->bytes);
     }
     p->written++;
+    blk_co_queue_wake_all(&p->turn);
     return ret;
 }
 
 static int co_work(void *opaque)
 {
     Pipeline *p = opaque;
-    uint8_t *buf = blk_buffer_try_alloc(p->copy->target, p->chunk);
-    uint8_t *other = p->copy->reference ? blk_buffer_try_alloc(p->copy->reference, p->chunk) : buf;
-    GError *error = NULL;
+    Worker worker;
     Piece piece;
-    int ret = 0;
+    int ret = worker_init(&worker, p);
 
-    if (!buf || !other) {
-        ret = blk_error(&error, -ENOMEM, "no memory for a buffer of %" PRIu64 " bytes", p->chunk);
-    }
-    while (ret == 0 && (ret = co_claim(p, &piece, &error)) > 0) {
-        ret = co_copy_piece(p, &piece, buf, other, &error);
-        if (ret == 0) {
-            account(p, piece.bytes);
-        }
-        blk_co_queue_wake_all(&p->turn);
+    co_enter(p);
+    while (ret == 0 && (ret = co_claim(&worker, &piece)) > 0) {
+        ret = co_copy_piece(&worker, &piece);
     }
     if (ret < 0) {
-        fail(p, ret, error);
+        fail(&worker, ret);
     }
-    if (other != buf) {
-        blk_buffer_free(other);
-    }
-    blk_buffer_free(buf);
+    leave(p);
+    worker_clear(&worker);
     return ret;
 }
 
@@ -362,16 +566,22 @@ static int co_work(void *opaque)
 
 static void set_sizes(Pipeline *p)
 {
-    const BlkLimits *limits = blk_node_limits(p->copy->target);
+    BlkNode *target = blk_child_node(p->copy->target);
+    const BlkLimits *limits = blk_node_limits(target);
+    uint64_t cluster = p->copy->compressed ? limits->cluster_size : MIN(limits->cluster_size, MAX_UNIT_BYTES);
+    uint64_t chunk = p->copy->compressed ? CHUNK_BYTES_COMPRESSED
+                                         : MAX(CHUNK_BYTES, MIN(p->copy->source->unit, MAX_UNIT_BYTES));
 
-    p->unit = MAX(limits->cluster_size, MAX(limits->write_align, 512));
+    p->unit = MAX(cluster, MAX(limits->write_align, 512));
     p->block = MAX(p->unit, p->copy->sparse - p->copy->sparse % p->unit);
-    uint64_t chunk = p->copy->compressed ? CHUNK_BYTES_COMPRESSED : MAX(CHUNK_BYTES, p->copy->source->unit);
     p->chunk = MAX(chunk - chunk % p->block, p->block);
+    p->step = p->copy->todo ? MAX(p->unit, blk_bitmap_granularity(p->copy->todo->bitmap)) : p->unit;
     p->in_order = p->copy->in_order;
-    if (p->copy->compressed && p->copy->workers > 1) {
-        unsigned in_flight = blk_codec_tasks(p->copy->target->ctx, p->block, blk_node_length(p->copy->target));
+    /* What can be written once only keeps the order of the disk, if that is asked for: there are readers that expect it. */
+    if (p->copy->compressed && p->copy->workers > 1 && (!p->in_order || (target->caps & BLK_CAP_COMPRESSED_REWRITE))) {
+        unsigned in_flight = blk_codec_tasks(target->ctx, p->block, blk_node_length(target));
         uint64_t blocks = (in_flight + p->copy->workers - 1) / p->copy->workers;
+
         p->chunk = MIN(p->chunk, blocks * p->block);
         p->in_order = false;
     }
@@ -386,34 +596,80 @@ int blk_copy_check_target(const BlkNode *target, bool compressed, GError **error
     return 0;
 }
 
-int blk_co_copy(BlkCopy *copy, GError **error)
+static int co_run_workers(Pipeline *p)
 {
-    Pipeline pipeline = { .copy = copy, .start_us = g_get_monotonic_time(), .error = error };
-    BlkCoGroup group = BLK_CO_GROUP_INIT(copy->workers);
-    int ret = blk_copy_check_target(copy->target, copy->compressed, error);
+    BlkCoGroup group = BLK_CO_GROUP_INIT(p->copy->workers);
 
-    if (ret == 0) {
-        ret = blk_check_compression_level(copy->target, blk_req_level(copy->compression), error);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    set_sizes(&pipeline);
-    for (unsigned i = 0; i < copy->workers; i++) {
-        if (blk_co_group_run(&group, co_work, &pipeline) < 0) {
+    for (unsigned i = 0; i < p->copy->workers; i++) {
+        if (blk_co_group_run(&group, co_work, p) < 0) {
             break;
         }
     }
-    ret = blk_co_group_wait(&group);
-    if (ret < 0) {
-        return pipeline.ret < 0 ? pipeline.ret : blk_error_errno(error, ret, "could not start the copy");
-    }
-    ret = blk_co_flush(copy->target);
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "error while flushing the target");
-    }
-    if (copy->progress) {
-        copy->progress(1, copy->opaque);
+    leave(p);
+    int ret = blk_co_group_wait(&group);
+    co_enter(p);
+    return ret < 0 && p->ret == 0 ? blk_error_errno(p->error, ret, "could not start the copy") : p->ret;
+}
+
+static int co_flush_target(Pipeline *p)
+{
+    Worker worker = { .p = p, .reading = false };
+    int ret;
+
+    while ((ret = blk_co_flush(blk_child_node(p->copy->target))) < 0) {
+        int policy = co_error_policy(&worker, ret);
+
+        if (policy < 0) {
+            return blk_error_errno(p->error, policy, "error while flushing the target");
+        }
     }
     return 0;
+}
+
+int blk_co_copy(BlkCopy *copy, GError **error)
+{
+    Pipeline pipeline = { .copy = copy, .rate.speed = copy->rate, .error = error };
+    BlkNode *target = blk_child_node(copy->target);
+    copy->compressed |= (target->caps & BLK_CAP_COMPRESSED_ONLY) != 0;
+    int ret = blk_copy_check_target(target, copy->compressed, error);
+
+    if (ret == 0) {
+        ret = blk_check_compression_level(target, blk_req_level(copy->compression), error);
+    }
+    if (ret == 0) {
+        set_sizes(&pipeline);
+        ret = co_run_workers(&pipeline);
+    }
+    if (ret == 0) {
+        ret = co_flush_target(&pipeline);
+    }
+    if (ret == 0 && copy->progress) {
+        copy->progress(1, copy->opaque);
+    }
+    return ret;
+}
+
+int blk_co_copy_range(BlkCopy *copy, uint64_t offset, uint64_t bytes, GError **error)
+{
+    Pipeline p = { .copy = copy };
+    Worker worker;
+    uint64_t end;
+    int ret;
+
+    set_sizes(&p);
+    end = MIN((offset + bytes + p.step - 1) / p.step * p.step, copy->source->length);
+    offset -= offset % p.step;
+    if (offset >= end) {
+        return 0;
+    }
+    p.chunk = MIN(p.chunk, (end - offset + p.block - 1) / p.block * p.block);
+    ret = worker_init(&worker, &p);
+    if (ret == 0) {
+        ret = co_copy_todo(&worker, offset, end - offset);
+    }
+    if (ret < 0) {
+        g_propagate_error(error, g_steal_pointer(&worker.error));
+    }
+    worker_clear(&worker);
+    return ret;
 }

@@ -40,7 +40,6 @@ static int co_copy_differences(const BlkRebase *rebase, GError **error)
     BlkNodesSource source;
     BlkCopy copy = {
         .source = &source.source,
-        .target = rebase->overlay,
         .reference = rebase->backing,
         .target_is_zero = !rebase->backing,     /* what is not there will read as zeroes */
         .compressed = rebase->compressed,
@@ -59,7 +58,10 @@ static int co_copy_differences(const BlkRebase *rebase, GError **error)
     }
     source.below_top = true;
     source.base = find_shared(rebase);
-    return blk_co_copy(&copy, error);
+    copy.target = blk_co_attach(rebase->overlay, "rebase", 0, BLK_PERM_ALL, error);
+    ret = copy.target ? blk_co_copy(&copy, error) : -EINVAL;
+    blk_co_detach(copy.target);
+    return ret;
 }
 
 int blk_co_rebase(const BlkRebase *rebase, GError **error)

@@ -5,10 +5,10 @@
 
 # shellcheck disable=SC2034
 build_packages=(gcc libc6-dev meson ninja-build pkgconf libglib2.0-dev libjson-glib-dev zlib1g-dev libzstd-dev
-    liburing-dev libdeflate-dev libgnutls28-dev libnbd-dev)
+    liburing-dev libdeflate-dev libgnutls28-dev libnbd-dev libbz2-dev libcurl4-gnutls-dev libedit-dev)
 # shellcheck disable=SC2034
-test_packages=(check e2fsprogs fio gnutls-bin libnbd-bin libsubunit-dev nbdkit openssl perl python3
-    python3-libnbd qemu-utils shellcheck)
+test_packages=(check dmg2img e2fsprogs fio gnutls-bin libnbd-bin libqcow-utils libsubunit-dev libvhdi-utils
+    libvmdk-utils nbdkit nginx-light openssl perl python3 python3-libnbd python3-vmdkstream qemu-utils shellcheck)
 # shellcheck disable=SC2034
 long_packages=(busybox-static cpio qemu-system-x86)
 

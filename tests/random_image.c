@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * random_image.c - random sequences of requests through the compress filter and without it, against a model in memory.
+ * random_image.c - random sequences of requests through the compress filter and without it, against a model in memory; also
+ * on images of other formats than qcow2 (random_format.c), which have no filter above them.
  *
  * Each sequence makes an image of random properties, sends it random requests, some of them concurrent, and opens it
  * again now and then. At its end every byte is compared with the model, the image is checked, and some images (and all
@@ -8,6 +9,8 @@
  *     random_image --seed SEED --sequences 1
  */
 #include "random_image.h"
+
+#include "core/options.h"
 
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -86,17 +89,28 @@ static void pick_config(Rng *rng, ImageConfig *config)
     config->write_buffer = n < 35 ? 0 : n < 75 ? (1 + rng_below(rng, 5)) * config->cluster_size : 16 << 20;
     config->data_file = !config->v2 && rng_percent(rng, 25);
     config->data_file_raw = config->data_file && !config->backing_format && rng_percent(rng, 60);
+    config->format = "qcow2";
+    config->checks = true;
+    config->compressible = !config->data_file;
 }
 
 static void log_config(Sequence *seq)
 {
     const ImageConfig *c = &seq->config;
 
-    sequence_log(seq, "seed %" PRIu64 ": size %" PRIu64 " cluster_size %u write-buffer %" PRIu64 " refcount_bits %u compat "
-                 "%s %s%s%s%s%s%s%s%s", c->seed, c->size, c->cluster_size, c->write_buffer, c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
-                 c->extended_l2 ? " extended_l2" : "", c->lazy ? " lazy_refcounts" : "",
-                 c->data_file ? " data_file" : "", c->data_file_raw ? " raw" : "",
-                 c->preallocated ? " preallocated" : "", c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+    sequence_log(seq, "seed %" PRIu64 ": %s, size %" PRIu64 " cluster_size %u%s%s", c->seed, c->format, c->size,
+                 c->cluster_size, c->no_flush ? " no-flush" : "", c->unmap ? " unmap" : "");
+    if (c->options) {
+        g_autofree char *options = blk_json_to_string(c->options);
+
+        sequence_log(seq, "options: %s", options);
+    } else {
+        sequence_log(seq, "write-buffer %" PRIu64 " refcount_bits %u compat %s %s%s%s%s%s%s", c->write_buffer,
+                     c->refcount_bits, c->v2 ? "0.10" : "1.1", c->zstd ? "zstd" : "zlib",
+                     c->extended_l2 ? " extended_l2" : "", c->lazy ? " lazy_refcounts" : "",
+                     c->data_file ? " data_file" : "", c->data_file_raw ? " raw" : "",
+                     c->preallocated ? " preallocated" : "");
+    }
     if (c->direct) {
         sequence_log(seq, "direct I/O");
     }
@@ -158,13 +172,13 @@ static BlkChild *co_open_and_attach(Sequence *seq, JsonObject *tree)
     return user;
 }
 
-/* An image with a data file has no compressed clusters, so no filter goes above it. */
+/* Where nothing can be compressed no filter goes above the image. */
 static int co_reopen(Sequence *seq, bool wants_filter)
 {
-    bool filtered = wants_filter && !seq->config.data_file;
+    bool filtered = wants_filter && seq->config.compressible;
 
-    seq->no_unref = !seq->config.v2 && rng_percent(&seq->rng, 20);
-    g_autoptr(JsonObject) tree = image_tree(seq, "qcow2", seq->image, filtered);
+    seq->no_unref = !seq->config.options && !seq->config.v2 && rng_percent(&seq->rng, 20);
+    g_autoptr(JsonObject) tree = image_tree(seq, seq->config.format, seq->image, filtered);
 
     blk_co_detach(seq->user);
     seq->filtered = filtered;
@@ -210,14 +224,10 @@ static int co_create_backing(Sequence *seq)
     return 0;
 }
 
-static int co_create_image(Sequence *seq)
+static JsonObject *qcow2_options(const ImageConfig *config)
 {
-    const ImageConfig *config = &seq->config;
-    g_autoptr(JsonObject) options = json_object_new();
-    g_autofree char *path = g_build_filename(seq->dir, seq->image, NULL);
-    g_autoptr(GError) error = NULL;
+    JsonObject *options = json_object_new();
 
-    json_object_set_int_member(options, "size", config->size);
     json_object_set_int_member(options, "cluster_size", config->cluster_size);
     json_object_set_string_member(options, "compat", config->v2 ? "0.10" : "1.1");
     json_object_set_int_member(options, "refcount_bits", config->refcount_bits);
@@ -233,13 +243,36 @@ static int co_create_image(Sequence *seq)
     if (config->preallocated) {
         json_object_set_string_member(options, "preallocation", "metadata");
     }
+    return options;
+}
+
+static int co_create_image(Sequence *seq)
+{
+    const ImageConfig *config = &seq->config;
+    g_autoptr(JsonObject) options = config->options ? json_object_ref(config->options) : qcow2_options(config);
+    g_autofree char *path = g_build_filename(seq->dir, seq->image, NULL);
+    g_autoptr(GError) error = NULL;
+
+    json_object_set_int_member(options, "size", config->size);
     if (config->backing_format) {
         json_object_set_string_member(options, "backing_file", BACKING_NAME);
         json_object_set_string_member(options, "backing_fmt", config->backing_format);
     }
-    if (blk_co_create(seq->ctx, path, "qcow2", options, &error) < 0) {
+    if (blk_co_create(seq->ctx, path, config->format, options, &error) < 0) {
         return sequence_fail(seq, "create: %s", error->message);
     }
+    return 0;
+}
+
+/* Some formats round the size up. */
+static int adopt_size(Sequence *seq)
+{
+    uint64_t size = blk_node_length(sequence_node(seq));
+
+    if (size < seq->config.size || size > seq->config.most || (!seq->config.options && size != seq->config.size)) {
+        return sequence_fail(seq, "the new image has %" PRIu64 " bytes", size);
+    }
+    seq->config.size = size;
     return 0;
 }
 
@@ -256,6 +289,9 @@ static int co_check(Sequence *seq)
     BlkCheckResult result = { 0 };
     g_autoptr(GError) error = NULL;
 
+    if (!seq->config.checks) {
+        return 0;
+    }
     if (blk_co_check(sequence_node(seq), &options, &result, &error) < 0) {
         return sequence_fail(seq, "check: %s", error->message);
     }
@@ -308,17 +344,26 @@ static int check_raw_data(Sequence *seq)
 static int judge(Sequence *seq)
 {
     g_autofree char *model = g_build_filename(seq->dir, MODEL_NAME, NULL);
-    const char *check[] = { "qemu-img", "check", "-f", "qcow2", seq->image, NULL };
-    const char *compare[] = { "qemu-img", "compare", "-f", "qcow2", "-F", "raw", seq->image, MODEL_NAME, NULL };
+    const char *format = seq->config.format;
+    const char *check[] = { "qemu-img", "check", "-f", format, seq->image, NULL };
+    const char *compare[] = { "qemu-img", "compare", "-f", format, "-F", "raw", seq->image, MODEL_NAME, NULL };
     g_autoptr(GError) error = NULL;
     int ret;
 
     if (!g_file_set_contents(model, (const char *)seq->model, seq->config.size, &error)) {
         return sequence_fail(seq, "%s", error->message);
     }
-    ret = judge_by(seq, check);
+    ret = seq->config.checks ? judge_by(seq, check) : 0;
     return ret < 0 ? ret : judge_by(seq, compare);
 }
+
+/* ---- what the command line says ---- */
+
+static gint64 arg_seed = -1;
+static gboolean arg_direct;
+static int arg_sequences = 20, arg_operations = 60, arg_judge_every = 20;
+static char *arg_dir;
+static char *arg_format;
 
 /* ---- one sequence ---- */
 
@@ -334,7 +379,7 @@ static int co_compact(Sequence *seq)
 
 static int co_check_snapshots(Sequence *seq)
 {
-    g_autoptr(JsonObject) tree = image_tree(seq, "qcow2", seq->image, false);
+    g_autoptr(JsonObject) tree = image_tree(seq, seq->config.format, seq->image, false);
 
     json_object_set_boolean_member(tree, "read-only", true);
     BlkChild *user = co_open_and_attach(seq, tree);
@@ -343,24 +388,41 @@ static int co_check_snapshots(Sequence *seq)
     return ret;
 }
 
+/* What only qcow2 images know: none of it happens to others. *done: whether it has. */
+static int co_change(Sequence *seq, bool *done)
+{
+    *done = true;
+    if (rng_percent(&seq->rng, 2)) {
+        return co_compact(seq);
+    }
+    if (rng_percent(&seq->rng, 3)) {
+        return change_co_resize(seq);
+    }
+    if (rng_percent(&seq->rng, 2)) {
+        return change_co_amend(seq);
+    }
+    *done = false;
+    return 0;
+}
+
 static int co_run_operations(Sequence *seq)
 {
     int ret = co_reopen(seq, rng_percent(&seq->rng, 80));
 
+    ret = ret < 0 ? ret : adopt_size(seq);
     if (ret == 0 && seq->config.granularity > 0) {
         ret = bitmap_co_add(seq);
     }
     for (unsigned i = 0; i < seq->operations && ret == 0; i++) {
+        bool done = false;
+
         sequence_log(seq, "%u:", i);
         if (rng_percent(&seq->rng, 5)) {
             ret = co_reopen(seq, rng_percent(&seq->rng, 70));
-        } else if (rng_percent(&seq->rng, 2)) {
-            ret = co_compact(seq);
-        } else if (rng_percent(&seq->rng, 3)) {
-            ret = change_co_resize(seq);
-        } else if (rng_percent(&seq->rng, 2)) {
-            ret = change_co_amend(seq);
-        } else {
+            continue;
+        }
+        ret = seq->config.options ? 0 : co_change(seq, &done);
+        if (ret == 0 && !done) {
             ret = sequence_co_operation(seq);
         }
     }
@@ -385,26 +447,55 @@ static int co_sequence(void *opaque)
     return ret < 0 ? ret : co_check_snapshots(seq);
 }
 
-static void remove_files(const char *dir)
+/* An image may have several files: image.vmdk, image-s001.vmdk, ... */
+static bool is_ours(const char *name)
 {
-    static const char *const names[] = { "image.qcow2", BACKING_NAME, DATA_NAME, MODEL_NAME };
+    static const char *const names[] = { BACKING_NAME, DATA_NAME, MODEL_NAME, NULL };
 
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
-        g_autofree char *path = g_build_filename(dir, names[i], NULL);
+    return g_str_has_prefix(name, "image.") || g_str_has_prefix(name, "image-") || g_strv_contains(names, name);
+}
 
-        g_unlink(path);
+static void remove_files(const char *dir_name)
+{
+    g_autoptr(GDir) dir = g_dir_open(dir_name, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(dir_name, name, NULL);
+
+        if (is_ours(name)) {
+            g_unlink(path);
+        }
     }
 }
 
-static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsigned operations, bool direct, bool judged)
+static void sequence_clear(Sequence *seq)
 {
-    Sequence seq = { .ctx = ctx, .dir = dir, .image = "image.qcow2", .operations = operations, .rng = { seed } };
+    g_free(seq->failure);
+    g_clear_pointer(&seq->snapshots, g_ptr_array_unref);
+    g_free(seq->model);
+    g_free(seq->backing);
+    g_free(seq->must);
+    g_free(seq->may);
+    g_free(seq->config.backing_format);
+    g_clear_pointer(&seq->config.options, json_object_unref);
+    g_string_free(seq->log, TRUE);
+}
+
+static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, bool judged)
+{
+    g_autofree char *image = g_strconcat("image.", arg_format, NULL);
+    Sequence seq = { .ctx = ctx, .dir = dir, .image = image, .operations = arg_operations, .rng = { seed } };
     bool good;
 
     seq.log = g_string_new(NULL);
     seq.config.seed = seed;
-    seq.config.direct = direct;
-    pick_config(&seq.rng, &seq.config);
+    seq.config.direct = arg_direct;
+    if (g_str_equal(arg_format, "qcow2")) {
+        pick_config(&seq.rng, &seq.config);
+    } else {
+        format_pick_config(&seq.rng, arg_format, &seq.config);
+    }
     log_config(&seq);
     seq.model = g_malloc0(seq.config.most);
     remove_files(dir);
@@ -417,31 +508,20 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, unsign
     if (!good) {
         printf("%s", seq.log->str);
         printf("FAILED: seed %" PRIu64 ": %s\n", seed, seq.failure);
-        printf("again: random_image --seed %" PRIu64 " --sequences 1 --ops %u; files kept in %s\n", seed,
-               operations, dir);
+        printf("again: random_image --format %s --seed %" PRIu64 " --sequences 1 --ops %d; files kept in %s\n", arg_format,
+               seed, arg_operations, dir);
     }
-    g_free(seq.failure);
-    g_clear_pointer(&seq.snapshots, g_ptr_array_unref);
-    g_free(seq.model);
-    g_free(seq.backing);
-    g_free(seq.must);
-    g_free(seq.may);
-    g_free(seq.config.backing_format);
-    g_string_free(seq.log, TRUE);
+    sequence_clear(&seq);
     return good;
 }
 
 /* ---- the program ---- */
 
-static gint64 arg_seed = -1;
-static gboolean arg_direct;
-static int arg_sequences = 20, arg_operations = 60, arg_judge_every = 20;
-static char *arg_dir;
-
 static const GOptionEntry entries[] = {
     { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "seed of the first sequence; the next ones count up", "N" },
     { "sequences", 0, 0, G_OPTION_ARG_INT, &arg_sequences, "how many sequences", "N" },
     { "ops", 0, 0, G_OPTION_ARG_INT, &arg_operations, "operations of each", "N" },
+    { "format", 0, 0, G_OPTION_ARG_STRING, &arg_format, "of the images: qcow2 (default), vmdk, vdi, vpc, vhdx", "FORMAT" },
     { "direct", 0, 0, G_OPTION_ARG_NONE, &arg_direct,
       "past the host's page cache, where the directory's file system can", NULL },
     { "judge-every", 0, 0, G_OPTION_ARG_INT, &arg_judge_every, "let qemu-img judge one image of N; 0: none", "N" },
@@ -451,7 +531,7 @@ static const GOptionEntry entries[] = {
 
 static bool can_direct(const char *dir)
 {
-    g_autofree char *path = g_build_filename(dir, "image.qcow2", NULL);
+    g_autofree char *path = g_build_filename(dir, MODEL_NAME, NULL);
     int fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
 
     g_close(fd, NULL);
@@ -474,13 +554,13 @@ static int run_all(BlkContext *ctx, const char *dir)
         printf("%s: no direct I/O here\n", dir);
         return EXIT_SKIP;
     }
-    printf("seed %" G_GINT64_FORMAT ", %d sequences of %d operations on %s%s\n", arg_seed, count, arg_operations,
-           blk_context_aio_name(ctx), arg_direct ? ", direct I/O" : "");
+    printf("seed %" G_GINT64_FORMAT ", %d sequences of %d operations on %s images, %s%s\n", arg_seed, count, arg_operations,
+           arg_format, blk_context_aio_name(ctx), arg_direct ? ", direct I/O" : "");
     fflush(stdout);
     for (int i = 0; i < count; i++) {
         bool judged = arg_judge_every > 0 && i % arg_judge_every == 0;
 
-        if (!run_sequence(ctx, dir, arg_seed + i, arg_operations, arg_direct, judged)) {
+        if (!run_sequence(ctx, dir, arg_seed + i, judged)) {
             return EXIT_FAILURE;
         }
     }
@@ -500,6 +580,13 @@ int main(int argc, char **argv)
     g_option_context_add_main_entries(options, entries, NULL);
     if (!g_option_context_parse(options, &argc, &argv, &error)) {
         fprintf(stderr, "%s\n", error->message);
+        return EXIT_FAILURE;
+    }
+    if (!arg_format) {
+        arg_format = g_strdup("qcow2");
+    }
+    if (!g_str_equal(arg_format, "qcow2") && !format_is_known(arg_format)) {
+        fprintf(stderr, "there are no random images in the format '%s'\n", arg_format);
         return EXIT_FAILURE;
     }
     if (arg_seed < 0) {

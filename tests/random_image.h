@@ -30,6 +30,10 @@ bool rng_percent(Rng *rng, unsigned percent);
 void rng_fill(Rng *rng, uint8_t *buf, size_t bytes);
 
 typedef struct ImageConfig {
+    const char *format;
+    bool checks;                /* there is a check of this format */
+    bool compressible;          /* compressed clusters, snapshots, the filter: not in other formats than qcow2 */
+    JsonObject *options;        /* (nullable): for creating; qcow2: those that follow */
     uint64_t seed;
     uint64_t size;              /* now; a multiple of SECTOR_SIZE */
     uint64_t most;              /* what the size may become */
@@ -67,6 +71,9 @@ int sequence_fail(Sequence *seq, const char *format, ...) G_GNUC_PRINTF(2, 3);
 void sequence_log(Sequence *seq, const char *format, ...) G_GNUC_PRINTF(2, 3);
 BlkNode *sequence_node(const Sequence *seq);
 
+/* random_format.c: properties of an image that is not qcow2. */
+bool format_is_known(const char *format);
+void format_pick_config(Rng *rng, const char *format, ImageConfig *config);
 /* random_requests.c: one random operation: a request or a batch of concurrent ones, checked against the model. */
 int sequence_co_operation(Sequence *seq);
 /* random_bitmap.c; without a bitmap all but bitmap_co_add() do nothing. */

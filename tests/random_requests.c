@@ -482,8 +482,8 @@ int sequence_co_operation(Sequence *seq)
     if (n >= 95 && seq->must) {
         return bitmap_co_operation(seq);
     }
-    if (n >= 92 && n < 95 && !seq->config.data_file) {
+    if (n >= 92 && n < 95 && seq->config.compressible) {
         return snapshot_co_operation(seq);
     }
-    return n < 30 && !seq->filtered && !seq->config.data_file ? co_compressed_write(seq) : co_single(seq);
+    return n < 30 && !seq->filtered && seq->config.compressible ? co_compressed_write(seq) : co_single(seq);
 }

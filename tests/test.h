@@ -9,6 +9,14 @@
 #include <check.h>
 #include <stdlib.h>
 
+/* The case test_NAME, which is the file's run_test(NAME). */
+#define CASE(name)                                                                                                   \
+    START_TEST(test_##name)                                                                                          \
+    {                                                                                                                \
+        run_test(name);                                                                                              \
+    }                                                                                                                \
+    END_TEST
+
 #define BLK_TEST_MAIN(suite_name, ...)                                                                               \
     int main(void)                                                                                                   \
     {                                                                                                                \

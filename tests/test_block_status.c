@@ -127,13 +127,6 @@ static int chain(void *ctx)
     return 0;
 }
 
-#define CASE(name)                                                                                                   \
-    START_TEST(test_##name)                                                                                          \
-    {                                                                                                                \
-        run_test(name);                                                                                              \
-    }                                                                                                                \
-    END_TEST
-
 CASE(one_node)
 CASE(chain)
 

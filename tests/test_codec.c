@@ -63,7 +63,7 @@ static int unpack(BlkCodecType type, uint8_t *dst, size_t dst_bytes, const uint8
     return ret;
 }
 
-static const BlkCodecType types[] = { BLK_CODEC_DEFLATE, BLK_CODEC_ZSTD };
+static const BlkCodecType types[] = { BLK_CODEC_DEFLATE, BLK_CODEC_ZLIB, BLK_CODEC_ZSTD };
 
 static void check_round_trip(const BlkCodec *codec, size_t bytes, Kind kind)
 {
@@ -113,6 +113,70 @@ START_TEST(test_levels)
             check_round_trip(codec, CLUSTER, TEXT);
             blk_codec_free(codec);
         }
+    }
+}
+END_TEST
+
+/* What decodes to less fills up with zeroes where that is allowed; what decodes to more is an error all the same. */
+START_TEST(test_short)
+{
+    static const BlkCodecType deflates[] = { BLK_CODEC_DEFLATE, BLK_CODEC_ZLIB };
+    uint8_t src[1000], dst[2000], back[1500];
+
+    for (size_t t = 0; t < G_N_ELEMENTS(deflates); t++) {
+        BlkCodec *codec = new_codec(deflates[t], -1);
+
+        fill(src, sizeof(src), TEXT, 1);
+        gssize length = blk_codec_compress(codec, 0, dst, sizeof(dst), src, sizeof(src));
+        ck_assert_int_gt(length, 0);
+        memset(back, 0xa5, sizeof(back));
+        ck_assert_int_eq(blk_codec_decompress(codec, back, sizeof(back), dst, length), -EIO);
+        memset(back, 0xa5, sizeof(back));
+        ck_assert_int_eq(blk_codec_decompress_short(codec, back, sizeof(back), dst, length), 0);
+        ck_assert(memcmp(src, back, sizeof(src)) == 0);
+        ck_assert(blk_buffer_is_zero(back + sizeof(src), sizeof(back) - sizeof(src)));
+        ck_assert_int_eq(blk_codec_decompress_short(codec, back, sizeof(src) - 1, dst, length), -EIO);
+        ck_assert_int_eq(blk_codec_decompress_short(codec, back, sizeof(back), dst, length / 2), -EIO);
+        blk_codec_free(codec);
+    }
+}
+END_TEST
+
+/* Zlib streams are those of the field: the header names deflate, the end is a checksum. */
+START_TEST(test_zlib)
+{
+    static const uint8_t stored[] = { 0x78, 0x01, 0x01, 0x03, 0x00, 0xfc, 0xff, 'a', 'b', 'c', 0x02, 0x4d, 0x01, 0x27 };
+    uint8_t src[4096], dst[8192], back[4096], wrong[sizeof(stored)];
+
+    ck_assert_int_eq(unpack(BLK_CODEC_ZLIB, back, 3, stored, sizeof(stored)), 0);
+    ck_assert(memcmp(back, "abc", 3) == 0);
+    memcpy(wrong, stored, sizeof(stored));
+    wrong[13] ^= 1;
+    ck_assert_int_eq(unpack(BLK_CODEC_ZLIB, back, 3, wrong, sizeof(wrong)), -EIO);
+    fill(src, sizeof(src), TEXT, 1);
+    size_t length = pack(BLK_CODEC_ZLIB, dst, sizeof(dst), src, sizeof(src));
+    ck_assert_uint_eq(dst[0], 0x78);
+    ck_assert_uint_eq((dst[0] << 8 | dst[1]) % 31, 0);
+    ck_assert_int_eq(unpack(BLK_CODEC_DEFLATE, back, sizeof(back), dst + 2, length - 6), 0);
+    ck_assert(memcmp(src, back, sizeof(src)) == 0);
+}
+END_TEST
+
+/* Whatever does not compress fits in the bound. */
+START_TEST(test_bound)
+{
+    static const size_t sizes[] = { 1, 512, 4096, 65535, 65536, 1 << 20, 2 << 20 };
+
+    for (size_t t = 0; t < 2; t++) {
+        BlkCodec *codec = new_codec(types[t], -1);
+
+        for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+            g_autofree uint8_t *src = g_malloc(sizes[i]), *dst = g_malloc(blk_codec_bound(sizes[i]));
+
+            fill(src, sizes[i], NOISE, i);
+            ck_assert_int_gt(blk_codec_compress(codec, 0, dst, blk_codec_bound(sizes[i]), src, sizes[i]), 0);
+        }
+        blk_codec_free(codec);
     }
 }
 END_TEST
@@ -428,6 +492,7 @@ START_TEST(test_many_threads)
 }
 END_TEST
 
-BLK_TEST_MAIN("codec", test_round_trips, test_levels, test_wrong_levels, test_room, test_truncated, test_wrong_length,
-              test_garbage, test_zstd_flipped_bits, test_zstd_several_frames, test_zstd_huge_window,
-              test_zstd_lying_content_size, test_zstd_has_checksum, test_deflate_and_zlib, test_many_threads)
+BLK_TEST_MAIN("codec", test_round_trips, test_levels, test_short, test_zlib, test_bound, test_wrong_levels, test_room,
+              test_truncated, test_wrong_length, test_garbage, test_zstd_flipped_bits, test_zstd_several_frames,
+              test_zstd_huge_window, test_zstd_lying_content_size, test_zstd_has_checksum, test_deflate_and_zlib,
+              test_many_threads)

@@ -189,4 +189,52 @@ START_TEST(test_format_fails)
 }
 END_TEST
 
-BLK_TEST_MAIN("create", test_creates, test_wrong_options_touch_nothing, test_wrong_names_and_formats, test_format_fails)
+typedef struct InNode {
+    Fixture *f;
+    const char *options, *message;      /* NULL: it works */
+    unsigned other_perm;                /* of somebody else who uses the node; 0: nobody does */
+} InNode;
+
+static int co_create_in(void *opaque)
+{
+    const InNode *in = opaque;
+    g_autoptr(JsonObject) options = blk_json_parse_object(in->options, -1, "test", NULL);
+    g_autoptr(JsonObject) tree = blk_options_parse_filename(in->f->ctx, in->f->path, "raw", NULL);
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = blk_co_open(in->f->ctx, json_object_get_object_member(tree, "file"), NULL);
+    BlkChild *other = in->other_perm ? blk_co_attach(node, "other", in->other_perm, BLK_PERM_ALL, NULL) : NULL;
+    int ret = blk_co_create_in(node, "box", options, &error);
+
+    ck_assert(in->message ? ret < 0 && strstr(error->message, in->message) != NULL : ret == 0);
+    blk_co_detach(other);
+    blk_co_unref(node);
+    return 0;
+}
+
+static void create_in(Fixture *f, const char *options, unsigned other_perm, const char *message)
+{
+    InNode in = { f, options, message, other_perm };
+
+    blk_run(f->ctx, co_create_in, &in);
+}
+
+START_TEST(test_creates_in_a_node)
+{
+    Fixture f;
+
+    fixture_init(&f);
+    ck_assert(g_file_set_contents(f.path, "precious", -1, NULL));
+    create_in(&f, "{'size':512,'lable':'x'}", 0, "did you mean 'label'?");
+    create_in(&f, "{'size':512,'nocow':'off'}", 0, "unknown option 'nocow'");
+    create_in(&f, "{'size':511}", 0, "box: the size must be even");
+    create_in(&f, "{'size':512}", BLK_PERM_WRITE, "Conflicts with use by");
+    check_content(&f, "precious", 8);
+    create_in(&f, "{'size':1024}", 0, NULL);
+    check_content(&f, "box", 1024);
+    create_in(&f, "{'size':512,'label':'fail'}", 0, "box: told to fail");
+    check_content(&f, "", 0);
+    fixture_clear(&f);
+}
+END_TEST
+
+BLK_TEST_MAIN("create", test_creates_in_a_node, test_creates, test_wrong_options_touch_nothing, test_wrong_names_and_formats, test_format_fails)

@@ -405,5 +405,123 @@ START_TEST(test_length)
 }
 END_TEST
 
+static void refused(BlkDirtyBitmap *bitmap, BlkBitmapUse use, int ret, const char *why)
+{
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_int_eq(blk_bitmap_claim(bitmap, use, &error), -ret);
+    ck_assert_msg(strstr(error->message, why) != NULL, "%s", error->message);
+}
+
+static int claims_co(void *opaque)
+{
+    BlkChild *user = use_stack(opaque, "{'driver': 'mem', 'size': 65536}", BLK_PERM_ALL);
+    BlkNode *node = blk_child_node(user);
+    BlkDirtyBitmap *bitmap = add(node, "b", 512);
+    g_autoptr(GError) error = NULL;
+
+    ck_assert(!blk_bitmap_busy(bitmap));
+    ck_assert_int_eq(blk_bitmap_claim(bitmap, BLK_BITMAP_READ, NULL), 0);
+    ck_assert(blk_bitmap_busy(bitmap));
+    refused(bitmap, BLK_BITMAP_READ, EBUSY, "Bitmap 'b' is currently in use by another operation and cannot be used");
+    refused(bitmap, BLK_BITMAP_CHANGE, EBUSY, "in use");
+    refused(bitmap, BLK_BITMAP_REMOVE, EBUSY, "in use");
+    ck_assert_ptr_null(blk_bitmap_find_usable(node, "b", &error));
+    ck_assert_ptr_eq(blk_bitmap_find(node, "b"), bitmap);
+    ck_assert_int_eq(blk_co_pwrite(node, 512, 1, "x", 0), 0);
+    only(bitmap, 512, 512);                 /* it goes on recording */
+    blk_bitmap_release(bitmap);
+    ck_assert_ptr_eq(blk_bitmap_find_usable(node, "b", NULL), bitmap);
+    ck_assert_int_eq(blk_bitmap_claim(bitmap, BLK_BITMAP_REMOVE, NULL), 0);
+    blk_bitmap_release(bitmap);
+    blk_co_detach(user);
+    return 0;
+}
+
+START_TEST(test_claims)
+{
+    run_test(claims_co);
+}
+END_TEST
+
+static int copies_co(void *opaque)
+{
+    BlkChild *user = use_stack(opaque, "{'driver': 'mem', 'size': 268435456}", BLK_PERM_ALL);
+    BlkNode *node = blk_child_node(user);
+    BlkDirtyBitmap *bitmap = add(node, "b", 512), *copy;
+
+    blk_bitmap_set(bitmap, 0, 32 << 20);    /* chunks that are full, mixed and empty */
+    blk_bitmap_set(bitmap, 100 << 20, 512);
+    copy = blk_bitmap_copy(bitmap);
+    ck_assert_ptr_null(blk_bitmap_name(copy));
+    ck_assert(!blk_bitmap_enabled(copy) && !blk_bitmap_persistent(copy));
+    blk_bitmap_clear(bitmap, 0, 1 << 20);
+    blk_bitmap_set(bitmap, 200 << 20, 1);
+    ck_assert_uint_eq(blk_bitmap_dirty_bytes(copy), (32 << 20) + 512);
+    ck_assert(blk_bitmap_get(copy, 0) && blk_bitmap_get(copy, 100 << 20) && !blk_bitmap_get(copy, 200 << 20));
+    blk_bitmap_restore(bitmap, copy);
+    ck_assert_uint_eq(blk_bitmap_dirty_bytes(bitmap), (32 << 20) + 512);
+    ck_assert(!blk_bitmap_get(bitmap, 200 << 20));
+    ck_assert_ptr_null(blk_bitmap_nth(node, 1));
+    blk_co_detach(user);
+    return 0;
+}
+
+START_TEST(test_copies)
+{
+    run_test(copies_co);
+}
+END_TEST
+
+/* A job that copies all, a part, or nothing of what was dirty at 0 and 8192, while 8192 and 20480 are written. */
+static void split_and_join(BlkNode *node, uint64_t copied, bool enabled)
+{
+    BlkDirtyBitmap *bitmap = add(node, "b", 4096), *part;
+
+    blk_bitmap_set(bitmap, 0, 4096);
+    blk_bitmap_set(bitmap, 8192, 4096);
+    blk_bitmap_enable(bitmap, enabled);
+    ck_assert_int_eq(blk_bitmap_claim(bitmap, BLK_BITMAP_CHANGE, NULL), 0);
+    part = blk_bitmap_split(bitmap);
+    ck_assert_int_eq(blk_co_pwrite(node, 8192, 1, "x", 0), 0);
+    ck_assert_int_eq(blk_co_pwrite(node, 20480, 1, "x", 0), 0);
+    ck_assert_uint_eq(blk_bitmap_dirty_bytes(part), 8192);
+    ck_assert_uint_eq(blk_bitmap_dirty_bytes(bitmap), enabled ? 12288 : 8192);
+    ck_assert_int_eq(blk_co_truncate(node, 131072, BLK_PREALLOC_OFF, NULL), 0);
+    ck_assert_int_eq(blk_co_pwrite(node, 100000, 1, "x", 0), 0);
+    if (copied > 0) {
+        blk_bitmap_clear(part, 0, copied);
+    }
+    blk_bitmap_join(bitmap, part);
+    blk_bitmap_release(bitmap);
+    ck_assert(blk_bitmap_get(bitmap, 0) == (copied == 0));
+    ck_assert(blk_bitmap_get(bitmap, 8192) == (enabled || copied <= 8192));
+    ck_assert(blk_bitmap_get(bitmap, 20480) == enabled);
+    ck_assert(blk_bitmap_get(bitmap, 100000) == enabled);
+    ck_assert_ptr_null(blk_bitmap_nth(node, 1));
+    blk_bitmap_remove(bitmap);
+    ck_assert_int_eq(blk_co_truncate(node, 65536, BLK_PREALLOC_OFF, NULL), 0);
+}
+
+static int split_co(void *opaque)
+{
+    BlkChild *user = use_stack(opaque, "{'driver': 'mem', 'size': 65536}", BLK_PERM_ALL);
+    static const uint64_t copied[] = { 0, 4096, UINT64_MAX };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(copied); i++) {
+        split_and_join(blk_child_node(user), copied[i], true);
+        split_and_join(blk_child_node(user), copied[i], false);
+    }
+    blk_co_detach(user);
+    return 0;
+}
+
+START_TEST(test_split_and_join)
+{
+    run_test(split_co);
+}
+END_TEST
+
 BLK_TEST_MAIN("dirty_bitmap", test_against_a_model, test_next_cuts_its_answer, test_memory_follows_use, test_names,
-              test_marks, test_a_bit_outlives_a_clear_during_the_write, test_length)
+              test_marks, test_a_bit_outlives_a_clear_during_the_write, test_length, test_claims, test_copies,
+              test_split_and_join)

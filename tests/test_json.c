@@ -181,6 +181,22 @@ START_TEST(test_size)
 }
 END_TEST
 
+START_TEST(test_size_that_the_caller_chooses)
+{
+    size_t limit = (2 << 20) + 1;
+    g_autofree char *text = g_strnfill(limit + 1, ' ');
+    g_autoptr(JsonNode) node = NULL;
+    g_autoptr(GError) error = NULL;
+
+    text[limit - 1] = '7';
+    node = blk_json_parse_long(text, limit, limit, "test", NULL);
+    ck_assert_ptr_nonnull(node);
+    ck_assert_int_eq(json_node_get_int(node), 7);
+    ck_assert_ptr_null(blk_json_parse_long(text, limit + 1, limit, "test", &error));
+    ck_assert_str_eq(error->message, "test: 2097154 bytes of JSON are more than the limit of 2097153");
+}
+END_TEST
+
 START_TEST(test_copy_is_deep)
 {
     g_autoptr(JsonObject) object = parse("{'a':{'b':[{'c':1}]}}");
@@ -239,4 +255,4 @@ START_TEST(test_random_mutations)
 END_TEST
 
 BLK_TEST_MAIN("json", test_accepts, test_numbers, test_refuses, test_refuses_numbers, test_refuses_bytes, test_depth,
-              test_size, test_copy_is_deep, test_random_mutations)
+              test_size, test_size_that_the_caller_chooses, test_copy_is_deep, test_random_mutations)

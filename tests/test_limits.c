@@ -63,13 +63,6 @@ static int buffers(void *ctx)
     return 0;
 }
 
-#define CASE(name)                                                                                                   \
-    START_TEST(test_##name)                                                                                          \
-    {                                                                                                                \
-        run_test(name);                                                                                              \
-    }                                                                                                                \
-    END_TEST
-
 CASE(handed_up)
 CASE(capabilities)
 CASE(buffers)

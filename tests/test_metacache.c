@@ -12,9 +12,13 @@ enum { BLOCK = 4096, BLOCKS = 16 };
 typedef struct Tables {
     BlkMetaCache *cache;
     unsigned freezes, good, bad;
+    BlkNode *node;
+    int log_ret;                    /* of the log */
 } Tables;
 
-static const BlkOption tables_options[] = { { "file", BLK_OPTION_NODE, "the disk" }, { NULL } };
+static const BlkOption tables_options[] = {
+    { "file", BLK_OPTION_NODE, "the disk" }, { "log", BLK_OPTION_BOOL, "with a log" }, { NULL },
+};
 
 static void tables_freeze(void *opaque)
 {
@@ -29,6 +33,22 @@ static void tables_done(bool ok, void *opaque)
     tables->bad += !ok;
 }
 
+enum { LOG_BLOCKS = 2 };
+
+/* The log is one block behind all tables. */
+static int tables_co_log(BlkMetaBlock *const *blocks, const uint8_t *copies, unsigned count, void *opaque)
+{
+    Tables *tables = opaque;
+    BlkNode *file = tables->node->file->node;
+
+    ck_assert_uint_le(count, LOG_BLOCKS);
+    for (unsigned i = 0; i < count; i++) {
+        ck_assert_mem_eq(copies + i * BLOCK, blocks[i]->data, BLOCK);
+    }
+    int ret = tables->log_ret < 0 ? tables->log_ret : blk_co_pwrite(file, BLOCKS * BLOCK, BLOCK, copies, 0);
+    return ret < 0 ? ret : blk_co_flush(file);
+}
+
 static int tables_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     Tables *tables = node->opaque;
@@ -38,6 +58,11 @@ static int tables_co_open(BlkNode *node, const BlkOptions *options, GError **err
         return -EINVAL;
     }
     node->length = 1 << 20;
+    tables->node = node;
+    if (blk_options_bool(options, "log")) {
+        hooks.co_log = tables_co_log;
+        hooks.log_blocks = LOG_BLOCKS;
+    }
     tables->cache = blk_meta_new(node, BLOCK, BLOCKS, &hooks);
     return 0;
 }
@@ -68,7 +93,7 @@ typedef struct Stack {
 } Stack;
 
 /* A disk of @blocks blocks whose first bytes are their number. */
-static void stack_open(Stack *s, Test *t, unsigned blocks)
+static void stack_open_with(Stack *s, Test *t, unsigned blocks, const char *tables)
 {
     g_autofree uint8_t *content = g_malloc0((blocks + 1) * BLOCK);
 
@@ -81,9 +106,14 @@ static void stack_open(Stack *s, Test *t, unsigned blocks)
     ck_assert_ptr_nonnull(s->disk_node);
     log_set_initial(s->disk_node, content, (uint64_t)blocks * BLOCK);
     s->disk = log_disk(s->disk_node);
-    s->user = open_for(t, BLK_PERM_READ | BLK_PERM_WRITE, "{'driver': 'tables', 'file': 'disk'}");
+    s->user = open_for(t, BLK_PERM_READ | BLK_PERM_WRITE, tables);
     s->tables = blk_child_node(s->user)->opaque;
     s->cache = s->tables->cache;
+}
+
+static void stack_open(Stack *s, Test *t, unsigned blocks)
+{
+    stack_open_with(s, t, blocks, "{'driver': 'tables', 'file': 'disk'}");
 }
 
 static void stack_close(Stack *s)
@@ -217,6 +247,35 @@ CO_TEST(test_barrier_before_mapping)
     stack_close(&s);
 }
 
+/* What does not fit into the log at once goes in parts; nothing is written in place before the log has it, and nothing else
+ * comes into the log before that is stable. */
+CO_TEST(test_log)
+{
+    static const unsigned blocks[] = { BLOCKS, 5, BLOCKS, 1, BLOCKS, 3 };
+    Stack s;
+
+    stack_open_with(&s, t, 8, "{'driver': 'tables', 'file': 'disk', 'log': true}");
+    change(&s, 1, 1, BLK_META_MAP);
+    change(&s, 2, 1, BLK_META_MAP);
+    change(&s, 3, 1, BLK_META_MAP);
+    change(&s, 5, 1, BLK_META_COUNTS);
+    s.tables->log_ret = -ENOSPC;
+    ck_assert_int_eq(blk_meta_co_commit(s.cache), -ENOSPC);
+    ck_assert_uint_eq(s.disk->writes->len, 0);
+    ck_assert(blk_meta_is_dirty(s.cache));
+    s.tables->log_ret = 0;
+    ck_assert_int_eq(blk_meta_co_commit(s.cache), 0);
+    ck_assert_uint_eq(s.disk->writes->len, G_N_ELEMENTS(blocks));
+    ck_assert_uint_eq(s.disk->flushes->len, G_N_ELEMENTS(blocks));
+    for (guint i = 0; i < G_N_ELEMENTS(blocks); i++) {
+        ck_assert_uint_eq(nth_write(&s, i)->offset, blocks[i] * BLOCK);
+        ck_assert_uint_lt(nth_write(&s, i)->end, nth_flush(&s, i)->begin);
+        ck_assert(i == 0 || nth_write(&s, i)->begin > nth_flush(&s, i - 1)->end);
+    }
+    ck_assert_uint_eq(nth_write(&s, 3)->bytes, 2 * BLOCK);
+    stack_close(&s);
+}
+
 /* A commit holds what was there when it began; those who come meanwhile share one more. */
 CO_TEST(test_freeze_and_sharing)
 {
@@ -344,5 +403,5 @@ CO_TEST(test_forget)
     stack_close(&s);
 }
 
-BLK_TEST_MAIN("metacache", test_loads, test_order, test_barrier_before_mapping, test_freeze_and_sharing,
+BLK_TEST_MAIN("metacache", test_loads, test_order, test_barrier_before_mapping, test_log, test_freeze_and_sharing,
               test_failure_is_tried_again, test_lower_ranks_wait, test_eviction, test_forget)

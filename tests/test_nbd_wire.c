@@ -234,7 +234,7 @@ static NbdContexts match(const BlkExport *export, const char *query, bool wildca
 
 START_TEST(queries)
 {
-    BlkExportBitmap bitmaps[] = { { (char *)"b0", NULL }, { (char *)"b1", NULL } };
+    BlkExportBitmap bitmaps[] = { { .name = "b0" }, { .name = "b1" } };
     GArray *array = g_array_new(FALSE, FALSE, sizeof(*bitmaps));
     BlkExport export = { .bitmaps = array };
 

@@ -370,7 +370,10 @@ END_TEST
 START_TEST(test_nearest_word)
 {
     static const char *const words[] = { "size", "backing", "l2-cache-size", "l2-cache-full", "file", NULL };
+    static const char *const formats[] = { "qcow", "qcow2", "qcow", NULL };
 
+    ck_assert_str_eq(blk_nearest_word("qcow3", formats), "qcow2");
+    ck_assert_str_eq(blk_nearest_word("qcov", formats), "qcow");
     ck_assert_str_eq(blk_nearest_word("sise", words), "size");
     ck_assert_str_eq(blk_nearest_word("isze", words), "size");
     ck_assert_str_eq(blk_nearest_word("SIZE", words), "size");

@@ -203,13 +203,6 @@ static int undone(void *ctx)
     return 0;
 }
 
-#define CASE(name)                                                                                                   \
-    START_TEST(test_##name)                                                                                          \
-    {                                                                                                                \
-        run_test(name);                                                                                              \
-    }                                                                                                                \
-    END_TEST
-
 CASE(conflicts)
 CASE(read_only)
 CASE(two_images_of_one_file)

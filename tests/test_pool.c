@@ -118,12 +118,123 @@ static int short_main(void *opaque)
     return 0;
 }
 
-/* Nobody waits for short work that is done in the loop's thread. */
+static BlkContext *new_context_with_workers(const char *workers)
+{
+    g_setenv("BLKSTACK_WORKERS", workers, true);
+
+    BlkContext *ctx = new_context();
+
+    g_unsetenv("BLKSTACK_WORKERS");
+    return ctx;
+}
+
+/* Nobody waits for short work that is done in the loop's thread; where there are many workers, none else is. */
 START_TEST(short_work_is_done_here_if_nobody_waits)
 {
-    g_autoptr(BlkContext) ctx = new_context();
+    g_autoptr(BlkContext) ctx = new_context_with_workers("8");
 
     ck_assert_int_eq(blk_run(ctx, short_main, NULL), 0);
+}
+END_TEST
+
+/* ---- a loop that has nothing to do helps ---- */
+
+enum { HELPED_JOBS = 8, PATIENCE_US = 5000000 };
+
+typedef struct Helping {
+    atomic_uint done;           /* short jobs */
+    GThread *threads[HELPED_JOBS];
+    bool gave_up;               /* the long job did */
+} Helping;
+
+/* Keeps the only worker until the short jobs are done. */
+static int hold_worker(void *arg)
+{
+    Helping *h = arg;
+    gint64 until = g_get_monotonic_time() + PATIENCE_US;
+
+    while (atomic_load(&h->done) < HELPED_JOBS && !h->gave_up) {
+        g_usleep(100);
+        h->gave_up = g_get_monotonic_time() > until;
+    }
+    return 0;
+}
+
+static int hold_task(void *opaque)
+{
+    return blk_co_offload(hold_worker, opaque);
+}
+
+static int helped_job(void *arg)
+{
+    Helping *h = arg;
+
+    h->threads[atomic_fetch_add(&h->done, 1)] = g_thread_self();
+    return 7;
+}
+
+static int helped_task(void *opaque)
+{
+    ck_assert_int_eq(blk_co_offload_short(helped_job, opaque), 7);
+    return 0;
+}
+
+static int helping_main(void *opaque)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(HELPED_JOBS + 1);
+
+    ck_assert_int_eq(blk_co_group_run(&group, hold_task, opaque), 0);
+    for (unsigned i = 0; i < HELPED_JOBS; i++) {
+        ck_assert_int_eq(blk_co_group_run(&group, helped_task, opaque), 0);
+    }
+    return blk_co_group_wait(&group);
+}
+
+/* The worker is kept by a job that waits for the others, so only the loop can do them. */
+START_TEST(the_loop_does_short_jobs_itself)
+{
+    g_autoptr(BlkContext) ctx = new_context_with_workers("1");
+    Helping h = { .gave_up = false };
+
+    ck_assert_int_eq(blk_run(ctx, helping_main, &h), 0);
+    ck_assert(!h.gave_up);
+    for (unsigned i = 0; i < HELPED_JOBS; i++) {
+        ck_assert_ptr_eq(h.threads[i], g_thread_self());
+    }
+}
+END_TEST
+
+static int stay_busy(void *opaque)
+{
+    Helping *h = opaque;
+    gint64 until = g_get_monotonic_time() + PATIENCE_US;
+
+    while (atomic_load(&h->done) < HELPED_JOBS && !h->gave_up) {
+        blk_co_reschedule();
+        h->gave_up = g_get_monotonic_time() > until;
+    }
+    return 0;
+}
+
+static int busy_main(void *opaque)
+{
+    BlkCoGroup group = BLK_CO_GROUP_INIT(HELPED_JOBS + 1);
+
+    ck_assert_int_eq(blk_co_group_run(&group, stay_busy, opaque), 0);
+    for (unsigned i = 0; i < HELPED_JOBS; i++) {
+        ck_assert_int_eq(blk_co_group_run(&group, helped_task, opaque), 0);
+    }
+    return blk_co_group_wait(&group);
+}
+
+/* A loop that never waits does not help: a thread must. */
+START_TEST(short_jobs_do_not_wait_for_a_busy_loop)
+{
+    g_autoptr(BlkContext) ctx = new_context_with_workers("1");
+    Helping h = { .gave_up = false };
+
+    ck_assert_int_eq(blk_run(ctx, busy_main, &h), 0);
+    ck_assert(!h.gave_up);
 }
 END_TEST
 
@@ -341,12 +452,9 @@ static int hearing_main(void *opaque)
 
 static void run_hearing(unsigned asker, uint64_t first_us)
 {
-    g_setenv("BLKSTACK_WORKERS", "1", true);
-
-    g_autoptr(BlkContext) ctx = new_context();
+    g_autoptr(BlkContext) ctx = new_context_with_workers("1");
     Hearing h = { .asker = asker, .first_us = first_us };
 
-    g_unsetenv("BLKSTACK_WORKERS");
     ck_assert_int_eq(blk_run(ctx, hearing_main, &h), 0);
 }
 
@@ -364,6 +472,7 @@ START_TEST(loop_hears_of_a_long_job_at_once)
 END_TEST
 
 BLK_TEST_MAIN("pool", offload_from_a_thousand_coroutines, short_work_is_done_here_if_nobody_waits,
+              the_loop_does_short_jobs_itself, short_jobs_do_not_wait_for_a_busy_loop,
               a_test_may_do_without_workers, workers_can_be_limited, bad_number_of_workers_is_refused,
               blocking_call_does_not_block_the_loop, result_is_passed_on, threads_take_no_signals, no_wake_up_is_lost,
               loop_hears_of_a_batch_of_short_jobs, loop_hears_of_a_long_job_at_once)

@@ -169,5 +169,82 @@ CO_TEST(one_bitmap_after_another_between_compactions)
     blk_co_detach(user);
 }
 
+/* Compaction makes the bitmaps anew. */
+CO_TEST(a_claimed_bitmap_stands_against_compaction)
+{
+    BlkChild *user = image_with_bitmaps(t);
+    static const BlkCompactOptions options = { 0 };
+    BlkDirtyBitmap *kept = find(blk_child_node(user), "kept");
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_int_eq(blk_bitmap_claim(kept, BLK_BITMAP_READ, NULL), 0);
+    ck_assert_int_eq(blk_co_compact(blk_child_node(user), &options, &error), -EBUSY);
+    ck_assert_ptr_eq(blk_bitmap_find(blk_child_node(user), "kept"), kept);
+    blk_bitmap_release(kept);
+    compact(blk_child_node(user));
+    blk_co_detach(user);
+}
+
+/* What another program finds in the image now, as after a crash: a copy of it. */
+static BlkChild *open_a_copy(Test *t)
+{
+    g_autofree char *from = test_text(t, "@/image"), *to = test_text(t, "@/copy"), *bytes = NULL;
+    gsize length;
+
+    ck_assert(g_file_get_contents(from, &bytes, &length, NULL));
+    ck_assert(g_file_set_contents(to, bytes, (gssize)length, NULL));
+    return open_rw(t, "{\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"@/copy\"}}");
+}
+
+/* Bitmaps that are disabled are not in use by writes; one that is touched is, until it is stored. */
+CO_TEST(a_touched_bitmap_is_not_trusted_after_a_crash)
+{
+    BlkChild *user = image_with_bitmaps(t), *copy;
+    BlkNode *node = blk_child_node(user);
+
+    ck_assert_int_eq(blk_co_bitmap_touch(find(node, "changed"), NULL), 0);
+    blk_bitmap_set(find(node, "changed"), 0, 512);
+    ck_assert_int_eq(blk_co_bitmap_touch(find(node, "removed"), NULL), 0);
+    blk_bitmap_remove(blk_bitmap_find(node, "removed"));
+    copy = open_a_copy(t);
+    ck_assert(blk_bitmap_inconsistent(blk_bitmap_find(blk_child_node(copy), "changed")));
+    ck_assert(blk_bitmap_inconsistent(blk_bitmap_find(blk_child_node(copy), "removed")));
+    expect_dirty(blk_child_node(copy), "kept", MEBI, MEBI);
+    blk_co_detach(copy);
+
+    store(node);
+    write_pattern(user, 2 * MEBI, 65536, 3);
+    copy = open_a_copy(t);
+    ck_assert_uint_eq(blk_bitmap_dirty_bytes(find(blk_child_node(copy), "changed")), MEBI + 512);
+    ck_assert_ptr_null(blk_bitmap_find(blk_child_node(copy), "removed"));
+    blk_co_detach(copy);
+    blk_co_detach(user);
+}
+
+/* Split, a bitmap still says all that is dirty, also to who finds it in the image. */
+CO_TEST(a_split_bitmap_is_stored_whole)
+{
+    BlkChild *user = image_with_bitmaps(t), *copy;
+    BlkNode *node = blk_child_node(user);
+    BlkDirtyBitmap *bitmap = find(node, "changed"), *part;
+
+    blk_bitmap_enable(bitmap, true);
+    ck_assert_int_eq(blk_bitmap_claim(bitmap, BLK_BITMAP_CHANGE, NULL), 0);
+    part = blk_bitmap_split(bitmap);
+    blk_bitmap_clear(part, 0, UINT64_MAX);
+    write_pattern(user, 2 * MEBI, 4096, 3);
+    store(node);
+    copy = open_a_copy(t);
+    expect_dirty(blk_child_node(copy), "changed", MEBI, MEBI + 4096);
+    blk_co_detach(copy);
+    blk_bitmap_join(bitmap, part);
+    blk_bitmap_release(bitmap);
+    user = reopen(t, user);
+    expect_dirty(blk_child_node(user), "changed", 2 * MEBI, 4096);
+    blk_co_detach(user);
+}
+
 BLK_TEST_MAIN("qcow2_bitmaps", bitmaps_change_after_compaction,
-              bitmaps_change_after_compaction_of_an_image_just_opened, one_bitmap_after_another_between_compactions)
+              bitmaps_change_after_compaction_of_an_image_just_opened, one_bitmap_after_another_between_compactions,
+              a_claimed_bitmap_stands_against_compaction, a_touched_bitmap_is_not_trusted_after_a_crash,
+              a_split_bitmap_is_stored_whole)

@@ -296,9 +296,17 @@ static int unmap_is_asked_for(void *ctx)
     Mem *mem = mem_of(ctx, "m");
 
     ck_assert_int_eq(blk_co_pwrite_zeroes(blk_child_node(user), 0, 4096, BLK_REQ_UNMAP), 0);
-    ck_assert_uint_eq(mem->last_flags & BLK_REQ_UNMAP, 0);
+    ck_assert_uint_eq(mem->last_flags & BLK_REQ_UNMAP, BLK_REQ_UNMAP);     /* a user decides that */
     ck_assert_int_eq(blk_co_discard(blk_child_node(user), 0, 4096), 0);
     ck_assert_uint_eq(mem->discards, 0);
+    blk_co_detach(user);
+
+    user = use_stack(ctx, "{'driver':'raw','discard':'unmap','file':{'driver':'mem','node-name':'m','discard':'ignore'}}",
+                     RDWR);
+    mem = mem_of(ctx, "m");
+    ck_assert_int_eq(blk_co_pwrite_zeroes(blk_child_node(user), 0, 4096, BLK_REQ_UNMAP), 0);
+    ck_assert_uint_eq(mem->zeroes, 1);
+    ck_assert_uint_eq(mem->last_flags & BLK_REQ_UNMAP, 0);      /* below another node the option does */
     blk_co_detach(user);
 
     user = use_stack(ctx, "{'driver':'mem','node-name':'m','discard':'unmap','detect-zeroes':'unmap',"
@@ -427,7 +435,7 @@ static int compress_rewrites(void *ctx)
 
     refuse_open(ctx, "{'driver':'compress','file':{'driver':'mem'}}", "driver 'mem'");
     refuse_open(ctx, "{'driver':'compress','file':{'driver':'box','rewrite':false,'file':{'driver':'mem'}}}",
-                "cannot rewrite compressed clusters");
+                "can be written once, and not rewritten");
     refuse_open(ctx, "{'driver':'compress','file':{'driver':'box','read-only':true,'file':{'driver':'mem'}}}",
                 "read-only");
     blk_co_unref(open_stack(ctx, "{'driver':'compress','read-only':true,'file':{'driver':'box',"
@@ -447,13 +455,6 @@ static int truncates(void *ctx)
     blk_co_detach(user);
     return 0;
 }
-
-#define CASE(name)                                                                                                   \
-    START_TEST(test_##name)                                                                                          \
-    {                                                                                                                \
-        run_test(name);                                                                                              \
-    }                                                                                                                \
-    END_TEST
 
 CASE(alignments)
 CASE(whole_range)

@@ -11,6 +11,8 @@ from statistics import median
 from harness import inputs as files
 from harness import process, served
 
+SPARE_BYTES = 128 * files.MIB       # memory that is taken beyond what an output needs
+
 # What io -C prints for one request: bytes, operations, time, bytes a second, operations a second.
 STATISTICS = re.compile(r"^\d+,1,[\d:.]+,[\d.]+,([\d.]+)$", re.MULTILINE)
 
@@ -69,6 +71,8 @@ class Measurer:
 
     def _measure(self, case, side):
         image = self._prepare(case, side)
+        if case.group != "ceilings":
+            files.take_memory(self.work / "memory", self.inputs.dense_bytes + SPARE_BYTES)
         if case.server:
             return served.measure(self._words(case.server, side, image), self._words(case.argv, side, image))
         argv = case.argv + (case.ours_only if side.name == "ours" else ())

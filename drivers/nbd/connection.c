@@ -39,16 +39,11 @@ static char *error_text(void)
 {
     const char *text = nbd_get_error();
     const char *colon = text ? strstr(text, ": ") : NULL;
-    g_autofree char *valid = NULL;
 
     if (!text) {
         return g_strdup("unknown error");
     }
-    valid = g_utf8_make_valid(g_str_has_prefix(text, "nbd_") && colon ? colon + 2 : text, -1);
-    if (strlen(valid) > MAX_ERROR_TEXT) {
-        *g_utf8_find_prev_char(valid, valid + MAX_ERROR_TEXT) = '\0';
-    }
-    return g_strdelimit(g_steal_pointer(&valid), "\n\r\t\033", ' ');
+    return blk_printable_text(g_str_has_prefix(text, "nbd_") && colon ? colon + 2 : text, MAX_ERROR_TEXT);
 }
 
 static int failed(GError **error)

@@ -217,15 +217,9 @@ static int nbd_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, B
 static int check_access(BlkNode *node, GError **error)
 {
     NbdState *s = node->opaque;
+    g_autofree char *why = g_strdup_printf("The export '%s' can only be read: open it read-only", s->server.name);
 
-    if (!s->info.read_only || node->read_only) {
-        return 0;
-    }
-    if (blk_node_open_flags(node)->auto_read_only) {
-        node->read_only = true;
-        return 0;
-    }
-    return blk_error(error, -EACCES, "The export '%s' can only be read: open it read-only", s->server.name);
+    return s->info.read_only ? blk_node_only_read(node, why, error) : 0;
 }
 
 static int co_open_links(NbdState *s, uint64_t open_timeout_ns, unsigned connections, GError **error)

@@ -229,12 +229,13 @@ static uint64_t tables_bytes(BlkNode *node, uint64_t length)
 
 /* ---- in use ---- */
 
-/* Would a change of the disk make the bits in the file wrong, without a mark that says so? */
+/* Would a change of the disk, or one of the bitmap, make what the file has of it wrong, without a mark that says so? */
 static bool goes_stale(const BlkDirtyBitmap *bitmap, bool resize)
 {
     const Qcow2BitmapEntry *entry = entry_of(bitmap);
 
-    return entry && !(entry->flags & QCOW2_BITMAP_IN_USE) && (resize || blk_bitmap_enabled(bitmap));
+    return entry && !(entry->flags & QCOW2_BITMAP_IN_USE) &&
+           (resize || blk_bitmap_enabled(bitmap) || blk_bitmap_touched(bitmap));
 }
 
 static bool any_goes_stale(const BlkNode *node, bool resize)

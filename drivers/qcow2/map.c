@@ -82,6 +82,7 @@ static int map_entry(const Qcow2 *q, const uint8_t *place, uint64_t offset, BlkM
     map->kind = entry.zero >> sub & 1 ? BLK_MAP_ZERO : entry.data >> sub & 1 ? BLK_MAP_DATA : BLK_MAP_UNALLOCATED;
     map->in_place = map->kind == BLK_MAP_DATA && qcow2_entry_has_own_space(q, entry.word) &&
                     may_write_in_place(q, map->host_offset);
+    map->may_have_holes = map->kind == BLK_MAP_DATA && q->may_have_holes;
     map->preallocated = map->kind != BLK_MAP_DATA && has_space;
     map->whole_cluster = qcow2_entry_moves(q, entry);
     map->bytes = ((uint64_t)(sub + run_of_subclusters(q, &entry, sub)) << q->subcluster_bits) - in_cluster;

@@ -12,6 +12,7 @@
 enum {
     META_BLOCK_BYTES = 4096,            /* part of a table that is cached as one */
     SETTLE_ROUNDS = 4,                  /* commits until nothing is left to be given back */
+    SMALL_HOLES = 256 << 10,            /* bytes */
 };
 
 /* The L2 cache covers this much of the disk by default, within bounds; bytes of tables. */
@@ -190,6 +191,21 @@ static int qcow2_co_open_for_writing(BlkNode *node, GError **error)
     return ret < 0 ? ret : qcow2_co_dirty_repair(node, error);
 }
 
+/* Most files have only small holes, in clusters that were written in part: these are not worth a question for each range, nor
+ * an answer of their own. */
+static bool co_is_sparse(BlkNode *file)
+{
+    uint64_t length = blk_node_length(file);
+    bool sparse = false;
+    BlkInfo info;
+
+    if (blk_co_info(file, &info, NULL) == 0) {
+        sparse = info.has_allocated && info.allocated_bytes + MAX(length / 10, SMALL_HOLES) < length;
+        blk_info_clear(&info);
+    }
+    return sparse;
+}
+
 static int qcow2_co_open_data(BlkNode *node, const BlkOptions *options, GError **error)
 {
     Qcow2 *q = node->opaque;
@@ -201,6 +217,7 @@ static int qcow2_co_open_data(BlkNode *node, const BlkOptions *options, GError *
                              "has none");
         }
         q->data = blk_node_open_flags(node)->check_only ? NULL : node->file;
+        q->may_have_holes = co_is_sparse(node->file->node);
         node->caps |= BLK_CAP_COMPRESSED_WRITE | BLK_CAP_COMPRESSED_REWRITE;
     } else if (!blk_node_open_flags(node)->no_backing) {
         q->data = blk_co_open_data_file(node, options, q->header.data_file, error);
@@ -306,6 +323,89 @@ static void qcow2_co_close(BlkNode *node)
     qcow2_header_clear(&q->header);
 }
 
+/* ---- reopening ---- */
+
+/* All that was held back is stable. What is open for writing stays so until the commit. */
+static int qcow2_co_end_writing(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+
+    qcow2_co_survey_stop(node);
+    q->surveyed = false;
+    int ret = qcow2_co_bitmaps_store(node, error);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_co_settle(node);
+    if (ret == 0) {
+        qcow2_co_give_up_free_space(node);
+        ret = blk_co_flush(node->file->node);
+    }
+    return ret < 0 ? blk_error_errno(error, ret, "The image '%s' cannot become read-only, since its tables could not be "
+                                     "written", blk_node_filename(node)) : 0;
+}
+
+/* As when it is opened for writing; what was kept while it was read-only is read anew. */
+static int qcow2_co_begin_writing(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_open_for_writing(node, error);
+    qcow2_bitmaps_close(node);
+    blk_meta_co_forget(q->meta, 0, UINT64_MAX);
+    if (ret == 0) {
+        ret = qcow2_co_bitmaps_open(node, true, error);
+    }
+    if (ret == 0) {
+        q->begun_writing = true;
+        ret = qcow2_co_alloc_open(node, error);
+    }
+    return ret < 0 ? ret : qcow2_co_clear_autoclear(node, error);
+}
+
+static void qcow2_co_reopen_abort(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    if (q->begun_writing) {
+        qcow2_alloc_close(q);
+        q->begun_writing = false;
+    }
+}
+
+static int qcow2_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    bool writes = q->tables != NULL, will_write = !to->read_only && guest_may_write(node);
+
+    if (writes == will_write) {
+        return 0;
+    }
+    if (writes) {
+        return qcow2_co_end_writing(node, error);
+    }
+    int ret = blk_bitmaps_check_unclaimed(node, error);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_co_begin_writing(node, error);
+    if (ret < 0) {
+        qcow2_co_reopen_abort(node);
+        qcow2_bitmaps_close(node);
+        qcow2_co_bitmaps_open(node, false, NULL);
+    }
+    return ret;
+}
+
+static void qcow2_co_reopen_commit(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+
+    q->begun_writing = false;
+    if (q->tables && !guest_may_write(node)) {
+        qcow2_alloc_close(q);
+    }
+}
+
 static void qcow2_refresh_limits(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
@@ -380,6 +480,9 @@ const BlkDriver blk_driver_qcow2 = {
     .snapshots = &qcow2_snapshot_ops,
     .co_open = qcow2_co_open,
     .co_close = qcow2_co_close,
+    .co_reopen_prepare = qcow2_co_reopen_prepare,
+    .co_reopen_commit = qcow2_co_reopen_commit,
+    .co_reopen_abort = qcow2_co_reopen_abort,
     .refresh_limits = qcow2_refresh_limits,
     .co_truncate = qcow2_co_truncate,
     .co_info = qcow2_co_info,

@@ -75,6 +75,7 @@ typedef struct Qcow2 {
     uint32_t all_subclusters;       /* a bit for each of a cluster */
     BlkChild *data;                 /* where guest data lies: the file, or the data file; NULL: open for metadata only */
     bool has_data_file;             /* host offsets of guest data are guest offsets, in the data file */
+    bool may_have_holes;            /* much of the file was holes when it was opened: metadata was preallocated */
     bool data_file_raw;             /* which also is the disk's content, read without the image */
     unsigned refblock_bits;         /* counters of a refcount block: 1 << refblock_bits */
     uint64_t refcount_max;
@@ -95,6 +96,7 @@ typedef struct Qcow2 {
     GHashTable *packed;             /* known clusters in which payloads share sectors: index -> uses of each sector */
     Qcow2Survey *survey;            /* while it runs, else NULL */
     bool surveyed;                  /* it was begun */
+    bool begun_writing;             /* by a reopening that may still be taken back */
     GHashTable *tables;             /* host cluster (index) -> kind of table: see overlap.c */
     GArray *drops;                  /* since the last freeze */
     GArray *frozen_drops;           /* of the commit that runs */

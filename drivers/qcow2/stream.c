@@ -2,28 +2,21 @@
 /*
  * stream.c - writes a whole image strictly from its first byte to its last, for pipes. See docs/convert-pipe.md.
  *
- *     header | data and payloads of L1 entry 0, its L2 table | those of entry 1, ... | refcount blocks, their table | L1 table
+ *     header | data and payloads of L1 entry 0, its L2 table | those of entry 1, ... | refcount blocks, table | L1
  *              with a refcount block in the first cluster of every range but the first, for the range before it
  *
- * Two passes over the source run the same code. The first writes nothing and finds where the tables at the end will lie, which
- * the header says; the second writes. Its data must end in the same place: else the source has changed, and the stream stops
- * before the tables, so that what was written does not open.
+ * Two passes over the source run the same code. The first writes nothing and finds where the tables at the end will
+ * lie, which the header says; the second writes. Its data must end in the same place: else the source has changed, and
+ * the stream stops before the tables, so that what was written does not open.
  *
  * Memory: one L2 table, one refcount block, the L1 table and a batch of clusters.
  */
 #include "drivers/qcow2/qcow2.h"
 
+#include "core/stream_batch.h"
+
 enum { BATCH_CLUSTERS = 16, SECTOR = 512 };
 #define BATCH_BYTES (UINT64_C(4) << 20)
-
-/* A cluster of the guest. */
-typedef struct Item {
-    struct Stream *stream;
-    uint64_t offset;
-    BlkExtentKind kind;
-    uint8_t *data, *payload;
-    uint64_t payload_bytes;         /* whole sectors; 0: stored plainly */
-} Item;
 
 typedef struct Stream {
     BlkSource *source;
@@ -39,10 +32,7 @@ typedef struct Stream {
     uint64_t blocks;                /* refcount blocks so far */
     uint8_t *block;                 /* the one of the range at pos */
     uint8_t *l1, *l2, *zeroes;
-    Item items[BATCH_CLUSTERS];
-    unsigned batch;
-    uint64_t extent_end;            /* up to here the source has said what it holds */
-    BlkExtentKind extent_kind;
+    BlkBatch batch;
     GError **error;
 } Stream;
 
@@ -134,62 +124,6 @@ static int co_add_payload(Stream *s, const void *buf, uint64_t bytes, uint64_t *
 
 /* ---- clusters of the guest ---- */
 
-/* One cluster lies whole in an extent, or is data: reading knows what it is. */
-static int co_classify(Stream *s, Item *item)
-{
-    BlkSource *source = s->source;
-    uint64_t end = MIN(item->offset + s->cluster_size, source->length);
-
-    if (item->offset >= s->extent_end) {
-        BlkExtent extent;
-        int ret = source->co_extent(source, item->offset, source->length - item->offset, &extent, s->error);
-        if (ret < 0) {
-            return ret;
-        }
-        s->extent_end = item->offset + extent.bytes;
-        s->extent_kind = extent.kind;
-    }
-    item->kind = end <= s->extent_end ? s->extent_kind : BLK_EXTENT_DATA;
-    item->payload_bytes = 0;
-    if (item->kind == BLK_EXTENT_ZERO && s->has_backing && s->header.version < 3) {
-        item->kind = BLK_EXTENT_DATA;           /* version 2 has no other way to hide the backing */
-    }
-    return 0;
-}
-
-static int co_compress(Item *item)
-{
-    Stream *s = item->stream;
-    uint64_t max = s->cluster_size - SECTOR;
-    gssize bytes = max > 0 ? blk_co_codec_compress(s->codec, 0, item->payload, max, item->data, s->cluster_size) : -ENOSPC;
-
-    if (bytes < 0) {
-        return bytes == -ENOSPC ? 0 : (int)bytes;
-    }
-    item->payload_bytes = ((uint64_t)bytes + SECTOR - 1) & ~(uint64_t)(SECTOR - 1);
-    memset(item->payload + bytes, 0, item->payload_bytes - (uint64_t)bytes);
-    return 0;
-}
-
-static int co_load(void *opaque)
-{
-    Item *item = opaque;
-    Stream *s = item->stream;
-    uint64_t bytes = MIN(s->cluster_size, s->source->length - item->offset);
-    bool keeps_zeroes = !s->out->sparse || (s->has_backing && s->header.version < 3);
-    int ret = s->source->co_read(s->source, item->offset, bytes, item->data, s->error && !*s->error ? s->error : NULL);
-
-    if (ret < 0) {
-        return ret;
-    }
-    memset(item->data + bytes, 0, s->cluster_size - bytes);
-    if (!keeps_zeroes && blk_buffer_is_zero(item->data, bytes)) {
-        item->kind = BLK_EXTENT_ZERO;
-        return 0;
-    }
-    return s->codec ? co_compress(item) : 0;
-}
-
 static void put_entry(const Stream *s, uint64_t offset, uint64_t word, bool data, bool zero)
 {
     uint8_t *place = s->l2 + offset / s->cluster_size % s->group_clusters * s->entry_bytes;
@@ -202,66 +136,44 @@ static void put_entry(const Stream *s, uint64_t offset, uint64_t word, bool data
     }
 }
 
-/* Gives the cluster a place, and its L2 entry. @used: (inout): the table has entries. */
-static int co_place(Stream *s, const Item *item, bool *used)
+/* Gives the cluster a place, and its L2 entry. */
+static int co_place(Stream *s, const BlkBatchCluster *cluster)
 {
     uint64_t offset;
     int ret;
 
-    if (item->kind == BLK_EXTENT_BACKING || (item->kind == BLK_EXTENT_ZERO && !s->has_backing)) {
+    if (cluster->kind == BLK_EXTENT_ZERO) {
+        put_entry(s, cluster->offset, 0, false, true);
         return 0;
     }
-    *used = true;
-    if (item->kind == BLK_EXTENT_ZERO) {
-        put_entry(s, item->offset, 0, false, true);
-        return 0;
-    }
-    if (item->payload_bytes > 0) {
-        ret = co_add_payload(s, item->payload, item->payload_bytes, &offset);
+    if (cluster->payload_bytes > 0) {
+        uint64_t bytes = cluster->padded_bytes;
+
+        ret = co_add_payload(s, cluster->payload, bytes, &offset);
         if (ret == 0) {
-            put_entry(s, item->offset, qcow2_compressed_encode(s->header.cluster_bits, offset, item->payload_bytes), false,
-                      false);
+            put_entry(s, cluster->offset, qcow2_compressed_encode(s->header.cluster_bits, offset, bytes), false, false);
         }
         return ret;
     }
-    ret = co_add_cluster(s, item->data, &offset);
-    put_entry(s, item->offset, offset | QCOW2_COPIED, true, false);
+    ret = co_add_cluster(s, cluster->data, &offset);
+    put_entry(s, cluster->offset, offset | QCOW2_COPIED, true, false);
     return ret;
 }
 
-/* The clusters from *offset on, up to @end: they are read and compressed at the same time. */
+/* Some clusters from *offset on, up to @end. @used: (inout): the table has entries. */
 static int co_batch(Stream *s, uint64_t *offset, uint64_t end, bool *used)
 {
-    unsigned threads = blk_req_threads(s->out->compression);
-    BlkCoGroup group = BLK_CO_GROUP_INIT(threads > 0 ? MIN(threads, BATCH_CLUSTERS) : BATCH_CLUSTERS);
-    unsigned count = 0;
-    int ret = 0;
+    int ret = blk_batch_co_load(&s->batch, offset, end);
 
-    for (; ret == 0 && count < s->batch && *offset < end; count++, *offset += s->cluster_size) {
-        Item *item = &s->items[count];
-        item->offset = *offset;
-        ret = co_classify(s, item);
-        if (ret == 0 && item->kind == BLK_EXTENT_DATA) {
-            ret = blk_co_group_run(&group, co_load, item);
+    for (unsigned i = 0; ret == 0 && i < s->batch.count; i++) {
+        const BlkBatchCluster *cluster = &s->batch.clusters[i];
+
+        if (!blk_batch_is_empty(&s->batch, cluster->kind)) {
+            *used = true;
+            ret = co_place(s, cluster);
         }
     }
-    int load_ret = blk_co_group_wait(&group);
-    ret = ret < 0 ? ret : load_ret;
-    for (unsigned i = 0; ret == 0 && i < count; i++) {
-        ret = co_place(s, &s->items[i], used);
-    }
     return ret;
-}
-
-/* Skips clusters that need no entry: whole tables of a sparse disk cost nothing. */
-static void skip_empty(const Stream *s, uint64_t *offset, uint64_t end)
-{
-    bool empty = s->extent_kind == BLK_EXTENT_BACKING || (s->extent_kind == BLK_EXTENT_ZERO && !s->has_backing);
-
-    if (empty && s->extent_end > *offset) {
-        uint64_t whole = s->extent_end >= s->source->length ? end : s->extent_end & ~(s->cluster_size - 1);
-        *offset = MAX(*offset, MIN(whole, end));
-    }
 }
 
 /* All clusters of one L1 entry, and their table. */
@@ -273,7 +185,7 @@ static int co_group(Stream *s, uint64_t index)
     int ret = 0;
 
     memset(s->l2, 0, s->cluster_size);
-    for (skip_empty(s, &offset, end); ret == 0 && offset < end; skip_empty(s, &offset, end)) {
+    while (ret == 0 && offset < end) {
         ret = co_batch(s, &offset, end, &used);
     }
     if (ret == 0 && used) {
@@ -359,7 +271,8 @@ static int co_pass(Stream *s, bool writing)
 
     s->writing = writing;
     s->limit = writing ? s->data_end : UINT64_MAX;
-    s->pos = s->blocks = s->extent_end = 0;
+    s->pos = s->blocks = 0;
+    blk_batch_rewind(&s->batch);
     memset(s->block, 0, s->cluster_size);
     memset(s->l1, 0, MAX(s->header.l1_size * UINT64_C(8), 1));
     memset(s->l2, 0, s->cluster_size);
@@ -395,6 +308,18 @@ static int co_run(Stream *s)
     return ret == 0 ? co_emit_tail(s, &tail) : ret;
 }
 
+static int init_batch(Stream *s)
+{
+    s->batch = (BlkBatch){
+        .source = s->source, .out = s->out, .cluster_bytes = s->cluster_size, .codec = s->codec,
+        .limit = (unsigned)CLAMP(BATCH_BYTES / s->cluster_size, 1, BATCH_CLUSTERS),
+        .payload_max = s->cluster_size - SECTOR, .has_backing = s->has_backing,
+        .zeroes_are_data = s->has_backing && s->header.version < 3,     /* it has no other way to hide the backing */
+        .error = s->error,
+    };
+    return blk_batch_init(&s->batch);
+}
+
 static int init(Stream *s)
 {
     s->cluster_size = qcow2_cluster_size(&s->header);
@@ -403,25 +328,22 @@ static int init(Stream *s)
     s->group_clusters = UINT64_C(1) << qcow2_l2_bits(&s->header);
     s->entry_bytes = s->cluster_size / s->group_clusters;
     s->has_backing = s->header.backing_file != NULL;
-    s->batch = (unsigned)CLAMP(BATCH_BYTES / s->cluster_size, 1, BATCH_CLUSTERS);
     s->block = g_try_malloc(s->cluster_size);
     s->l2 = g_try_malloc(s->cluster_size);
     s->zeroes = g_try_malloc0(s->cluster_size);
     s->l1 = g_try_malloc(MAX(s->header.l1_size * UINT64_C(8), 1));
-    bool ok = s->block && s->l2 && s->zeroes && s->l1;
-    for (unsigned i = 0; i < s->batch; i++) {
-        s->items[i].stream = s;
-        s->items[i].data = blk_buffer_try_alloc(NULL, s->cluster_size);
-        s->items[i].payload = blk_buffer_try_alloc(NULL, s->cluster_size);
-        ok = ok && s->items[i].data && s->items[i].payload;
+    if (!s->block || !s->l2 || !s->zeroes || !s->l1) {
+        return blk_error(s->error, -ENOMEM, "no memory for the stream");
     }
-    if (ok && s->out->compressed) {
+    if (s->out->compressed) {
         unsigned level = blk_req_level(s->out->compression);
         bool zstd = s->header.compression_type == QCOW2_COMPRESSION_ZSTD;
         s->codec = blk_codec_new(zstd ? BLK_CODEC_ZSTD : BLK_CODEC_DEFLATE, level > 0 ? (int)level : -1, s->error);
-        return s->codec ? 0 : -EINVAL;
+        if (!s->codec) {
+            return -EINVAL;
+        }
     }
-    return ok ? 0 : blk_error(s->error, -ENOMEM, "no memory for the stream");
+    return init_batch(s);
 }
 
 static void clear(Stream *s)
@@ -430,26 +352,23 @@ static void clear(Stream *s)
     g_free(s->l2);
     g_free(s->zeroes);
     g_free(s->l1);
-    for (unsigned i = 0; i < s->batch; i++) {
-        blk_buffer_free(s->items[i].data);
-        blk_buffer_free(s->items[i].payload);
-    }
+    blk_batch_clear(&s->batch);
     g_clear_pointer(&s->codec, blk_codec_free);
     qcow2_header_clear(&s->header);
 }
 
 int qcow2_co_stream(BlkSource *source, const BlkOptions *options, const BlkStream *out, GError **error)
 {
-    g_autoptr(GError) local = NULL;
     Stream *s = g_new0(Stream, 1);
     int ret;
 
     s->source = source;
     s->out = out;
-    s->error = &local;
-    ret = qcow2_parse_create_options(options, &s->header, &local);
+    s->error = error;
+    ret = qcow2_parse_create_options(options, &s->header, error);
     if (ret == 0 && (blk_options_enum(options, "preallocation") != BLK_PREALLOC_OFF || s->header.data_file)) {
-        ret = blk_error(&local, -ENOTSUP, "An image that is written to a pipe has neither preallocation nor a data file");
+        ret = blk_error(error, -ENOTSUP, "An image that is written to a pipe has neither preallocation nor a data "
+                                         "file");
     }
     if (ret == 0) {
         ret = init(s);
@@ -459,11 +378,5 @@ int qcow2_co_stream(BlkSource *source, const BlkOptions *options, const BlkStrea
     }
     clear(s);
     g_free(s);
-    if (ret < 0 && !local) {
-        blk_error_errno(&local, ret, "could not write the image");
-    }
-    if (ret < 0) {
-        g_propagate_error(error, g_steal_pointer(&local));
-    }
     return ret;
 }

@@ -229,6 +229,20 @@ static uint32_t check(const NbdRequest *r, const BlkNode *node, const Command **
 
 /* ---- doing it ---- */
 
+size_t blk_nbd_buffer_bytes(const NbdConnection *c, const NbdHeader *header)
+{
+    switch (header->type) {
+    case NBD_CMD_READ:
+        return MIN(header->length, NBD_MAX_PAYLOAD);
+    case NBD_CMD_CACHE:
+        return MIN(header->length, CACHE_PIECE);
+    case NBD_CMD_BLOCK_STATUS:
+        return MAX(blk_nbd_block_status_bytes(c), MIN(header->payload, NBD_MAX_PAYLOAD));
+    default:
+        return MIN(header->payload, NBD_MAX_PAYLOAD);
+    }
+}
+
 static void reply_success(NbdRequest *r)
 {
     NbdMode mode = r->connection->mode;
@@ -248,7 +262,12 @@ int blk_nbd_co_execute(void *request)
     uint32_t error = check(r, node, &command, &message);
 
     if (error == NBD_SUCCESS && (r->header.length > 0 || !command->ranged)) {
-        error = blk_nbd_error(command->co_do(r, node));
+        int ret = command->co_do(r, node);
+
+        if (ret < 0) {
+            blk_export_tell_error(&r->connection->export->base, command->writes || r->header.type == NBD_CMD_FLUSH, ret);
+        }
+        error = blk_nbd_error(ret);
     }
     if (error != NBD_SUCCESS) {
         blk_nbd_reply_error(r, error, message);

@@ -3,6 +3,7 @@
  * connection.c - the beginning and the end of a connection.
  */
 #include "core/loop.h"
+#include "core/node.h"
 #include "exports/nbd/server.h"
 
 static int co_serve(void *opaque)
@@ -36,6 +37,7 @@ void blk_nbd_connection_stop(NbdConnection *c)
     }
     c->stopping = true;
     blk_channel_cancel_recv(c->channel);
+    blk_sleep_cancel(&c->place);
     blk_co_queue_wake_all(&c->changed);
 }
 
@@ -99,6 +101,30 @@ static bool any_connection(const BlkNbdServer *server, const NbdExport *export)
     return export ? export->connections > 0 : server->connections.length > 0;
 }
 
+/* Lets what is in flight for clients that are to go end soon. Returns: (transfer full): for co_unhurry(). */
+static GPtrArray *hurry(const BlkNbdServer *server, const NbdExport *only)
+{
+    GPtrArray *nodes = g_ptr_array_new();
+
+    for (guint i = 0; i < server->exports->len; i++) {
+        const NbdExport *export = g_ptr_array_index(server->exports, i);
+
+        if (!only || export == only) {
+            blk_node_hurry_begin(blk_export_node(&export->base));
+            g_ptr_array_add(nodes, blk_export_node(&export->base));
+        }
+    }
+    return nodes;
+}
+
+static void co_unhurry(GPtrArray *nodes)
+{
+    for (guint i = 0; i < nodes->len; i++) {
+        blk_co_node_hurry_end(nodes->pdata[i]);
+    }
+    g_ptr_array_unref(nodes);
+}
+
 typedef struct Grace {
     BlkNbdServer *server;
     const NbdExport *export;        /* (nullable) */
@@ -127,11 +153,13 @@ static int co_end_grace(void *opaque)
 void blk_nbd_co_end_connections(BlkNbdServer *server, const NbdExport *export)
 {
     Grace grace = { .server = server, .export = export };
+    GPtrArray *hurried;
 
     stop_connections(server, export);
     if (!any_connection(server, export)) {
         return;
     }
+    hurried = hurry(server, export);
     blk_co_spawn(server->ctx, co_end_grace, &grace);
     while (any_connection(server, export)) {
         blk_co_queue_wait(&server->changed);
@@ -140,6 +168,7 @@ void blk_nbd_co_end_connections(BlkNbdServer *server, const NbdExport *export)
     while (!grace.over) {
         blk_co_queue_wait(&server->changed);
     }
+    co_unhurry(hurried);
 }
 
 /* ---- the end of one ---- */

@@ -69,6 +69,7 @@ static void consume(NbdConnection *c, size_t bytes)
             return;
         }
         bytes -= before;
+        c->reply_late_ns = 0;
         c->replies = r->next;
         blk_nbd_request_done(r);
     }
@@ -99,6 +100,7 @@ static int co_send(void *opaque)
     while (c->replies && ret == 0) {
         ret = c->failed ? -ECANCELED : send_some(c, &events);
         if (ret == -EAGAIN) {
+            c->reply_late_ns = c->reply_late_ns ? c->reply_late_ns : blk_nbd_late_ns(c->replies->charged);
             ret = blk_channel_co_wait_to_send(c->channel, events, UINT64_MAX);
         }
     }

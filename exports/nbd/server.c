@@ -72,6 +72,7 @@ static int check_export(const BlkNbdServer *server, const BlkNbdExportOptions *o
     const char *name = or_empty(options->name), *id = options->id ? options->id : name;
     NbdString wanted = { name, (uint32_t)strlen(name) };
     int ret = check_string(name, "name", error);
+    unsigned bitmaps = 0;
 
     if (ret == 0) {
         ret = check_string(or_empty(options->description), "description", error);
@@ -80,12 +81,15 @@ static int check_export(const BlkNbdServer *server, const BlkNbdExportOptions *o
         return ret;
     }
     if (find_by_id(server, id)) {
-        return blk_error(error, -EEXIST, "the NBD server has an export with the id '%s' already", id);
+        return blk_error(error, -EEXIST, "Block export id '%s' is already in use", id);
     }
     if (blk_nbd_find_export(server, wanted)) {
-        return blk_error(error, -EEXIST, "the NBD server has an export with the name '%s' already", name);
+        return blk_error(error, -EEXIST, "NBD server already has export named '%s'", name);
     }
-    if (options->bitmaps && g_strv_length((char **)options->bitmaps) > BLK_NBD_MAX_BITMAPS) {
+    while (options->bitmaps && options->bitmaps[bitmaps].name) {
+        bitmaps++;
+    }
+    if (bitmaps > BLK_NBD_MAX_BITMAPS) {
         return blk_error(error, -EINVAL, "an NBD export can offer at most %d dirty bitmaps", BLK_NBD_MAX_BITMAPS);
     }
     return 0;
@@ -128,8 +132,10 @@ int blk_co_nbd_export_add(BlkNbdServer *server, BlkNode *node, const BlkNbdExpor
 /* Nobody gets in any more; those who are in are let out. */
 static int co_remove_export(BlkNbdServer *server, NbdExport *export, GError **error)
 {
+    JsonObject *data = json_object_new();
     int ret;
 
+    json_object_set_string_member(data, "id", export->base.id);
     export->closing = true;
     blk_nbd_wake_waiters(server, export);
     blk_nbd_co_end_connections(server, export);
@@ -137,6 +143,7 @@ static int co_remove_export(BlkNbdServer *server, NbdExport *export, GError **er
     ret = blk_co_export_clear(&export->base, error);
     blk_object_unuse(export->tls_authz);
     g_free(export);
+    blk_notify(server->ctx, "BLOCK_EXPORT_DELETED", data);
     return ret;
 }
 
@@ -145,7 +152,7 @@ int blk_co_nbd_export_remove(BlkNbdServer *server, const char *id, BlkNbdRemove 
     NbdExport *export = find_by_id(server, id);
 
     if (!export || export->closing) {
-        return blk_error(error, -ENOENT, "the NBD server has no export with the id '%s'", id);
+        return blk_error(error, -ENOENT, "Export '%s' is not found", id);
     }
     if (mode == BLK_NBD_REMOVE_SAFE && export->connections > 0) {
         return blk_error(error, -EBUSY, "the export '%s' has %u clients: end them, or remove it with mode 'hard'", id,
@@ -162,7 +169,7 @@ bool blk_nbd_server_nth_export(const BlkNbdServer *server, unsigned index, BlkNb
         *info = (BlkNbdExportInfo) {
             .id = export->base.id, .name = export->base.name, .description = export->base.description,
             .node = blk_export_node(&export->base), .writable = export->base.writable,
-            .connections = export->connections,
+            .closing = export->closing, .connections = export->connections,
         };
     }
     return export != NULL;

@@ -10,6 +10,7 @@
 #include "core/channel.h"
 #include "core/object.h"
 #include "core/poll.h"
+#include "core/socket.h"
 #include "exports/nbd/meta.h"
 
 #include <blkstack/nbd.h>
@@ -17,7 +18,9 @@
 #define NBD_MAX_PAYLOAD         (UINT32_C(32) << 20)    /* bytes of one request */
 #define NBD_MAX_SKIPPED_PAYLOAD (UINT32_C(64) << 20)    /* ... that are read and forgotten, for an error to be told */
 #define NBD_MAX_IN_FLIGHT       128                     /* requests of a connection */
-#define NBD_MAX_IN_FLIGHT_BYTES ((size_t)16 << 20)      /* ... and their payload, if there are several */
+#define NBD_MAX_IN_FLIGHT_BYTES ((size_t)16 << 20)      /* ... and their buffers, if there are several */
+#define NBD_MAX_SERVER_BYTES    ((size_t)256 << 20)     /* buffers of all requests in flight, */
+#define NBD_OWN_BYTES           ((size_t)256 << 10)     /* ... beyond those that a connection may have in any case */
 #define NBD_MAX_KEPT_BYTES      ((size_t)32 << 20)      /* of buffers for the next requests of a server's connections */
 #define NBD_MAX_CHUNKS          32                      /* of one reply */
 #define NBD_SECOND_NS           UINT64_C(1000000000)
@@ -39,9 +42,7 @@ typedef struct NbdListener {
     int fd;
     BlkPoll poll;
     BlkSleep pause;
-    char *path;                     /* (nullable): to be removed at the end */
-    dev_t dev;                      /* of @path, when it was made */
-    ino_t ino;
+    BlkSocketPath path;             /* to be removed at the end; empty: none */
 } NbdListener;
 
 struct BlkNbdServer {
@@ -58,7 +59,9 @@ struct BlkNbdServer {
     GPtrArray *exports;             /* NbdExport */
     GPtrArray *listeners;           /* NbdListener */
     GQueue connections;             /* NbdConnection, by their links */
-    size_t kept_bytes;              /* buffers of requests that are not in flight */
+    size_t in_flight_bytes;         /* buffers of requests in flight */
+    size_t kept_bytes;              /* ... and of those that are not */
+    unsigned starving;              /* connections that wait for a part of NBD_MAX_SERVER_BYTES */
     unsigned port;                  /* of the first TCP socket */
     bool closing;
     unsigned accepting;             /* coroutines of listeners */
@@ -74,7 +77,7 @@ typedef struct NbdRequest {
     uint32_t error;                 /* known when it was received */
     uint8_t *buffer;                /* (nullable): payload, or what was read */
     size_t capacity;
-    size_t charged;                 /* bytes of the connection's limit */
+    size_t charged;                 /* bytes of the limits */
     /* The reply. */
     unsigned first, count;          /* what is left of vec */
     unsigned chunks;
@@ -100,7 +103,7 @@ struct NbdConnection {
     NbdContexts contexts;
     NbdExport *export;              /* (nullable): chosen; held */
     const NbdExport *wants;         /* (nullable): waits for a place in it */
-    BlkSleep place;
+    BlkSleep place;                 /* waits for one there, or for memory */
 
     /* input */
     uint8_t *input;
@@ -112,6 +115,8 @@ struct NbdConnection {
     unsigned in_flight;             /* received, and their replies not sent */
     size_t in_flight_bytes;
     BlkCoQueue changed;             /* a request has ended, or nothing more is to be received */
+    bool starves;                   /* sleeps in place */
+    uint64_t payload_late_ns, reply_late_ns;    /* from when on what is being received, or sent, is late; 0: nothing is */
 
     /* output */
     NbdRequest *replies, *last_reply;
@@ -150,19 +155,27 @@ void blk_nbd_co_stop_listening(BlkNbdServer *server);       /* server->closing i
 /* negotiate.c. Returns: 0: c->export is chosen; <0: the connection is over. */
 int blk_nbd_co_negotiate(NbdConnection *c);
 
-/* transmit.c */
+/* memory.c: what requests may take, and who has to go when it is not enough */
 
-/* Receives requests, and at last ends the connection. A coroutine's function. */
-int blk_nbd_co_receive(void *connection);
-
+/* A request in flight with a buffer of @bytes, which is not there yet; waits for its place. NULL: the connection is to end. */
+NbdRequest *blk_nbd_co_new_request(NbdConnection *c, size_t bytes);
 /* @request has a buffer of @bytes, or of more. */
 int blk_nbd_request_reserve(NbdRequest *request, size_t bytes);
 /* Its reply was sent, or never will be. */
 void blk_nbd_request_done(NbdRequest *request);
 void blk_nbd_free_requests(NbdConnection *c);       /* none is in flight */
+/* When a client that is to send or to take so much now is late. */
+uint64_t blk_nbd_late_ns(uint64_t bytes);
+
+/* transmit.c */
+
+/* Receives requests, and at last ends the connection. A coroutine's function. */
+int blk_nbd_co_receive(void *connection);
 
 /* command.c: does it and queues the reply. A coroutine's function. */
 int blk_nbd_co_execute(void *request);
+/* The bytes that its buffer may come to. */
+size_t blk_nbd_buffer_bytes(const NbdConnection *c, const NbdHeader *header);
 
 /* status.c: fills in the reply's chunks. 0 or a negative errno. */
 int blk_nbd_co_block_status(NbdRequest *request);

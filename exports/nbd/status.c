@@ -53,23 +53,13 @@ typedef int AskFn(BlkNode *node, uint64_t offset, uint64_t *bytes, uint32_t *ans
 /* Space that an image has given to data may be a hole of its file. */
 static int co_ask_allocation(BlkNode *node, uint64_t offset, uint64_t *bytes, uint32_t *answer)
 {
-    BlkStatus status, file;
-    int ret = blk_co_block_status_above(node, NULL, offset, *bytes, &status);
-    bool data, zero;
+    BlkStatus status;
+    int ret = blk_co_block_status_with_holes(node, offset, *bytes, &status);
+    bool data = status.flags & BLK_STATUS_DATA, zero = !data || status.flags & BLK_STATUS_ZERO;
 
-    if (ret < 0) {
-        return ret;
-    }
-    data = status.flags & BLK_STATUS_DATA;
-    zero = !data || status.flags & BLK_STATUS_ZERO;
     *bytes = status.bytes;
-    if (!zero && status.flags & BLK_STATUS_OFFSET && status.file &&
-        blk_co_block_status(status.file, status.host_offset, status.bytes, &file) == 0 && file.bytes > 0) {
-        *bytes = file.bytes;
-        zero = file.flags & BLK_STATUS_ZERO;
-    }
     *answer = (zero ? NBD_STATE_ZERO : 0) | (data ? 0 : NBD_STATE_HOLE);
-    return 0;
+    return ret;
 }
 
 /* What lies behind the end of a shorter backing file are zeroes of that file. */

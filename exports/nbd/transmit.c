@@ -15,79 +15,6 @@ enum {
     BATCHES_OF_A_TURN = 16,     /* then others run, even if more is there already */
 };
 
-/* ---- requests of a connection ---- */
-
-static bool has_room(const NbdConnection *c, size_t bytes)
-{
-    return c->in_flight == 0 ||
-           (c->in_flight < NBD_MAX_IN_FLIGHT && c->in_flight_bytes + bytes <= NBD_MAX_IN_FLIGHT_BYTES);
-}
-
-/* A request in flight with @bytes of payload in one direction. NULL: the connection is to end. */
-static NbdRequest *co_new_request(NbdConnection *c, size_t bytes)
-{
-    NbdRequest *r;
-
-    while (!has_room(c, bytes) && !c->stopping) {
-        blk_co_queue_wait(&c->changed);
-    }
-    if (c->stopping) {
-        return NULL;
-    }
-    r = c->unused;
-    if (r) {
-        c->unused = r->next;
-        c->server->kept_bytes -= r->capacity;
-    } else {
-        r = g_new0(NbdRequest, 1);
-        r->connection = c;
-    }
-    r->error = NBD_SUCCESS;
-    r->charged = bytes;
-    r->chunks = r->count = 0;
-    c->in_flight++;
-    c->in_flight_bytes += bytes;
-    return r;
-}
-
-int blk_nbd_request_reserve(NbdRequest *request, size_t bytes)
-{
-    if (request->capacity < bytes) {
-        blk_buffer_free(request->buffer);
-        request->buffer = blk_buffer_try_alloc(blk_export_node(&request->connection->export->base), bytes);
-        request->capacity = request->buffer ? bytes : 0;
-    }
-    return request->buffer || bytes == 0 ? 0 : -ENOMEM;
-}
-
-void blk_nbd_request_done(NbdRequest *request)
-{
-    NbdConnection *c = request->connection;
-
-    if (c->server->kept_bytes + request->capacity > NBD_MAX_KEPT_BYTES) {
-        g_clear_pointer(&request->buffer, blk_buffer_free);
-        request->capacity = 0;
-    }
-    c->server->kept_bytes += request->capacity;
-    c->in_flight--;
-    c->in_flight_bytes -= request->charged;
-    request->next = c->unused;
-    c->unused = request;
-    blk_co_queue_wake_all(&c->changed);
-}
-
-void blk_nbd_free_requests(NbdConnection *c)
-{
-    while (c->unused) {
-        NbdRequest *r = c->unused;
-
-        c->unused = r->next;
-        c->server->kept_bytes -= r->capacity;
-        blk_buffer_free(r->buffer);
-        g_free(r);
-    }
-}
-
 /* ---- receiving ---- */
 
 static size_t buffered(const NbdConnection *c)
@@ -143,6 +70,8 @@ static int co_take_payload(NbdConnection *c, uint8_t *buf, size_t bytes)
 /* Receives what follows the header; what is too long, or has no place, only to answer with an error. */
 static int co_receive_payload(NbdConnection *c, NbdRequest *r)
 {
+    int ret;
+
     if (r->header.payload > NBD_MAX_SKIPPED_PAYLOAD) {
         return -EMSGSIZE;
     }
@@ -151,20 +80,10 @@ static int co_receive_payload(NbdConnection *c, NbdRequest *r)
     } else if (blk_nbd_request_reserve(r, r->header.payload) < 0) {
         r->error = NBD_ENOMEM;
     }
-    return co_take_payload(c, r->error ? NULL : r->buffer, r->header.payload);
-}
-
-/* Of its buffer. */
-static size_t memory_for(const NbdConnection *c, const NbdHeader *header)
-{
-    switch (header->type) {
-    case NBD_CMD_READ:
-        return MIN(header->length, NBD_MAX_PAYLOAD);
-    case NBD_CMD_BLOCK_STATUS:
-        return MAX(blk_nbd_block_status_bytes(c), MIN(header->payload, NBD_MAX_PAYLOAD));
-    default:
-        return MIN(header->payload, NBD_MAX_PAYLOAD);
-    }
+    c->payload_late_ns = blk_nbd_late_ns(r->header.payload);
+    ret = co_take_payload(c, r->error ? NULL : r->buffer, r->header.payload);
+    c->payload_late_ns = 0;
+    return ret;
 }
 
 /* The next request, whole. Returns: 0; <0: the connection is to end. */
@@ -182,7 +101,7 @@ static int co_take_request(NbdConnection *c, NbdRequest **request)
         return -ECONNRESET;
     }
     c->input_first += bytes;
-    r = co_new_request(c, memory_for(c, &header));
+    r = blk_nbd_co_new_request(c, blk_nbd_buffer_bytes(c, &header));
     if (!r) {
         return -ECANCELED;
     }

@@ -79,6 +79,25 @@ typedef void BlkMessageFn(BlkNode *node, const char *text, void *opaque);
 void blk_context_set_message_handler(BlkContext *ctx, BlkMessageFn *fn, void *opaque);
 
 /**
+ * BlkNoticeFn:
+ * @name: what happened, as the control protocol calls it: "JOB_STATUS_CHANGE"
+ * @data: (nullable): the members that go with it; whoever keeps it takes a reference, and nobody changes it
+ *
+ * Hears what a program that controls the graph must learn: a job has ended, a write has failed, a threshold is crossed.
+ * docs/daemon.md lists the names and their members. Context: the context's thread; must not yield.
+ */
+typedef void BlkNoticeFn(BlkContext *ctx, const char *name, JsonObject *data, void *opaque);
+
+/* @fn: (nullable): without one, which is the default, notices are dropped. */
+void blk_context_set_notice_handler(BlkContext *ctx, BlkNoticeFn *fn, void *opaque);
+
+/* Would anybody hear a notice? For those whose @data costs something. */
+bool blk_context_wants_notices(const BlkContext *ctx);
+
+/* Tells the handler. @data: (transfer full) (nullable). Context: the context's thread; does not yield. */
+void blk_notify(BlkContext *ctx, const char *name, JsonObject *data);
+
+/**
  * blk_run:
  *
  * Runs @fn in a coroutine of @ctx and the event loop until it returns; called within a coroutine it just calls @fn.
@@ -192,6 +211,12 @@ BlkChild *blk_co_attach(BlkNode *node, const char *name, unsigned perm, unsigned
 void blk_co_detach(BlkChild *user);           /* NULL is ignored */
 BlkNode *blk_child_node(const BlkChild *child);
 
+/* (nullable) (transfer none): the node in whose options, or image, this one was named, while that is open. */
+BlkNode *blk_node_opener(const BlkNode *node);
+
+/* Has anybody but the caller, who has one reference, an edge or a reference to it? */
+bool blk_node_is_shared(const BlkNode *node);
+
 const char *blk_node_name(const BlkNode *node);          /* given or generated, never NULL */
 const char *blk_node_filename(const BlkNode *node);      /* as a user would name it; json:{...} where it must be; never NULL */
 const char *blk_node_driver_name(const BlkNode *node);
@@ -202,12 +227,109 @@ BlkNode *blk_node_child(const BlkNode *node, const char *name);    /* (nullable)
 BlkNode *blk_node_backing(const BlkNode *node);    /* next in the backing chain below filters; (nullable) (transfer none) */
 BlkNode *blk_node_skip_filters(BlkNode *node);     /* @node, or the first node below it that is no filter */
 
+/* All open nodes, the one that was made last first: (transfer full): array of references, each with blk_co_unref(). */
+GPtrArray *blk_nodes(BlkContext *ctx);
+
+/* ---- what a node has done ---- */
+
+typedef enum BlkStatsKind { BLK_STATS_READ, BLK_STATS_WRITE, BLK_STATS_FLUSH, BLK_STATS_DISCARD, BLK_STATS_KINDS } BlkStatsKind;
+
+/* Since it was opened, of all requests that users and nodes above have sent; zero writes are writes. */
+typedef struct BlkStats {
+    struct {
+        uint64_t operations, bytes;     /* that succeeded */
+        uint64_t failed;
+    } of[BLK_STATS_KINDS];
+    uint64_t write_end;                 /* where the write that reached farthest ended; 0: there was none */
+    uint64_t compressed_bytes;          /* formats: of the disk, in clusters that were stored compressed; ... */
+    uint64_t payload_bytes;             /* ... what these took in the file */
+    uint64_t incompressible_bytes;      /* formats: of the disk, in clusters that do not shrink and were stored as they are */
+} BlkStats;
+const BlkStats *blk_node_stats(const BlkNode *node);
+
+/* The first write to the node that reaches beyond the threshold, in bytes from its start, is told as the notice
+ * BLOCK_WRITE_THRESHOLD, and the threshold is 0 again, which means none. */
+void blk_node_set_write_threshold(BlkNode *node, uint64_t threshold);
+uint64_t blk_node_write_threshold(const BlkNode *node);
+
 /* ---- changing a live graph (requests may be in flight; they are drained) ---- */
 
-/* Inserts @filter, whose filtered child is @node already, between @node and all its other parents. */
+/**
+ * blk_co_replace_node:
+ * @to: need not be related to @from
+ *
+ * Lets all users and parents of @from use @to; but not @to itself and the nodes below it, so that no loop is made, nor those
+ * that stay (blk_child_stay()). Requests that wait meanwhile go to @to. Nobody compares contents or lengths.
+ * Context: coroutine, with no request of its own in flight at either; may yield. Also within a drained section.
+ * Returns: 0, or an error with the graph unchanged: -EPERM, -EACCES: a user's permissions do not go together with @to;
+ * -ELOOP: a backing chain would be too long; the errors of drivers, which may not want @to; those of data that a node
+ * holds and could not store.
+ */
+int blk_co_replace_node(BlkNode *from, BlkNode *to, GError **error);
+/* @user, an edge of somebody who works on the node itself (a job), does not follow when another takes the node's place. */
+void blk_child_stay(BlkChild *user);
+/* Requests of @served (nullable: none; else it lives as long as @user says so) may wait for some that @user sends: a drain of @user's node drains
+ * @served first, as it does the nodes above. Nothing of @user's node may wait for @served. */
+void blk_child_serve(BlkChild *user, BlkNode *served);
+/* Inserts @filter, whose filtered child is @node already, between @node and all its other parents. Errors as above. */
 int blk_co_insert_above(BlkNode *node, BlkNode *filter, GError **error);
-/* Lets all parents of @filter use its filtered child instead. */
+/* Lets all parents of @filter use its filtered child instead. Errors as above. */
 int blk_co_remove_filter(BlkNode *filter, GError **error);
+
+/**
+ * blk_co_set_backing: blk_co_replace_child:
+ * @backing: (nullable): NULL: none from now on
+ * @child: name of a child that @parent has
+ *
+ * Lets one node use another child. For the backing this changes what is open, not what the image says of it (see
+ * blk_co_change_backing()). The child that was there is closed if nobody else holds it.
+ * Context, errors: as of blk_co_replace_node(); -EINVAL: @parent has no such child and cannot have it; -ELOOP also if the new
+ * child is above @parent.
+ */
+int blk_co_set_backing(BlkNode *node, BlkNode *backing, GError **error);
+int blk_co_replace_child(BlkNode *parent, const char *child, BlkNode *node, GError **error);
+
+/**
+ * blk_co_reopen:
+ * @trees: objects: the options of open nodes, each with its "node-name", as blk_co_open() takes them
+ *
+ * Makes the nodes what the options say, all of them or none: read-only or writable, cache.*, discard, options that
+ * their drivers can change, and children: by name another node, as a filter that is put in or taken out; as an object the one
+ * that was opened so, which is reopened. What a tree leaves out is what it is by default, but a backing must be said.
+ * Context: coroutine, with no request of its own in flight at the nodes; may yield.
+ * Returns: 0, or an error with all as it was: -EINVAL, -ENOENT; those of blk_co_reopen_writable() and blk_co_replace_child().
+ */
+int blk_co_reopen(BlkContext *ctx, JsonArray *trees, GError **error);
+
+/**
+ * blk_co_reopen_writable:
+ * @writable: may it be written to from now on, or no more?
+ *
+ * Makes an open image, and the nodes that were opened for it but its backing, writable or read-only; nothing else changes.
+ * What it held back is written when it becomes read-only. Does nothing if it is so already.
+ * Context: coroutine, with no request of its own in flight at the node; may yield.
+ * Returns: 0, or an error with all as it was: -EACCES: a user writes, or the node below is read-only; -EACCES, -EROFS and
+ * others from the file; -EAGAIN: another process uses it; -ENOTSUP: not this driver; those of data that could not be stored.
+ */
+int blk_co_reopen_writable(BlkNode *node, bool writable, GError **error);
+
+/**
+ * blk_co_set_active:
+ * @active: may the node be used?
+ *
+ * An inactive node stays where it is in the graph, but has nothing open: no file, no lock, so that another process may use its
+ * image. All that it held is stable then. Children that nobody else uses become inactive with it, and active before
+ * it. A node in use by a parent that is active, or by a user, stays active. What the image holds is read anew when it
+ * becomes active. Does nothing if it is so already.
+ * Context: coroutine, with no request of its own in flight at the node; may yield.
+ * Returns: 0; -EBUSY: it is in use, or has dirty bitmaps that are not stored; those of data that could not be stored, and
+ * of blk_co_open(). After an error the node is what it was; children that nobody uses may be inactive.
+ */
+int blk_co_set_active(BlkNode *node, bool active, GError **error);
+/* The same for all nodes. After an error some may have changed. */
+int blk_co_set_all_active(BlkContext *ctx, bool active, GError **error);
+bool blk_node_active(const BlkNode *node);
+
 /* While drained, new requests from above wait, none is in flight, and nodes above hold no data that was not handed down.
  * Nests. Returns: 0; the error of data that could not be handed down, and is still held: the section has begun all the same. */
 int blk_co_drain_begin(BlkNode *node);
@@ -304,6 +426,9 @@ typedef struct BlkStatus {
 int blk_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
 /* The same through the backing chain, down to but not including @base (NULL: the whole chain). */
 int blk_co_block_status_above(BlkNode *node, BlkNode *base, uint64_t offset, uint64_t bytes, BlkStatus *status);
+/* The same through the whole chain; and data whose place, @file and @host_offset, is a hole of that file, or past its end, has
+ * ZERO, too. Who only wants to know what has to be read saves a question. */
+int blk_co_block_status_with_holes(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status);
 
 /* ---- limits ---- */
 
@@ -342,17 +467,24 @@ typedef struct BlkDirtyBitmap BlkDirtyBitmap;
  * Returns: (transfer none): NULL with @error set: -EINVAL, -EEXIST, -EFBIG (more than BLK_BITMAP_MAX_BITS), -ENOTSUP.
  */
 BlkDirtyBitmap *blk_bitmap_add(BlkNode *node, const char *name, uint64_t granularity, bool persistent, GError **error);
-/* Also a persistent one that cannot be used; the image loses it when the node is closed or by blk_co_bitmaps_store(). */
+/* Also a persistent one that cannot be used; the image loses it when the node is closed or by blk_co_bitmaps_store(). Call
+ * blk_co_bitmap_touch() first if writes to the node may come before that. */
 void blk_bitmap_remove(BlkDirtyBitmap *bitmap);
 uint64_t blk_bitmap_default_granularity(const BlkNode *node);
 BlkDirtyBitmap *blk_bitmap_nth(const BlkNode *node, unsigned index);        /* (transfer none): NULL ends the list */
 BlkDirtyBitmap *blk_bitmap_find(const BlkNode *node, const char *name);     /* (transfer none) (nullable) */
-/* The same with a message; one that cannot be used is refused. */
+/* The same with a message; one that cannot be read is refused: see blk_bitmap_check(). */
 BlkDirtyBitmap *blk_bitmap_find_usable(const BlkNode *node, const char *name, GError **error);
 /* Can images of the node's format keep bitmaps, and this one too? */
 bool blk_node_stores_bitmaps(const BlkNode *node);
 /* Has it any, whether they record or not? Then what changes the disk without a write must be refused. */
 bool blk_node_has_bitmaps(const BlkNode *node);
+
+/* One that something else is to use. */
+typedef struct BlkBitmapRef {
+    BlkNode *node;          /* (nullable): whose it is; NULL: of the node in question, or of its backing chain */
+    const char *name;
+} BlkBitmapRef;
 
 const char *blk_bitmap_name(const BlkDirtyBitmap *bitmap);          /* (nullable) */
 uint64_t blk_bitmap_granularity(const BlkDirtyBitmap *bitmap);      /* bytes */
@@ -361,6 +493,21 @@ bool blk_bitmap_enabled(const BlkDirtyBitmap *bitmap);
 /* A program did not store it when it closed the image, or the image is damaged: nothing can be done but to remove it. */
 bool blk_bitmap_inconsistent(const BlkDirtyBitmap *bitmap);
 void blk_bitmap_enable(BlkDirtyBitmap *bitmap, bool enable);        /* usable ones only */
+
+
+typedef enum BlkBitmapUse {
+    BLK_BITMAP_READ,        /* the bits; also to let it record, or not */
+    BLK_BITMAP_CHANGE,      /* the bits */
+    BLK_BITMAP_REMOVE,      /* also one that is inconsistent */
+} BlkBitmapUse;
+/* May it be used so? 0; -EBUSY: somebody has claimed it; -EROFS: the image that keeps it is read-only; -EINVAL:
+ * inconsistent. */
+int blk_bitmap_check(const BlkDirtyBitmap *bitmap, BlkBitmapUse use, GError **error);
+/* For a user who needs it for some time, alone: a job, an export. It stays until it is released; only recording goes on.
+ * Errors as above. */
+int blk_bitmap_claim(BlkDirtyBitmap *bitmap, BlkBitmapUse use, GError **error);
+void blk_bitmap_release(BlkDirtyBitmap *bitmap);
+bool blk_bitmap_busy(const BlkDirtyBitmap *bitmap);
 
 /**
  * blk_co_bitmap_load:
@@ -377,6 +524,32 @@ uint64_t blk_bitmap_dirty_bytes(const BlkDirtyBitmap *bitmap);
 bool blk_bitmap_next(const BlkDirtyBitmap *bitmap, uint64_t offset, uint64_t *start, uint64_t *bytes);
 /* Adds what is dirty in @source, of any node of the same length. May yield: loads both. */
 int blk_co_bitmap_merge(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *source, GError **error);
+
+/**
+ * blk_co_bitmap_touch:
+ *
+ * To be called before bits or properties of a persistent bitmap are changed otherwise than by writes to its node, and
+ * before it is removed, in an image that goes on being used: so that after a crash nobody trusts what the image has of it.
+ * Loads it, too, unless it is inconsistent. Context: coroutine; may yield. Returns: 0; others from below.
+ */
+int blk_co_bitmap_touch(BlkDirtyBitmap *bitmap, GError **error);
+
+/* A copy of a loaded bitmap at the same node: without a name, not persistent, disabled. (transfer none) */
+BlkDirtyBitmap *blk_bitmap_copy(const BlkDirtyBitmap *bitmap);
+/* The bits become those of @copy, which is removed. */
+void blk_bitmap_restore(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *copy);
+
+/**
+ * blk_bitmap_split: blk_bitmap_join:
+ * @bitmap: claimed and loaded
+ *
+ * For a job that does something about what is dirty, as a backup does. Split returns a copy of what is dirty now, whose bits the
+ * job may clear; it is done while the node is drained. Join ends the job: dirty is what has been written since
+ * then (if the bitmap records), and what is dirty still in @rest, the copy, which is removed. Until then all is dirty in
+ * @bitmap that was or has become so, also if the program crashes.
+ */
+BlkDirtyBitmap *blk_bitmap_split(BlkDirtyBitmap *bitmap);
+void blk_bitmap_join(BlkDirtyBitmap *bitmap, BlkDirtyBitmap *rest);
 
 /* Makes the image agree with its persistent bitmaps: all is stable when it returns 0. May yield. */
 int blk_co_bitmaps_store(BlkNode *node, GError **error);
@@ -493,7 +666,8 @@ int blk_co_amend(BlkNode *node, const BlkAmendOptions *options, GError **error);
  * @format: (nullable): its format; only without @filename NULL
  *
  * Changes what the image says, not what is open: the new backing file is read from the next open on. Neither looks at the
- * file nor compares contents. Permission, context and errors as of blk_co_amend().
+ * file nor compares contents. Permission, context and errors as of blk_co_amend(); BLK_PERM_WRITE_UNCHANGED is enough, for a
+ * user who knows that the disk reads the same.
  */
 int blk_co_change_backing(BlkNode *node, const char *filename, const char *format, GError **error);
 
@@ -508,6 +682,15 @@ int blk_co_make_empty(BlkNode *node, GError **error);
 /* Creates an image file. @format_options: keys of the format's creation table ("size", "cluster_size", ...). After a
  * failure a file that was made is gone; one that was there is as it was, or empty. */
 int blk_co_create(BlkContext *ctx, const char *filename, const char *format, JsonObject *format_options, GError **error);
+
+/**
+ * blk_co_create_in:
+ * @file: an open node that can be written and that nobody uses
+ *
+ * The same in a node: what it held before goes. What the format refuses, and a node in use (-EPERM), leave it as it was;
+ * after another failure it is empty. Context: coroutine; may yield.
+ */
+int blk_co_create_in(BlkNode *file, const char *format, JsonObject *format_options, GError **error);
 
 typedef struct BlkMeasure {
     uint64_t required;              /* bytes of the file when it holds what the source has, and no more */

@@ -71,6 +71,7 @@ typedef enum BlkRole {
     BLK_ROLE_DATA,          /* data only */
     BLK_ROLE_FILTERED,      /* the child that a filter stands for */
     BLK_ROLE_COW,           /* what is not here is read there */
+    BLK_ROLE_COPY,          /* no part of what the node holds: the driver looks at it, or copies to it, for other purposes */
 } BlkRole;
 
 typedef struct BlkRequest {
@@ -87,6 +88,8 @@ struct BlkChild {
     BlkNode *parent;        /* NULL: a user edge */
     BlkNode *node;          /* changes only inside a drain: do not keep it over a yield without a request in flight */
     unsigned perm, shared;
+    bool stays;             /* see blk_child_stay() */
+    BlkNode *served;        /* (nullable): see blk_child_serve() */
     GList link_parent, link_node;       /* core's own */
 };
 
@@ -108,6 +111,7 @@ typedef enum BlkCaps {
     BLK_CAP_COMPRESSED_REWRITE = 1 << 1,  /* ... any number of times, over anything */
     BLK_CAP_FUA                = 1 << 2,  /* does FUA itself; otherwise core flushes after the write */
     BLK_CAP_ZERO_INIT          = 1 << 3,  /* a newly created image reads as zeroes */
+    BLK_CAP_COMPRESSED_ONLY    = 1 << 4,  /* whatever is written is compressed; clusters that do not shrink, too */
 } BlkCaps;
 
 /* How the user asked to open: common options of every node. */
@@ -120,6 +124,15 @@ typedef struct BlkOpenFlags {
     unsigned detect_zeroes; /* 0 off, 1 on, 2 unmap */
 } BlkOpenFlags;
 const BlkOpenFlags *blk_node_open_flags(const BlkNode *node);
+
+/**
+ * blk_node_only_read:
+ * @why: a sentence for who wanted to write: why this cannot be, and what to do instead
+ *
+ * Of a node that can only be read: makes it read-only, if the user left that open (auto-read-only). Context: co_open.
+ * Returns: 0; -EACCES.
+ */
+int blk_node_only_read(BlkNode *node, const char *why, GError **error);
 
 /**
  * blk_co_open_child:
@@ -154,12 +167,32 @@ BlkChild *blk_co_open_data_file(BlkNode *node, const BlkOptions *options, const 
 /* Does @node, or the image that it is, lie in the host's file @name? */
 bool blk_node_is_in_file(BlkNode *node, const char *name);
 
+/**
+ * blk_co_open_extent:
+ * @name: of the child: "extents.0", ...
+ * @filename: as stored in the image
+ * @local_only: only a plain file in the image's own directory is opened, whoever named the format
+ * @read_only: also if the image is written
+ *
+ * Opens and attaches one of several files that have an image's data, and tables of their own perhaps, under the same rules
+ * as backing files. Its role is DATA. Returns: (transfer none): NULL with @error set.
+ */
+BlkChild *blk_co_open_extent(BlkNode *node, const char *name, const char *filename, bool local_only, bool read_only,
+                             GError **error);
+
 /* What @name, stored in the image @node, means: (transfer full): absolute or relative to the working directory. */
 char *blk_node_resolve_name(BlkNode *node, const char *name, GError **error);
+
+/* Text from outside, as a message may show it: valid UTF-8, spaces for control characters, at most @max_bytes (at least 1).
+ * Returns: (transfer full). */
+char *blk_printable_text(const char *text, size_t max_bytes);
 
 /* Tells the context's message handler one sentence about @node, whose name is put before it. Not for every request: once
  * for what happens again and again. Does not yield. */
 void blk_node_message(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* For co_check(): tells who asked for it one sentence about one finding. Does not yield. */
+void blk_check_tell(const BlkCheckOptions *options, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* Hands the request to the one child of a filter, as read or as write. May yield. */
 int blk_co_pass_through_read(BlkNode *node, BlkRequest *req);
@@ -227,6 +260,9 @@ typedef struct BlkMapping {
     BlkChild *child;
     uint64_t host_offset;   /* DATA: of the byte asked; COMPRESSED: of the payload */
     uint64_t host_bytes;    /* COMPRESSED: at most this long, from host_offset */
+    int backing_ret;        /* UNALLOCATED: the error of reading the backing, if that must not be read; else 0 */
+    bool may_have_holes;    /* DATA: block status also asks @child, whose file may be sparse, which of it are zeroes */
+    bool may_be_short;      /* COMPRESSED: it may decode to less than a cluster; the rest is zeroes */
 } BlkMapping;
 
 /* Whether host space that is to be dropped, or to be read as zeroes, is zeroed itself. */
@@ -244,7 +280,7 @@ typedef enum BlkHostZero {
 typedef struct BlkReservation {
     uint64_t offset, bytes;         /* in: guest range; out: bytes may be less, down to one such unit */
     BlkMapKind kind;                /* what the range is to become */
-    uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload */
+    uint64_t payload_bytes;         /* in: COMPRESSED: length of the payload, and of what the format puts before it */
     bool unmap;                     /* in: ZERO: do not keep host space */
     bool hide;                      /* in: ZERO: the mapping itself must say so, without a backing too */
     bool bare;                      /* in: UNALLOCATED: the backing may show through */
@@ -253,12 +289,14 @@ typedef struct BlkReservation {
     BlkChild *child;                /* out: where to write; of role DATA: nothing behind the end of the node */
     uint64_t host_offset;
     uint64_t host_bytes;            /* out: COMPRESSED: bytes to write, payload padded with zeroes; may exceed the payload */
+    bool rest_is_there;             /* out: DATA: but for what the guest writes, the host space reads as the range does */
     void *slice;                    /* driver's own */
     uint64_t priv[4];
 } BlkReservation;
 
 typedef struct BlkBitmapOps BlkBitmapOps;     /* how an image keeps dirty bitmaps: see core/bitmap.h */
 
+/* A format whose nodes can only be read has no more than co_map and codec. */
 typedef struct BlkFormatOps {
     /* What lies at @offset; looks at no more than @bytes. -EIO for an entry that lies. */
     int (*co_map)(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping *map);
@@ -271,6 +309,9 @@ typedef struct BlkFormatOps {
     int (*co_commit)(BlkNode *node);
     /* How compressed payloads are coded; NULL: the image has none. */
     const BlkCodec *(*codec)(BlkNode *node);
+    /* (nullable): what stands in the file before each payload: head_bytes, at most 64, which are written with it. */
+    void (*put_payload_head)(BlkNode *node, const BlkReservation *res, uint8_t *head);
+    size_t head_bytes;
 } BlkFormatOps;
 
 /*
@@ -295,6 +336,15 @@ typedef struct BlkSnapshotOps {
     int (*co_delete)(BlkNode *node, unsigned index, GError **error);
     int (*co_load)(BlkNode *node, unsigned index, GError **error);      /* node->read_only; sets node->length */
 } BlkSnapshotOps;
+
+/* ---- reopening ---- */
+
+/* What an open node is to become. Its permissions are those of what it was and is to be together. */
+typedef struct BlkReopen {
+    const BlkOptions *options;      /* of the driver; NULL: they stay what they were */
+    const BlkOpenFlags *flags;
+    bool read_only;
+} BlkReopen;
 
 /* ---- the table ---- */
 
@@ -334,6 +384,7 @@ struct BlkDriver {
     const BlkOption *create_options;        /* NULL: cannot be created */
     const BlkOption *amend_options;         /* what co_amend can change */
     size_t instance_size;
+    bool url_names;                         /* protocols: names are URLs, and have directories: relative ones start there */
     const char *const *prefixes;            /* protocols: "nbd" for nbd:..., NULL-terminated; (nullable) */
     /* Protocols: turns "prefix:rest" into options. NULL: {"filename": name}. */
     JsonObject *(*parse_filename)(const char *name, GError **error);
@@ -347,10 +398,22 @@ struct BlkDriver {
 
     int (*co_open)(BlkNode *node, const BlkOptions *options, GError **error);
     void (*co_close)(BlkNode *node);                    /* children are still there; also after a failed co_open */
+    /*
+     * Does all that can fail, so that the node can be what @to says, and what it was. The node is drained. Writes out what it
+     * keeps, if it is not to write any more. NULL: see reopens_as_it_is. Then comes one of the other two, which cannot fail;
+     * either may be NULL.
+     */
+    int (*co_reopen_prepare)(BlkNode *node, const BlkReopen *to, GError **error);
+    void (*co_reopen_commit)(BlkNode *node);
+    void (*co_reopen_abort)(BlkNode *node);
+    const char *const *reopen_options;      /* those that co_reopen_prepare can change; NULL-terminated; NULL: none */
+    bool reopens_as_it_is;                  /* what a node keeps does not depend on how it was opened */
     /* Somebody waits until no request is in flight, here or above: those that wait for what may never come fail now, and
-     * all others that would wait for it, until it has come. Does not yield. */
+     * all others that would wait for it, until it has come; those that are held back go on. Does not yield. */
     void (*hurry)(BlkNode *node);
     void (*refresh_limits)(BlkNode *node);              /* limits hold the children's; change what differs */
+    /* Formats whose disk ends where their file does: how long is it now? NULL: they have a length of their own. */
+    uint64_t (*length_below)(const BlkNode *node);
     /* What this node needs from a child when its own parents need @perm and share @shared. NULL: by role. */
     void (*child_perm)(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
                        unsigned *child_perm, unsigned *child_shared);
@@ -382,6 +445,8 @@ struct BlkDriver {
     int (*co_make_empty)(BlkNode *node, GError **error);
     /* (nullable): refuses creation options that contradict each other, before any file is touched. Does not yield. */
     int (*check_create)(const BlkOptions *options, GError **error);
+    /* (nullable): refuses creation options of an image that would have no compressed clusters. Does not yield. */
+    int (*check_compressed)(const BlkOptions *options, GError **error);
     /* Formats: @options are those of creation, size included. required, fully_allocated. */
     int (*co_measure)(const BlkOptions *options, BlkNode *source, BlkMeasure *measure, GError **error);
     /* Formats: writes a whole image, of what @source holds, from the first byte to the last. */
@@ -402,6 +467,10 @@ struct BlkDriver {
     /* Filters that record what passes: puts @text into the record. */
     int (*co_mark)(BlkNode *node, const char *text, GError **error);
 };
+
+/* Makes an empty file by a protocol that can: co_create_file() of its length, "size" of @options, a key of its create_options.
+ * Context: coroutine; may yield. Returns: 0; after a failure what was made is gone. */
+int blk_co_create_file(BlkContext *ctx, const BlkDriver *protocol, const char *filename, JsonObject *options, GError **error);
 
 /* Makes an out-of-tree driver known to @ctx. The table must outlive the context. -EEXIST: the name is taken. */
 int blk_driver_register(BlkContext *ctx, const BlkDriver *driver, GError **error);

@@ -53,7 +53,7 @@ int blk_nbd_server_listen_unix(BlkNbdServer *server, const char *path, GError **
  * "0": a free one, see blk_nbd_server_port(). Looking up the name may take a while. Context: coroutine; may yield. */
 int blk_co_nbd_server_listen_tcp(BlkNbdServer *server, const char *host, const char *port, GError **error);
 
-/* A socket that listens already, as systemd hands it over. @fd is the server's from now on, also after an error. */
+/* A socket that listens already, as systemd hands it over. @fd is the server's, unless there is an error. */
 int blk_nbd_server_listen_fd(BlkNbdServer *server, int fd, GError **error);
 
 /* Of the first TCP socket; 0: there is none. */
@@ -74,7 +74,7 @@ typedef struct BlkNbdExportOptions {
     bool writable;
     bool writethrough;                  /* every write is stable before it is answered */
     unsigned max_connections;           /* in transmission at once; 0: no limit. Others wait in their handshake */
-    const char *const *bitmaps;         /* (nullable): dirty bitmaps of the node, or of its backing chain, to offer */
+    const BlkBitmapRef *bitmaps;        /* (nullable): dirty bitmaps to offer; a NULL name ends them */
     bool allocation_depth;              /* offers qemu:allocation-depth */
     const char *tls_authz;              /* (nullable): as for the server, for this export alone, in addition */
 } BlkNbdExportOptions;
@@ -99,6 +99,7 @@ typedef struct BlkNbdExportInfo {
     const char *id, *name, *description;        /* (transfer none); @description (nullable) */
     BlkNode *node;                              /* (transfer none) */
     bool writable;
+    bool closing;                               /* it is being removed */
     unsigned connections;                       /* in transmission */
 } BlkNbdExportInfo;
 /* The export number @index, in the order in which they came. false: there are no more. */

@@ -44,6 +44,9 @@ char *tool_size_text(uint64_t bytes);
 /* A name that an image chose, for a terminal: control characters become question marks. (transfer full) */
 char *tool_printable(const char *name);
 
+/* Appends @node over several lines, 4 spaces a level; what is no ASCII as \u escapes. */
+void tool_json_pretty(GString *out, JsonNode *node);
+
 /* "name: value" lines on standard output, @depth steps of indentation deep. */
 void tool_print_members(JsonObject *object, unsigned depth);
 
@@ -117,6 +120,9 @@ void tool_snapshot_param_clear(ToolSnapshotParam *param);
 int tool_co_load_snapshot(BlkNode *node, const ToolSnapshotParam *param, GError **error);
 
 /* ---- temporary overlays ---- */
+
+/* @info: of @node. (transfer full) */
+JsonObject *tool_image_to_json(BlkNode *node, const BlkInfo *info);
 
 /**
  * tool_co_make_overlay:

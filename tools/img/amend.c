@@ -16,16 +16,8 @@ typedef struct AmendArgs {
 
 static bool add_options(AmendArgs *args, const char *text)
 {
-    GError *error = NULL;
-
     args->has_options = true;
-    args->help |= img_is_help(text);
-    if (!args->help && !img_add_create_options(args->options, text, &error)) {
-        tool_report(error);
-        args->common.status = 1;
-        return false;
-    }
-    return true;
+    return img_take_create_options(&args->common, args->options, text, &args->help);
 }
 
 static bool parse_args(AmendArgs *args, int argc, char **argv)

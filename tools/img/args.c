@@ -4,7 +4,10 @@
  */
 #include "img/img.h"
 
+#include "core/node.h"
+
 #include <stdio.h>
+#include <string.h>
 
 int img_usage_error(const char *format, ...)
 {
@@ -73,7 +76,7 @@ int img_next_option(ImgArgs *args, int argc, char **argv, const char *short_opti
             return stop(args, MAX(args->usage_status, 1));
         }
         if (c == 'h') {
-            return stop(args, img_print_help());
+            return stop(args, img_print_help(blk_co_context()));
         }
         if (c == IMG_OPTION_OBJECT) {
             int ret = tool_add_object(blk_co_context(), optarg);
@@ -130,7 +133,28 @@ bool img_parse_size(const char *what, const char *text, uint64_t min, uint64_t m
     return true;
 }
 
-int img_print_help(void)
+static int compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void print_formats(BlkContext *ctx)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    const BlkDriver *driver;
+
+    for (unsigned i = 0; (driver = blk_driver_nth(ctx, i)); i++) {
+        g_ptr_array_add(names, (gpointer)driver->name);
+    }
+    g_ptr_array_sort(names, compare_names);
+    printf("\nSupported formats:");
+    for (unsigned i = 0; i < names->len; i++) {
+        printf(" %s", (const char *)g_ptr_array_index(names, i));
+    }
+    printf("\n");
+}
+
+int img_print_help(BlkContext *ctx)
 {
     printf("usage: %s [-h] [-V] command [arguments]\n\nCommands:\n", tool_program());
     for (const ImgCommand *command = img_commands; command->name; command++) {
@@ -160,6 +184,7 @@ int img_print_help(void)
            "               snapshot.id=ID,snapshot.name=NAME\n"
            "  --data       check: decode every compressed cluster\n"
            "  -s           compare: sizes and allocation must be the same too\n");
+    print_formats(ctx);
     return 0;
 }
 

@@ -43,16 +43,8 @@ static bool fail(ConvertArgs *args, const char *message)
 
 static bool add_options(ConvertArgs *args, const char *text)
 {
-    GError *error = NULL;
-
     args->has_options = true;
-    args->help |= img_is_help(text);
-    if (!args->help && !img_add_create_options(args->options, text, &error)) {
-        tool_report(error);
-        args->common.status = 1;
-        return false;
-    }
-    return true;
+    return img_take_create_options(&args->common, args->options, text, &args->help);
 }
 
 static bool set_sparse(ConvertArgs *args, const char *text)
@@ -329,7 +321,7 @@ static int check_compression(const BlkDriver *driver, const BlkOptions *options,
         && blk_options_has(options, "preallocation")) {
         return blk_error(error, -ENOTSUP, "Compression and preallocation not supported at the same time");
     }
-    return 0;
+    return driver->check_compressed ? driver->check_compressed(options, error) : 0;
 }
 
 static int create_target(Convert *convert, GError **error)
@@ -390,7 +382,7 @@ static int open_target(Convert *convert, GError **error)
     if (args->bitmaps && !blk_node_stores_bitmaps(blk_node_skip_filters(node))) {
         return blk_error(error, -ENOTSUP, "Format driver '%s' does not support bitmaps", blk_node_driver_name(node));
     }
-    convert->copy.target = node;
+    convert->copy.target = convert->target;
     convert->copy.target_is_zero = args->target_is_zero
                                    || (!args->skip_create && !backing && (node->caps & BLK_CAP_ZERO_INIT));
     return 0;
@@ -414,7 +406,7 @@ static int run(Convert *convert, GError **error)
         ret = blk_co_copy(&convert->copy, error);
     }
     if (ret == 0 && convert->args->bitmaps) {
-        ret = convert_co_copy_bitmaps(g_ptr_array_index(convert->nodes, 0), convert->copy.target, error);
+        ret = convert_co_copy_bitmaps(g_ptr_array_index(convert->nodes, 0), blk_child_node(convert->target), error);
     }
     return ret;
 }

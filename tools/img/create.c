@@ -27,18 +27,6 @@ static bool fail(CreateArgs *args, int status)
     return false;
 }
 
-static bool add_options(CreateArgs *args, const char *text)
-{
-    GError *error = NULL;
-
-    args->help |= img_is_help(text);
-    if (!args->help && !img_add_create_options(args->options, text, &error)) {
-        tool_report(error);
-        return fail(args, 1);
-    }
-    return true;
-}
-
 static bool parse_options(CreateArgs *args, int argc, char **argv)
 {
     static const struct option long_options[] = { IMG_LONG_COMMON, IMG_LONG_END };
@@ -55,7 +43,7 @@ static bool parse_options(CreateArgs *args, int argc, char **argv)
             args->backing = optarg;
             break;
         case 'o':
-            if (!add_options(args, optarg)) {
+            if (!img_take_create_options(&args->common, args->options, optarg, &args->help)) {
                 return false;
             }
             break;

@@ -128,7 +128,7 @@ static int copy_into(BlkContext *ctx, const DdArgs *args, Window *window, GError
     }
     BlkCopy copy = {
         .source = &window->source,
-        .target = blk_child_node(target),
+        .target = target,
         .in_order = true,
         .workers = 8,
     };

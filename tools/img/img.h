@@ -81,7 +81,7 @@ int img_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* Parses a size of @min..@max; @what it is ("image size") stands in the message. Returns: whether it is one. */
 bool img_parse_size(const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *bytes);
 
-int img_print_help(void);       /* returns 0 */
+int img_print_help(BlkContext *ctx);    /* returns 0 */
 
 /* ---- options of creation ---- */
 
@@ -91,8 +91,9 @@ bool img_is_help(const char *text);
 void img_print_options(const BlkOption *const *tables);
 /* Prints the table of @format for `-o help`, and that of the protocol if @filename is given. Returns: the exit status. */
 int img_print_create_help(BlkContext *ctx, const char *format, const char *filename);
-/* Adds the -o text @text to @options; a later key replaces an earlier one. */
-bool img_add_create_options(JsonObject *options, const char *text, GError **error);
+/* Adds the -o text @text to @options; a later key replaces an earlier one. @help: (nullable): set if that is what it asks
+ * for; then nothing is added. Returns: false: reported, and the exit status is in @args. */
+bool img_take_create_options(ImgArgs *args, JsonObject *options, const char *text, bool *help);
 /* The driver for a new image, or NULL with an error that does not name the image. */
 const BlkDriver *img_find_create_driver(BlkContext *ctx, const char *format, GError **error);
 /* Checks @options against the tables of the driver and of the protocol of @filename, the new image. (transfer full) */

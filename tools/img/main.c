@@ -85,6 +85,18 @@ static int start_command(const char *name, int argc, char **argv)
     return status;
 }
 
+static int print_help(void)
+{
+    GError *error = NULL;
+    g_autoptr(BlkContext) ctx = blk_context_new(NULL, &error);
+
+    if (!ctx) {
+        tool_report(error);
+        return 1;
+    }
+    return img_print_help(ctx);
+}
+
 int main(int argc, char **argv)
 {
     static const struct option long_options[] = {
@@ -98,7 +110,7 @@ int main(int argc, char **argv)
     while ((c = getopt_long(argc, argv, "+:hV", long_options, NULL)) != -1) {
         switch (c) {
         case 'h':
-            return img_print_help();
+            return print_help();
         case 'V':
             printf("%s version %s\n", tool_program(), BLK_VERSION);
             return 0;

@@ -23,18 +23,6 @@ static bool fail(MeasureArgs *args, const char *message)
     return false;
 }
 
-static bool add_options(MeasureArgs *args, const char *text)
-{
-    GError *error = NULL;
-
-    if (img_add_create_options(args->options, text, &error)) {
-        return true;
-    }
-    tool_report(error);
-    args->common.status = 1;
-    return false;
-}
-
 static bool parse_options(MeasureArgs *args, int argc, char **argv)
 {
     enum { OPTION_SIZE = IMG_OPTION_OWN };
@@ -53,7 +41,7 @@ static bool parse_options(MeasureArgs *args, int argc, char **argv)
             args->format = optarg;
             break;
         case 'o':
-            if (!add_options(args, optarg)) {
+            if (!img_take_create_options(&args->common, args->options, optarg, NULL)) {
                 return false;
             }
             break;

@@ -113,16 +113,22 @@ static void replace_member(JsonObject *object, const char *key, JsonNode *value,
     json_object_set_member(options, key, json_node_copy(value));
 }
 
-bool img_add_create_options(JsonObject *options, const char *text, GError **error)
+bool img_take_create_options(ImgArgs *args, JsonObject *options, const char *text, bool *help)
 {
     g_autoptr(JsonObject) more = NULL;
+    GError *error = NULL;
 
-    if (*text == '\0') {
-        blk_error(error, -EINVAL, "Invalid option list: ");
-        return false;
+    if (help && (*help |= img_is_help(text))) {
+        return true;
     }
-    more = blk_options_parse_keyval(text, NULL, error);
+    if (*text == '\0') {
+        blk_error(&error, -EINVAL, "Invalid option list: ");
+    } else {
+        more = blk_options_parse_keyval(text, NULL, &error);
+    }
     if (!more) {
+        tool_report(error);
+        args->status = 1;
         return false;
     }
     json_object_foreach_member(more, replace_member, options);

@@ -13,7 +13,7 @@ enum {
     OPTION_SELINUX_LABEL, OPTION_COMPRESS,
 };
 
-static const char short_options[] = ":hVb:p:k:e:tvx:D:o:AB:LT:c:df:rsl:n";
+static const char short_options[] = ":hVb:p:k:e:tvx:D:o:P:AB:LT:c:df:rsl:n";
 static const struct option long_options[] = {
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
@@ -26,6 +26,7 @@ static const struct option long_options[] = {
     { "export-name", required_argument, NULL, 'x' },
     { "description", required_argument, NULL, 'D' },
     { "offset", required_argument, NULL, 'o' },
+    { "partition", required_argument, NULL, 'P' },
     { "allocation-depth", no_argument, NULL, 'A' },
     { "bitmap", required_argument, NULL, 'B' },
     { "list", no_argument, NULL, 'L' },
@@ -81,6 +82,8 @@ static void print_help(void)
            "  -l, --load-snapshot=SNAPSHOT  an internal snapshot, read-only: its id, else its name, or\n"
            "                            snapshot.id=ID,snapshot.name=NAME\n"
            "  -o, --offset=OFFSET       begin at this byte of the image\n"
+           "  -P, --partition=NUM       only this partition of the image: 1 to 128 of a GPT; of an MBR\n"
+           "                            1 to 4, and logical ones from 5 on\n"
            "      --compress[=OPTIONS]  compress what is written: put the compress filter above the qcow2 image;\n"
            "                            key=value,... of the filter: level, threads, write-buffer\n"
            "  -A, --allocation-depth    tell clients which image of the backing chain holds what\n"
@@ -108,13 +111,13 @@ static void print_help(void)
 
 void nbd_args_init(NbdArgs *args)
 {
-    *args = (NbdArgs) { .shared = 1, .objects = g_ptr_array_new(), .bitmaps = g_ptr_array_new() };
+    *args = (NbdArgs) { .shared = 1, .objects = g_ptr_array_new(), .bitmaps = g_array_new(TRUE, TRUE, sizeof(BlkBitmapRef)) };
 }
 
 void nbd_args_clear(NbdArgs *args)
 {
     g_ptr_array_unref(args->objects);
-    g_ptr_array_unref(args->bitmaps);
+    g_array_unref(args->bitmaps);
     tool_snapshot_param_clear(&args->load);
 }
 
@@ -156,6 +159,7 @@ static const char **text_of(NbdArgs *args, int c)
     case 'x': return &args->name;
     case 'D': return &args->description;
     case 'o': return &args->offset_text;
+    case 'P': return &args->partition_text;
     case 'f': return &args->open.format;
     case OPTION_TLS_CREDS: return &args->tls_creds;
     case OPTION_TLS_AUTHZ: return &args->tls_authz;
@@ -205,7 +209,7 @@ static int take_other(NbdArgs *args, int c, char **argv)
     case 'l':
         return tool_parse_snapshot_param(&args->load, optarg) ? 0 : -1;
     case 'B':
-        g_ptr_array_add(args->bitmaps, optarg);
+        g_array_append_val(args->bitmaps, ((BlkBitmapRef) { .name = optarg }));
         return 0;
     case OPTION_OBJECT:
         g_ptr_array_add(args->objects, optarg);
@@ -247,13 +251,19 @@ static int take_option(NbdArgs *args, int c, char **argv)
 
 static int parse_numbers(NbdArgs *args)
 {
-    guint64 shared = 1;
+    guint64 shared = 1, partition = 0;
 
     if (args->shared_text && !g_ascii_string_to_unsigned(args->shared_text, 10, 0, INT32_MAX, &shared, NULL)) {
         tool_error("Invalid shared device number '%s'", args->shared_text);
         return -1;
     }
     args->shared = (unsigned)shared;
+    if (args->partition_text &&
+        !g_ascii_string_to_unsigned(args->partition_text, 10, 1, BLK_MAX_PARTITIONS, &partition, NULL)) {
+        tool_error("Invalid partition number '%s': it must be from 1 to %d", args->partition_text, BLK_MAX_PARTITIONS);
+        return -1;
+    }
+    args->partition = (unsigned)partition;
     if (args->offset_text && tool_parse_size(args->offset_text, &args->offset) < 0) {
         tool_error("Invalid offset '%s'", args->offset_text);
         return -1;
@@ -328,9 +338,9 @@ static const char *list_contradiction(const NbdArgs *args, bool has_file)
     if (has_file) {
         return "List mode is incompatible with a file name";
     }
-    if (args->name || args->description || args->offset_text || args->open.format || args->load.given ||
-        args->bitmaps->len > 0 || args->allocation_depth || args->aio || args->discard || args->cache || args->nocache ||
-        args->detect_zeroes || args->compress || args->snapshot || args->fork) {
+    if (args->name || args->description || args->offset_text || args->partition_text || args->open.format ||
+        args->load.given || args->bitmaps->len > 0 || args->allocation_depth || args->aio || args->discard ||
+        args->cache || args->nocache || args->detect_zeroes || args->compress || args->snapshot || args->fork) {
         return "List mode is incompatible with per-device settings";
     }
     return NULL;
@@ -359,6 +369,9 @@ static int check_contradictions(const NbdArgs *args, bool has_file)
     if (!text && args->open.image_opts && args->open.format) {
         text = "--image-opts and -f are mutually exclusive";
     }
+    if (!text && args->partition_text && args->offset_text) {
+        text = "-P and -o are mutually exclusive";
+    }
     if (text) {
         tool_error("%s", text);
     }
@@ -384,9 +397,6 @@ int nbd_parse_args(NbdArgs *args, int argc, char **argv)
     }
     if (argc - optind != 1) {
         return usage_error("Invalid number of arguments");
-    }
-    if (args->bitmaps->len > 0) {
-        g_ptr_array_add(args->bitmaps, NULL);
     }
     args->open.name = argv[optind];
     args->read_only |= args->load.given;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* With a context, which has no threads before, and the objects. */
-static int run(NbdArgs *args, NbdProcess *process)
+static int run(NbdArgs *args, ToolProcess *process)
 {
     bool chosen = args->aio && strcmp(args->aio, "native") != 0;
     g_autoptr(GError) error = NULL;
@@ -28,20 +28,21 @@ static int run(NbdArgs *args, NbdProcess *process)
 
 static int start(NbdArgs *args)
 {
-    NbdProcess process = { .ready_fd = -1, .pid_fd = -1, .verbose = args->verbose };
+    ToolProcess process = TOOL_PROCESS_INIT;
     GError *error = NULL;
     int status;
 
+    process.verbose = args->verbose;
     if (args->list) {
         return run(args, &process);
     }
-    nbd_block_signals();
-    if (nbd_check_inherited(args->inherited, &error) < 0 || (args->fork && nbd_process_fork(&process, &error) < 0)) {
+    tool_block_signals();
+    if (nbd_check_inherited(args->inherited, &error) < 0 || (args->fork && tool_process_fork(&process, &error) < 0)) {
         tool_report(error);
         return EXIT_FAILURE;
     }
     status = run(args, &process);
-    nbd_process_end(&process);
+    tool_process_end(&process);
     return status;
 }
 

@@ -3,14 +3,15 @@
  * nbd.h - what the files of blkstack-nbd share.
  *
  *     main.c --> args.c                    what is to be done
- *            --> process.c                 --fork, --pid-file, sockets that were inherited
+ *            --> inherited.c               sockets that systemd handed over
  *            --> serve.c --> stack.c       the server, and the nodes that it serves
  *            --> list.c                    -L: another server
  */
 #ifndef BLKSTACK_TOOLS_NBD_H
 #define BLKSTACK_TOOLS_NBD_H
 
-#include "common/tool.h"
+#include "common/process.h"
+#include "exports/partition.h"
 
 /* ---- args.c ---- */
 
@@ -21,13 +22,15 @@ typedef struct NbdArgs {
     ToolSnapshotParam load;         /* -l */
     const char *offset_text;        /* (nullable): -o */
     uint64_t offset;                /* bytes */
+    const char *partition_text;     /* (nullable): -P */
+    unsigned partition;             /* 1..BLK_MAX_PARTITIONS; 0: the whole image */
     const char *aio, *cache, *discard, *detect_zeroes;      /* (nullable): as given */
     bool nocache;
     bool compress;
     const char *compress_options;   /* (nullable): key=value,... of the filter */
 
     const char *name, *description; /* (nullable): -x, -D */
-    GPtrArray *bitmaps;             /* const char *: -B; ends with NULL if there are any */
+    GArray *bitmaps;                /* BlkBitmapRef: -B; one without a name behind the last */
     bool allocation_depth;
 
     const char *socket, *bind, *port;       /* (nullable) */
@@ -49,7 +52,7 @@ void nbd_args_clear(NbdArgs *args);
 /* Returns: 0: go on; 1: all is done; -1: wrong, which was reported. */
 int nbd_parse_args(NbdArgs *args, int argc, char **argv);
 
-/* ---- process.c ---- */
+/* ---- inherited.c ---- */
 
 #define NBD_FIRST_INHERITED 3      /* file descriptor */
 
@@ -58,29 +61,6 @@ unsigned nbd_inherited_sockets(void);
 
 /* Are they what they should be? Context: no other files were opened yet. */
 int nbd_check_inherited(unsigned sockets, GError **error);
-
-/* The part of a process that others watch: a parent that waits, a pid file. */
-typedef struct NbdProcess {
-    int ready_fd;                   /* of the child: to the parent that waits; -1: nobody waits */
-    int pid_fd;                     /* the pid file, locked; -1: none */
-    const char *pid_file;
-    bool verbose;
-} NbdProcess;
-
-/**
- * nbd_process_fork:
- *
- * Goes on in a child, in a session of its own. The parent waits for nbd_process_ready() and ends then with status 0, or
- * with the child. Context: no threads yet.
- * Returns: 0: in the child; a negative errno.
- */
-int nbd_process_fork(NbdProcess *process, GError **error);
-/* Takes @path, which no other process that runs may have taken, as the pid file, and writes it. */
-int nbd_process_write_pid(NbdProcess *process, const char *path, GError **error);
-/* It serves: lets the parent end. From now on a forked process prints nothing, unless it is verbose. */
-void nbd_process_ready(NbdProcess *process);
-/* Removes the pid file. */
-void nbd_process_end(NbdProcess *process);
 
 /* ---- list.c ---- */
 
@@ -101,8 +81,6 @@ void nbd_co_stack_close(NbdStack *stack);
 /* ---- serve.c ---- */
 
 /* Serves until a signal comes or, without -t, until the last client has gone. Returns: the exit status. */
-int nbd_serve(BlkContext *ctx, const NbdArgs *args, NbdProcess *process);
-/* Signals that end the server are kept for it. Context: no threads yet. */
-void nbd_block_signals(void);
+int nbd_serve(BlkContext *ctx, const NbdArgs *args, ToolProcess *process);
 
 #endif

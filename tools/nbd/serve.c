@@ -7,41 +7,18 @@
  */
 #include "nbd/nbd.h"
 
-#include "core/poll.h"
-
 #include <blkstack/nbd.h>
-#include <signal.h>
 #include <stdio.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
 
 typedef struct Program {
     BlkContext *ctx;
     const NbdArgs *args;
-    NbdProcess *process;
+    ToolProcess *process;
     BlkPoll signals;
     bool over;                      /* the last client has gone */
 } Program;
 
 /* ---- what ends it ---- */
-
-static sigset_t stop_signals(void)
-{
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    return signals;
-}
-
-void nbd_block_signals(void)
-{
-    sigset_t signals = stop_signals();
-
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-}
 
 static void client_gone(BlkNbdServer *server, bool served, void *opaque)
 {
@@ -58,21 +35,6 @@ static void client_refused(BlkNbdServer *server, const char *text, void *unused)
     g_autofree char *printable = tool_printable(text);      /* it may have a name in it that the client chose */
 
     tool_error("%s", printable);
-}
-
-static int co_wait_for_end(Program *program, GError **error)
-{
-    sigset_t signals = stop_signals();
-    int fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC), ret = 0;
-
-    if (fd < 0) {
-        return blk_error_errno(error, -errno, "Cannot wait for signals");
-    }
-    if (!program->over) {
-        ret = blk_co_poll(&program->signals, fd, POLLIN, UINT64_MAX);
-    }
-    close(fd);
-    return ret < 0 && ret != -ECANCELED ? blk_error_errno(error, ret, "Cannot wait for signals") : 0;
 }
 
 /* ---- the server ---- */
@@ -113,7 +75,7 @@ static int co_add_export(BlkNbdServer *server, BlkNode *node, const NbdArgs *arg
         .writable = !args->read_only,
         .writethrough = args->open.cache.writethrough,
         .max_connections = args->shared,
-        .bitmaps = (const char *const *)args->bitmaps->pdata,
+        .bitmaps = (const BlkBitmapRef *)(const void *)args->bitmaps->data,
         .allocation_depth = args->allocation_depth,
     };
 
@@ -145,11 +107,11 @@ static int co_serve(Program *program, BlkNode *node, GError **error)
         ret = co_listen(server, args, error);
     }
     if (ret == 0 && args->pid_file) {
-        ret = nbd_process_write_pid(program->process, args->pid_file, error);
+        ret = tool_process_write_pid(program->process, args->pid_file, error);
     }
     if (ret == 0) {
-        nbd_process_ready(program->process);
-        ret = co_wait_for_end(program, error);
+        tool_process_ready(program->process);
+        ret = tool_co_wait_for_signal(&program->signals, &program->over, error);
     }
     freed = blk_co_nbd_server_free(server, ret == 0 ? error : NULL);
     return ret < 0 ? ret : freed;
@@ -172,7 +134,7 @@ static int co_main(void *opaque)
     return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-int nbd_serve(BlkContext *ctx, const NbdArgs *args, NbdProcess *process)
+int nbd_serve(BlkContext *ctx, const NbdArgs *args, ToolProcess *process)
 {
     Program program = { .ctx = ctx, .args = args, .process = process };
 

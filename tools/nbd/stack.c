@@ -2,7 +2,7 @@
 /*
  * stack.c - the nodes that are served:
  *
- *     -o: raw, from the offset on
+ *     -o, -P: raw, from the offset on, or a partition
  *     --compress: the compress filter
  *     -s: a temporary overlay; else the image itself, or its internal snapshot -l
  */
@@ -93,13 +93,30 @@ static int co_put_compress(NbdStack *stack, BlkContext *ctx, const NbdArgs *args
     return co_put_above(stack, ctx, args, options, error);
 }
 
-static int co_put_offset(NbdStack *stack, BlkContext *ctx, const NbdArgs *args, GError **error)
+/* @bytes: 0: up to the end. */
+static int co_put_window(NbdStack *stack, BlkContext *ctx, const NbdArgs *args, uint64_t offset, uint64_t bytes,
+                         GError **error)
 {
     JsonObject *options = json_object_new();
 
     json_object_set_string_member(options, "driver", "raw");
-    json_object_set_int_member(options, "offset", (gint64)args->offset);
+    json_object_set_int_member(options, "offset", (gint64)offset);
+    if (bytes > 0) {
+        json_object_set_int_member(options, "size", (gint64)bytes);
+    }
     return co_put_above(stack, ctx, args, options, error);
+}
+
+static int co_put_partition(NbdStack *stack, BlkContext *ctx, const NbdArgs *args, GError **error)
+{
+    BlkPartition partition;
+    int ret = blk_co_find_partition(stack->top, args->partition, &partition, error);
+
+    if (ret < 0) {
+        g_prefix_error(error, "Could not find partition %u of '%s': ", args->partition, args->open.name);
+        return ret;
+    }
+    return co_put_window(stack, ctx, args, partition.offset, partition.bytes, error);
 }
 
 int nbd_co_stack_open(NbdStack *stack, BlkContext *ctx, const NbdArgs *args, GError **error)
@@ -117,7 +134,10 @@ int nbd_co_stack_open(NbdStack *stack, BlkContext *ctx, const NbdArgs *args, GEr
         ret = co_put_compress(stack, ctx, args, error);
     }
     if (ret == 0 && args->offset > 0) {
-        ret = co_put_offset(stack, ctx, args, error);
+        ret = co_put_window(stack, ctx, args, args->offset, 0, error);
+    }
+    if (ret == 0 && args->partition > 0) {
+        ret = co_put_partition(stack, ctx, args, error);
     }
     if (ret < 0) {
         nbd_co_stack_close(stack);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * process.c - what others see of the process: a parent that waits, a pid file, sockets from systemd.
+ * process.c - what others see of the process: a parent that waits, a pid file, signals.
  *
  *     parent ----- pipe ----- child
  *       | waits                 | opens the image, listens
@@ -10,48 +10,16 @@
  * If the child ends before it has sent the byte, the parent ends with its status. Both write to the same standard error until
  * then, so that the user sees why.
  */
-#include "nbd/nbd.h"
+#include "common/process.h"
 
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define MAX_INHERITED   64
-
-unsigned nbd_inherited_sockets(void)
-{
-    const char *pid_text = g_getenv("LISTEN_PID"), *fds_text = g_getenv("LISTEN_FDS");
-    guint64 pid, fds = 0;
-
-    if (!pid_text || !fds_text || !g_ascii_string_to_unsigned(pid_text, 10, 1, INT32_MAX, &pid, NULL) ||
-        (pid_t)pid != getpid() || !g_ascii_string_to_unsigned(fds_text, 10, 1, MAX_INHERITED, &fds, NULL)) {
-        return 0;
-    }
-    /* They are not meant for children. */
-    g_unsetenv("LISTEN_PID");
-    g_unsetenv("LISTEN_FDS");
-    g_unsetenv("LISTEN_FDNAMES");
-    return (unsigned)fds;
-}
-
-/* Before anything else could have got these numbers. */
-int nbd_check_inherited(unsigned sockets, GError **error)
-{
-    for (unsigned i = 0; i < sockets; i++) {
-        int fd = NBD_FIRST_INHERITED + (int)i, listens = 0;
-        socklen_t size = sizeof(listens);
-
-        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || !listens) {
-            return blk_error(error, -EINVAL, "Socket activation failed: file descriptor %d is no socket that listens", fd);
-        }
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-    }
-    return 0;
-}
 
 /* ---- the parent ---- */
 
@@ -73,7 +41,7 @@ static void wait_for_child(pid_t child, int ready_fd)
     exit(n == 1 ? EXIT_SUCCESS : status_of(child));
 }
 
-int nbd_process_fork(NbdProcess *process, GError **error)
+int tool_process_fork(ToolProcess *process, GError **error)
 {
     int fds[2];
     pid_t child;
@@ -111,7 +79,7 @@ static void forget_terminal(bool verbose)
     }
 }
 
-void nbd_process_ready(NbdProcess *process)
+void tool_process_ready(ToolProcess *process)
 {
     if (process->ready_fd < 0) {
         return;
@@ -136,7 +104,7 @@ static int write_pid(int fd)
     return TEMP_FAILURE_RETRY(pwrite(fd, text, bytes, 0)) == (ssize_t)bytes ? 0 : -EIO;
 }
 
-int nbd_process_write_pid(NbdProcess *process, const char *path, GError **error)
+int tool_process_write_pid(ToolProcess *process, const char *path, GError **error)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644), ret;
@@ -158,11 +126,46 @@ int nbd_process_write_pid(NbdProcess *process, const char *path, GError **error)
     return 0;
 }
 
-void nbd_process_end(NbdProcess *process)
+void tool_process_end(ToolProcess *process)
 {
     if (process->pid_fd >= 0) {
         g_unlink(process->pid_file);
         close(process->pid_fd);
         process->pid_fd = -1;
     }
+}
+
+/* ---- signals ---- */
+
+static sigset_t stop_signals(void)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    return signals;
+}
+
+void tool_block_signals(void)
+{
+    sigset_t signals = stop_signals();
+
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+}
+
+int tool_co_wait_for_signal(BlkPoll *poll, const bool *over, GError **error)
+{
+    sigset_t signals = stop_signals();
+    int fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC), ret = 0;
+
+    if (fd < 0) {
+        return blk_error_errno(error, -errno, "Cannot wait for signals");
+    }
+    if (!*over) {
+        ret = blk_co_poll(poll, fd, POLLIN, UINT64_MAX);
+    }
+    close(fd);
+    return ret < 0 && ret != -ECANCELED ? blk_error_errno(error, ret, "Cannot wait for signals") : 0;
 }

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * address.c - addresses of servers.
+ */
+#include "daemon/address.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+static const BlkOption inet_options[] = {
+    { "host", BLK_OPTION_STRING, "name or address to listen on; empty: all", .required = true },
+    { "port", BLK_OPTION_STRING, "number or name of a service; 0: a free one", .required = true },
+    { "ipv4", BLK_OPTION_BOOL, "off: no IPv4; on, without ipv6: nothing else" },
+    { "ipv6", BLK_OPTION_BOOL, "off: no IPv6; on, without ipv4: nothing else" },
+    { NULL },
+};
+
+static const BlkOption unix_options[] = {
+    { "path", BLK_OPTION_STRING, "path of the socket", .required = true },
+    { NULL },
+};
+
+static const BlkOption fd_options[] = {
+    { "str", BLK_OPTION_STRING, "number of a file descriptor that the daemon was started with: a socket that listens",
+      .required = true },
+    { NULL },
+};
+
+static const struct {
+    const char *name;
+    const BlkOption *options;
+} types[] = {
+    { "inet", inet_options },
+    { "unix", unix_options },
+    { "fd", fd_options },
+};
+
+static const char *nth_type(Daemon *d, unsigned index)
+{
+    return index < G_N_ELEMENTS(types) ? types[index].name : NULL;
+}
+
+static const BlkOption *type_options(Daemon *d, const char *name)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(types); i++) {
+        if (strcmp(types[i].name, name) == 0) {
+            return types[i].options;
+        }
+    }
+    return NULL;
+}
+
+static const BlkOption flat_options[] = {
+    { "type", BLK_OPTION_STRING, "inet, unix or fd", .required = true },
+    { NULL },
+};
+
+static const BlkOption legacy_options[] = {
+    { "type", BLK_OPTION_STRING, "inet, unix or fd", .required = true },
+    { "data", BLK_OPTION_JSON, "what belongs to the type", .required = true },
+    { NULL },
+};
+
+static const DaemonVariants variants = { "type", nth_type, type_options };
+
+int daemon_address_family(const BlkOptions *options)
+{
+    bool given4 = blk_options_has(options, "ipv4"), given6 = blk_options_has(options, "ipv6");
+    bool with4 = given4 ? blk_options_bool(options, "ipv4") : !given6 || !blk_options_bool(options, "ipv6");
+    bool with6 = given6 ? blk_options_bool(options, "ipv6") : !given4 || !blk_options_bool(options, "ipv4");
+
+    return with4 == with6 ? AF_UNSPEC : with4 ? AF_INET : AF_INET6;
+}
+
+static int parse_fd(DaemonAddress *address, const char *text, GError **error)
+{
+    gint64 fd;
+
+    if (!g_ascii_string_to_signed(text, 10, 0, INT_MAX, &fd, NULL)) {
+        return blk_error(error, -EINVAL, "'%.*s' is no number of a file descriptor", 64, text);
+    }
+    address->fd = (int)fd;
+    return 0;
+}
+
+static int take_options(DaemonAddress *address, const char *type, const BlkOptions *options, GError **error)
+{
+    if (strcmp(type, "unix") == 0) {
+        address->path = g_strdup(blk_options_string(options, "path"));
+        return 0;
+    }
+    if (strcmp(type, "fd") == 0) {
+        return parse_fd(address, blk_options_string(options, "str"), error);
+    }
+    address->host = g_strdup(blk_options_string(options, "host"));
+    address->port = g_strdup(blk_options_string(options, "port"));
+    address->family = daemon_address_family(options);
+    if (*address->host == '\0') {
+        g_clear_pointer(&address->host, g_free);
+    }
+    return 0;
+}
+
+/* (transfer none) (nullable) */
+static JsonObject *get_object(JsonNode *node, const char *path, GError **error)
+{
+    if (!JSON_NODE_HOLDS_OBJECT(node)) {
+        blk_error(error, -EINVAL, "Invalid parameter type for '%s', expected: object", path);
+        return NULL;
+    }
+    return json_node_get_object(node);
+}
+
+int daemon_parse_address(Daemon *d, DaemonAddress *address, JsonNode *node, bool words, GError **error)
+{
+    JsonObject *object = get_object(node, "addr", error);
+    g_autoptr(BlkOptions) options = object ? daemon_parse_variants(d, flat_options, &variants, object, "addr", words, error)
+                                           : NULL;
+
+    return options ? take_options(address, blk_options_string(options, "type"), options, error) : -EINVAL;
+}
+
+int daemon_parse_legacy_address(Daemon *d, DaemonAddress *address, JsonNode *node, GError **error)
+{
+    const BlkOption *outer_tables[] = { legacy_options, NULL }, *tables[] = { NULL, NULL };
+    JsonObject *object = get_object(node, "addr", error), *data;
+    g_autoptr(BlkOptions) outer = NULL, options = NULL;
+
+    tables[0] = object ? daemon_find_variant(d, &variants, object, "addr", error) : NULL;
+    outer = tables[0] ? daemon_parse_arguments(outer_tables, object, "addr", error) : NULL;
+    data = outer ? get_object(blk_options_json(outer, "data"), "addr.data", error) : NULL;
+    options = data ? daemon_parse_arguments(tables, data, "addr.data", error) : NULL;
+    if (options && strcmp(blk_options_string(outer, "type"), "fd") == 0) {
+        return blk_error(error, -ENOENT, "File descriptor named '%.*s' has not been found", 64, blk_options_string(options, "str"));
+    }
+    return options ? take_options(address, blk_options_string(outer, "type"), options, error) : -EINVAL;
+}
+
+void daemon_address_clear(DaemonAddress *address)
+{
+    g_free(address->path);
+    g_free(address->host);
+    g_free(address->port);
+    *address = (DaemonAddress) DAEMON_ADDRESS_INIT;
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chardev.c - where clients come from: sockets that listen, one that is connected, standard input and output.
+ *
+ * Limitations: no TLS, telnet or websockets; a chardev has one user, a monitor.
+ */
+#include "daemon/address.h"
+#include "daemon/chardev.h"
+
+#include "core/options.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PAUSE_NS    UINT64_C(100000000)     /* when no descriptor is left */
+
+const BlkOption chardev_options[] = {
+    { "backend", BLK_OPTION_STRING, "type of the chardev", .required = true },
+    { "id", BLK_OPTION_STRING, "name of the chardev, for --monitor", .required = true },
+    { NULL },
+};
+
+/* ---- clients ---- */
+
+static void hand_over(Chardev *chardev, BlkChannel *channel)
+{
+    chardev->clients++;
+    chardev->connected(chardev, channel, chardev->user);
+}
+
+void chardev_client_gone(Chardev *chardev)
+{
+    chardev->clients--;
+    blk_co_queue_wake_all(&chardev->d->changed);
+}
+
+static void co_accept_one(ChardevListener *listener)
+{
+    int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd >= 0) {
+        hand_over(listener->chardev, blk_channel_new(fd));
+    } else if (errno == EAGAIN) {
+        blk_co_poll(&listener->poll, listener->fd, POLLIN, UINT64_MAX);
+    } else if (errno != ECONNABORTED && errno != EINTR) {
+        blk_co_sleep_cancellable(&listener->pause, blk_clock_ns() + PAUSE_NS);
+    }
+}
+
+static int co_accept(void *opaque)
+{
+    ChardevListener *listener = opaque;
+    Daemon *d = listener->chardev->d;
+
+    while (!d->over) {
+        if (listener->chardev->clients < CHARDEV_MAX_CLIENTS) {
+            co_accept_one(listener);
+        } else {
+            blk_co_queue_wait(&d->changed);
+        }
+    }
+    daemon_end(d);
+    return 0;
+}
+
+int chardev_use(Chardev *chardev, void (*connected)(Chardev *chardev, BlkChannel *channel, void *user), void *user,
+                GError **error)
+{
+    BlkChannel *channel = g_steal_pointer(&chardev->channel);
+
+    if (chardev->connected) {
+        return blk_error(error, -EBUSY, "Device '%s' is in use", chardev->id);
+    }
+    chardev->connected = connected;
+    chardev->user = user;
+    if (channel) {
+        hand_over(chardev, channel);
+    }
+    for (guint i = 0; i < chardev->listeners->len; i++) {
+        daemon_begin(chardev->d);
+        blk_co_spawn(chardev->d->ctx, co_accept, chardev->listeners->pdata[i]);
+    }
+    return 0;
+}
+
+/* ---- sockets ---- */
+
+static const BlkOption socket_options[] = {
+    { "path", BLK_OPTION_STRING, "path of a unix socket" },
+    { "fd", BLK_OPTION_STRING, "number of a socket that the daemon was started with: one that listens, or is connected" },
+    { "host", BLK_OPTION_STRING, "name or address of a TCP socket; a server without one listens on all addresses" },
+    { "port", BLK_OPTION_STRING, "its port, a number or the name of a service; 0: a free one" },
+    { "ipv4", BLK_OPTION_BOOL, "off: no IPv4; on, without ipv6: nothing else" },
+    { "ipv6", BLK_OPTION_BOOL, "off: no IPv6; on, without ipv4: nothing else" },
+    { "server", BLK_OPTION_BOOL, "listen; else connect", "off" },
+    { "wait", BLK_OPTION_BOOL, "a server goes on with the command line when the first client has come (default: on)" },
+    { "nodelay", BLK_OPTION_BOOL, "do not delay small packets, as is always done here", "off" },
+    { NULL },
+};
+
+static ChardevListener *add_listener(Chardev *chardev, int fd)
+{
+    ChardevListener *listener = g_new0(ChardevListener, 1);
+
+    listener->chardev = chardev;
+    listener->fd = fd;
+    g_ptr_array_add(chardev->listeners, listener);
+    return listener;
+}
+
+static int adopt(Chardev *chardev, const char *text, bool server, GError **error)
+{
+    gint64 fd;
+    int ret;
+
+    if (!g_ascii_string_to_signed(text, 10, 0, INT_MAX, &fd, NULL)) {
+        return blk_error(error, -EINVAL, "Unable to parse FD number %.*s", 64, text);
+    }
+    ret = blk_socket_adopt((int)fd, server, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (server) {
+        add_listener(chardev, (int)fd);
+    } else {
+        chardev->channel = blk_channel_new((int)fd);
+    }
+    chardev->filename = g_strdup_printf("%sfd:%s%s", server ? "disconnected:" : "", text, server ? ",server=on" : "");
+    return 0;
+}
+
+static int co_listen(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    const char *path = blk_options_string(options, "path"), *host = blk_options_string(options, "host");
+    g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(int));
+    int ret;
+
+    if (path) {
+        ret = blk_socket_listen_unix(path, &chardev->path, error);
+        if (ret >= 0) {
+            add_listener(chardev, ret);
+            chardev->filename = g_strdup_printf("disconnected:unix:%s,server=on", path);
+        }
+        return MIN(ret, 0);
+    }
+    ret = blk_co_socket_listen_tcp(chardev->d->ctx, daemon_address_family(options), host, blk_options_string(options, "port"),
+                                   sockets, error);
+    for (guint i = 0; i < sockets->len; i++) {
+        add_listener(chardev, g_array_index(sockets, int, i));
+    }
+    if (ret >= 0) {
+        chardev->filename = g_strdup_printf("disconnected:tcp:%s:%d,server=on", host ? host : "", ret);
+    }
+    return MIN(ret, 0);
+}
+
+/* Until somebody is there to be accepted. */
+static void co_wait_for_client(Chardev *chardev)
+{
+    ChardevListener *listener = chardev->listeners->pdata[0];
+
+    tool_error("info: waiting for a connection on: %s", chardev->filename);
+    while (!chardev->d->over && blk_co_poll(&listener->poll, listener->fd, POLLIN, UINT64_MAX) < 0) {
+        blk_co_sleep_cancellable(&listener->pause, blk_clock_ns() + PAUSE_NS);
+    }
+}
+
+static int co_connect(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    const char *path = blk_options_string(options, "path"), *host = blk_options_string(options, "host");
+    const char *port = blk_options_string(options, "port");
+    int fd = path ? blk_co_socket_connect_unix(chardev->d->ctx, path, error)
+                  : blk_co_socket_connect_tcp(chardev->d->ctx, daemon_address_family(options), host, port, error);
+
+    if (fd >= 0) {
+        chardev->channel = blk_channel_new(fd);
+        chardev->filename = path ? g_strdup_printf("unix:%s", path) : g_strdup_printf("tcp:%s:%s", host, port);
+    }
+    return MIN(fd, 0);
+}
+
+static int check_socket(const BlkOptions *options, bool server, GError **error)
+{
+    bool path = blk_options_has(options, "path"), fd = blk_options_has(options, "fd");
+    bool host = blk_options_has(options, "host"), port = blk_options_has(options, "port");
+
+    if (path + fd + host > 1) {
+        return blk_error(error, -EINVAL, "None or one of 'path', 'fd' or 'host' option required.");
+    }
+    if (!path && !fd && !port) {
+        return blk_error(error, -EINVAL, "chardev: socket: no port given");
+    }
+    if (!path && !fd && !host && !server) {
+        return blk_error(error, -EINVAL, "chardev: socket: no host given");
+    }
+    if (!server && blk_options_has(options, "wait")) {
+        return blk_error(error, -EINVAL, "'wait' option is incompatible with socket in client connect mode");
+    }
+    return 0;
+}
+
+static int co_open_socket(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    const char *fd = blk_options_string(options, "fd");
+    bool server = blk_options_bool(options, "server");
+    int ret = check_socket(options, server, error);
+
+    if (ret == 0 && fd) {
+        ret = adopt(chardev, fd, server, error);
+    } else if (ret == 0) {
+        ret = server ? co_listen(chardev, options, error) : co_connect(chardev, options, error);
+    }
+    if (ret == 0 && server && (!blk_options_has(options, "wait") || blk_options_bool(options, "wait"))) {
+        co_wait_for_client(chardev);
+    }
+    return ret;
+}
+
+/* ---- standard input and output ---- */
+
+static const BlkOption stdio_options[] = {
+    { "signal", BLK_OPTION_BOOL, "keys of a terminal may send signals; off is not supported", "on" },
+    { NULL },
+};
+
+static int co_open_stdio(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    if (chardev->d->args->daemonize) {
+        return blk_error(error, -EINVAL, "cannot use stdio with --daemonize");
+    }
+    if (!blk_options_bool(options, "signal")) {
+        return blk_error(error, -ENOTSUP, "signal=off is not supported");
+    }
+    for (guint i = 0; i < chardev->d->chardevs->len; i++) {
+        const Chardev *other = chardev->d->chardevs->pdata[i];
+
+        if (other != chardev && other->type == chardev->type) {
+            return blk_error(error, -EBUSY, "standard input and output belong to another chardev already");
+        }
+    }
+    chardev->channel = blk_channel_new_pipe(STDIN_FILENO, STDOUT_FILENO);
+    chardev->filename = g_strdup("stdio");
+    return chardev->channel ? 0 : blk_error(error, -EBADF, "standard input and output are not open");
+}
+
+/* ---- making ---- */
+
+static const ChardevType types[] = {
+    { "socket", "a socket that listens or connects, unix or TCP", socket_options, co_open_socket },
+    { "stdio", "standard input and output", stdio_options, co_open_stdio },
+};
+
+const ChardevType *chardev_type_nth(unsigned index)
+{
+    return index < G_N_ELEMENTS(types) ? &types[index] : NULL;
+}
+
+const ChardevType *chardev_type_find(const char *name)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(types); i++) {
+        if (strcmp(types[i].name, name) == 0) {
+            return &types[i];
+        }
+    }
+    return NULL;
+}
+
+Chardev *chardev_find(Daemon *d, const char *id)
+{
+    for (guint i = 0; i < d->chardevs->len; i++) {
+        Chardev *chardev = d->chardevs->pdata[i];
+
+        if (strcmp(chardev->id, id) == 0) {
+            return chardev;
+        }
+    }
+    return NULL;
+}
+
+/* The old way to write `wait=off` is `nowait`. */
+static void expand_short_forms(JsonObject *options)
+{
+    for (const BlkOption *option = socket_options; option->name; option++) {
+        g_autofree char *negated = g_strconcat("no", option->name, NULL);
+
+        if (option->type == BLK_OPTION_BOOL && json_object_has_member(options, negated)) {
+            json_object_remove_member(options, negated);
+            json_object_set_string_member(options, option->name, "off");
+        }
+    }
+}
+
+static void chardev_free(Chardev *chardev)
+{
+    for (guint i = 0; i < chardev->listeners->len; i++) {
+        ChardevListener *listener = chardev->listeners->pdata[i];
+
+        close(listener->fd);
+        g_free(listener);
+    }
+    g_ptr_array_unref(chardev->listeners);
+    blk_socket_path_remove(&chardev->path);
+    blk_channel_free(chardev->channel);
+    g_free(chardev->filename);
+    g_free(chardev->id);
+    g_free(chardev);
+}
+
+static int co_make(Daemon *d, const ChardevType *type, JsonObject *given, GError **error)
+{
+    const BlkOption *tables[] = { chardev_options, type->options, NULL };
+    g_autoptr(BlkOptions) options = blk_options_parse(tables, given, "chardev", error);
+    Chardev *chardev;
+    int ret;
+
+    if (!options) {
+        return -EINVAL;
+    }
+    if (chardev_find(d, blk_options_string(options, "id"))) {
+        return blk_error(error, -EEXIST, "Chardev with id '%s' already exists", blk_options_string(options, "id"));
+    }
+    chardev = g_new0(Chardev, 1);
+    chardev->d = d;
+    chardev->type = type;
+    chardev->id = g_strdup(blk_options_string(options, "id"));
+    chardev->listeners = g_ptr_array_new();
+    g_ptr_array_add(d->chardevs, chardev);
+    ret = type->co_open(chardev, options, error);
+    if (ret < 0) {
+        g_ptr_array_remove(d->chardevs, chardev);
+        chardev_free(chardev);
+    }
+    return ret;
+}
+
+int chardev_co_add(Daemon *d, const char *text, GError **error)
+{
+    g_autoptr(JsonObject) options = blk_options_parse_keyval(text, "backend", error);
+    const char *name = options ? json_object_get_string_member_with_default(options, "backend", "") : NULL;
+    const ChardevType *type = name ? chardev_type_find(name) : NULL;
+
+    if (!options) {
+        return -EINVAL;
+    }
+    if (!type) {
+        return blk_error(error, -EINVAL, "'%s' is not a valid char driver name", name);
+    }
+    if (!json_object_has_member(options, "id")) {
+        return blk_error(error, -EINVAL, "chardev: no id specified");
+    }
+    expand_short_forms(options);
+    return co_make(d, type, options, error);
+}
+
+/* ---- the end ---- */
+
+void chardev_stop_all(Daemon *d)
+{
+    for (guint i = 0; i < d->chardevs->len; i++) {
+        Chardev *chardev = d->chardevs->pdata[i];
+
+        for (guint j = 0; j < chardev->listeners->len; j++) {
+            ChardevListener *listener = chardev->listeners->pdata[j];
+
+            blk_poll_cancel(&listener->poll);
+            blk_sleep_cancel(&listener->pause);
+        }
+    }
+    blk_co_queue_wake_all(&d->changed);
+}
+
+void chardev_free_all(Daemon *d)
+{
+    for (guint i = 0; i < d->chardevs->len; i++) {
+        chardev_free(d->chardevs->pdata[i]);
+    }
+    g_ptr_array_set_size(d->chardevs, 0);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cmd_graph.c - changes of nodes that are in use: filters above them, their length, their write threshold.
+ *
+ *     users, parents             users, parents
+ *          |         insert           |
+ *          |        ------->       filter
+ *          |        <-------          |
+ *        node        remove         node
+ *
+ * Requests may be in flight all the time: they wait for the moment of the change, which happens whole or not at all.
+ */
+#include "daemon/daemon.h"
+
+#include "core/options.h"
+
+/* ---- insert ---- */
+
+/* The tree of a filter whose child is @node. (transfer full): NULL with @error set. */
+static JsonObject *complete_filter(Daemon *d, JsonNode *given, BlkNode *node, GError **error)
+{
+    g_autoptr(JsonObject) tree = NULL;
+    const BlkDriver *driver;
+
+    if (!JSON_NODE_HOLDS_OBJECT(given)) {
+        blk_error(error, -EINVAL, "Invalid parameter type for 'filter', expected: object");
+        return NULL;
+    }
+    tree = blk_json_copy(json_node_get_object(given));
+    if (json_object_has_member(tree, "file")) {
+        blk_error(error, -EINVAL, "Parameter 'filter.file' is unexpected: it will be '%s'", blk_node_name(node));
+        return NULL;
+    }
+    json_object_set_string_member(tree, "file", blk_node_name(node));
+    if (daemon_check_node(d, tree, "filter", error) < 0) {
+        return NULL;
+    }
+    driver = blk_driver_find(d->ctx, json_object_get_string_member(tree, "driver"));
+    if (driver->kind != BLK_FILTER) {
+        blk_error(error, -EINVAL, "Driver '%s' is no filter: it cannot be inserted above the node '%s'", driver->name,
+                  blk_node_name(node));
+        return NULL;
+    }
+    return g_steal_pointer(&tree);
+}
+
+static const BlkOption insert_options[] = {
+    { "node", BLK_OPTION_STRING, "above which the filter is inserted", .required = true },
+    { "filter", BLK_OPTION_JSON, "options of the filter, as of blockdev-add, without \"file\"", .required = true },
+    { NULL },
+};
+
+static int co_insert_filter(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    const char *name = blk_options_string(args, "node");
+    BlkNode *node = daemon_find_node(d, NULL, name, error), *filter;
+    g_autoptr(JsonObject) tree = node ? complete_filter(d, blk_options_json(args, "filter"), node, error) : NULL;
+
+    if (!tree || daemon_co_add_node(d, tree, error) < 0) {
+        return -EINVAL;
+    }
+    filter = blk_node_find(d->ctx, json_object_get_string_member(tree, "node-name"));
+    int ret = blk_co_insert_above(blk_node_child(filter, "file"), filter, error);
+    if (ret < 0) {
+        daemon_co_let_go(d, filter);
+    }
+    return ret;
+}
+
+/* ---- remove ---- */
+
+static const BlkOption remove_options[] = {
+    { "node-name", BLK_OPTION_STRING, "the filter", .required = true },
+    { NULL },
+};
+
+static int co_remove_filter(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    BlkNode *filter = daemon_find_node(d, NULL, blk_options_string(args, "node-name"), error);
+    BlkNode *below = filter ? blk_node_child(filter, "file") : NULL;
+    int ret;
+
+    if (!filter) {
+        return -ENOENT;
+    }
+    if (!daemon_holds_node(d, filter) && !blk_node_opener(filter)) {
+        return blk_error(error, -EPERM, "The node '%s' was not put in by a command: it goes with the job that needs it",
+                         blk_node_name(filter));
+    }
+    blk_node_ref(filter);
+    ret = blk_co_remove_filter(filter, error);
+    if (ret == 0 && daemon_holds_node(d, filter)) {
+        /* What was added with it as one tree stays as it was, but for the filter. */
+        if (blk_node_opener(below) == filter && !daemon_holds_node(d, below)) {
+            daemon_hold_node(d, below);
+        }
+        daemon_co_let_go(d, filter);
+    }
+    blk_co_unref(filter);
+    return ret;
+}
+
+/* ---- blockdev-reopen ---- */
+
+static const BlkOption reopen_options[] = {
+    { "options", BLK_OPTION_JSON, "list of options of nodes, as of blockdev-add, each with its node-name", .required = true },
+    { NULL },
+};
+
+static int co_reopen(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    JsonArray *trees = daemon_options_array(args, "options", error);
+    int ret = trees ? 0 : -EINVAL;
+
+    for (guint i = 0; ret == 0 && i < json_array_get_length(trees); i++) {
+        JsonNode *tree = json_array_get_element(trees, i);
+        g_autofree char *path = g_strdup_printf("options[%u]", i);
+
+        ret = JSON_NODE_HOLDS_OBJECT(tree) ? daemon_check_node(d, json_node_get_object(tree), path, error)
+                                           : blk_error(error, -EINVAL, "Invalid parameter type for '%s', expected: object", path);
+    }
+    return ret < 0 ? ret : blk_co_reopen(d->ctx, trees, error);
+}
+
+/* ---- blockdev-set-active ---- */
+
+static const BlkOption active_options[] = {
+    { "node-name", BLK_OPTION_STRING, "the node; without it: all" },
+    { "active", BLK_OPTION_BOOL, "may it be used, or is it another's?", .required = true },
+    { NULL },
+};
+
+static int co_set_active(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    const char *name = blk_options_string(args, "node-name");
+    bool active = blk_options_bool(args, "active");
+    BlkNode *node = name ? blk_node_find(d->ctx, name) : NULL;
+
+    if (name && !node) {
+        return blk_error(error, -ENOENT, "Failed to find node with node-name='%.*s'", 64, name);
+    }
+    return node ? blk_co_set_active(node, active, error) : blk_co_set_all_active(d->ctx, active, error);
+}
+
+/* ---- change-backing-file ---- */
+
+static const BlkOption backing_options[] = {
+    { "device", BLK_OPTION_STRING, "the node at the top of the chain", .required = true },
+    { "image-node-name", BLK_OPTION_STRING, "the image that names another file, of this chain", .required = true },
+    { "backing-file", BLK_OPTION_STRING, "what it names; empty: none", .required = true },
+    { NULL },
+};
+
+static int check_chain(Daemon *d, const char *device, BlkNode *image, GError **error)
+{
+    BlkNode *top = daemon_find_root(d, device, error);
+
+    if (!top) {
+        return -ENOENT;
+    }
+    if (!blk_node_child(image, "backing")) {
+        return blk_error(error, -EINVAL, "not allowing backing file change on an image without a backing file");
+    }
+    for (BlkNode *node = blk_node_skip_filters(top); node; node = blk_node_backing(node)) {
+        if (node == image) {
+            return 0;
+        }
+    }
+    return blk_error(error, -EINVAL, "The image '%s' is not in the backing chain of '%s'", blk_node_name(image),
+                     blk_node_name(top));
+}
+
+/* Its format is that of the image that is open as its backing. */
+static int co_name_backing(BlkNode *image, const char *filename, GError **error)
+{
+    BlkChild *user = blk_co_attach(image, "change-backing-file", BLK_PERM_WRITE_UNCHANGED, BLK_PERM_ALL, error);
+    bool none = *filename == '\0';
+    int ret = user ? blk_co_change_backing(image, none ? NULL : filename,
+                                           none ? NULL : blk_node_driver_name(blk_node_backing(image)), error) : -EPERM;
+
+    blk_co_detach(user);
+    return ret;
+}
+
+static int co_change_backing_file(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    BlkNode *image = daemon_find_node(d, NULL, blk_options_string(args, "image-node-name"), error);
+    int ret = image ? check_chain(d, blk_options_string(args, "device"), image, error) : -ENOENT;
+    bool read_only = image && blk_node_read_only(image);
+
+    ret = ret == 0 && read_only ? blk_co_reopen_writable(image, true, error) : ret;
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_name_backing(image, blk_options_string(args, "backing-file"), error);
+    if (read_only) {
+        int back = blk_co_reopen_writable(image, false, ret < 0 ? NULL : error);
+        ret = ret < 0 ? ret : back;
+    }
+    return ret;
+}
+
+/* ---- block_resize ---- */
+
+static const BlkOption resize_options[] = {
+    { "device", BLK_OPTION_STRING, "the node" },
+    { "node-name", BLK_OPTION_STRING, "the same" },
+    { "size", BLK_OPTION_JSON, "new length in bytes", .required = true },
+    { NULL },
+};
+
+/* As the peer: an integer, of which it says itself what is wrong. */
+static int parse_length(const BlkOptions *args, uint64_t *length, GError **error)
+{
+    JsonNode *value = blk_options_json(args, "size");
+
+    if (json_node_get_value_type(value) != G_TYPE_INT64) {
+        return blk_error(error, -EINVAL, "Invalid parameter type for 'size', expected: integer");
+    }
+    if (json_node_get_int(value) < 0) {
+        return blk_error(error, -EINVAL, "Parameter 'size' expects a >0 size");
+    }
+    *length = (uint64_t)json_node_get_int(value);
+    return 0;
+}
+
+static int co_resize(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    BlkNode *node = daemon_find_node(d, blk_options_string(args, "device"), blk_options_string(args, "node-name"), error);
+    uint64_t length = 0;
+    int ret = node ? parse_length(args, &length, error) : -ENOENT;
+    BlkChild *user;
+
+    if (ret < 0) {
+        return ret;
+    }
+    user = blk_co_attach(node, "block_resize", BLK_PERM_RESIZE, BLK_PERM_ALL, error);
+    if (!user) {
+        return -EPERM;
+    }
+    ret = blk_co_truncate(blk_child_node(user), length, BLK_PREALLOC_OFF, error);
+    blk_co_detach(user);
+    return ret;
+}
+
+/* ---- block-set-write-threshold ---- */
+
+static const BlkOption threshold_options[] = {
+    { "node-name", BLK_OPTION_STRING, "the node", .required = true },
+    { "write-threshold", BLK_OPTION_SIZE, "bytes from the start of the node; 0: none", .required = true },
+    { NULL },
+};
+
+static int co_set_threshold(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
+{
+    const char *name = blk_options_string(args, "node-name");
+    BlkNode *node = blk_node_find(d->ctx, name);
+
+    if (!node) {
+        return daemon_error(error, -ENOENT, "DeviceNotFound", "Device '%.*s' not found", 64, name);
+    }
+    blk_node_set_write_threshold(node, blk_options_uint(args, "write-threshold"));
+    return 0;
+}
+
+const DaemonCommand daemon_graph_commands[] = {
+    { "block-set-write-threshold", "asks for an event when a node is written to beyond an offset", threshold_options,
+      co_set_threshold },
+    { "blockdev-set-active", "lets go of nodes, so that another process may use their images, or opens them again",
+      active_options, co_set_active },
+    { "change-backing-file", "changes the name of the backing file in an image, not what is open", backing_options,
+      co_change_backing_file },
+    { "blockdev-reopen", "changes options and children of nodes, all of them or none", reopen_options, co_reopen },
+    { "block_resize", "changes the length of a node", resize_options, co_resize },
+    { "blockdev-insert-filter", "inserts a filter between a node and all that use it", insert_options, co_insert_filter },
+    { "blockdev-remove-filter", "removes a filter: what uses it uses the node below", remove_options, co_remove_filter },
+    { NULL },
+};
