@@ -30,16 +30,19 @@ static const BlkOption simple_options[] = {
     { NULL },
 };
 
-static const BlkOption list_options[] = {
-    { "policy", BLK_OPTION_ENUM, "for names that no rule matches", "deny", policies },
-    { "rules", BLK_OPTION_JSON, "list of rules, also rules.N.match, rules.N.policy, rules.N.format" },
-    { NULL },
-};
-
 static const BlkOption rule_options[] = {
     { "match", BLK_OPTION_STRING, "name, or pattern with * and ?", .required = true },
     { "policy", BLK_OPTION_ENUM, "what becomes of those that match", .values = policies, .required = true },
     { "format", BLK_OPTION_ENUM, "how 'match' is written", "exact", formats },
+    { NULL },
+};
+static const BlkType rule_type = { "QAuthZListRule", BLK_TYPE_OBJECT, rule_options };
+static const BlkOption rule_element[] = { { "rule", BLK_OPTION_JSON, "a rule", .json = &rule_type }, { NULL } };
+static const BlkType rules_type = { .kind = BLK_TYPE_ARRAY, .members = rule_element };
+
+static const BlkOption list_options[] = {
+    { "policy", BLK_OPTION_ENUM, "for names that no rule matches", "deny", policies },
+    { "rules", BLK_OPTION_JSON, "list of rules, also rules.N.match, rules.N.policy, rules.N.format", .json = &rules_type },
     { NULL },
 };
 

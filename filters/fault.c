@@ -13,19 +13,28 @@
 #include <inttypes.h>
 #include <string.h>
 
+static const char *const perm_names[] = { "consistent-read", "write", "write-unchanged", "resize", NULL };
+static const BlkOption perm_element[] = {
+    { "permission", BLK_OPTION_ENUM, "a permission", .values = perm_names },
+    { NULL },
+};
+static const BlkType perms_type = { .kind = BLK_TYPE_ARRAY, .members = perm_element };
+
 static const BlkOption fault_options[] = {
     { "image", BLK_OPTION_NODE, "the node below", .required = true },
     { "config", BLK_OPTION_STRING, "file with rules" },
-    { "inject-error", BLK_OPTION_JSON, "array of rules: which requests fail after which event" },
-    { "set-state", BLK_OPTION_JSON, "array of rules: which event changes the state of the filter" },
+    { "inject-error", BLK_OPTION_JSON, "array of rules: which requests fail after which event", .json = &fault_inject_type },
+    { "set-state", BLK_OPTION_JSON, "array of rules: which event changes the state of the filter",
+      .json = &fault_set_state_type },
     { "align", BLK_OPTION_SIZE, "alignment of requests in bytes, a power of two" },
     { "max-transfer", BLK_OPTION_SIZE, "longest read or write in bytes" },
     { "opt-write-zero", BLK_OPTION_SIZE, "best alignment of zero writes in bytes" },
     { "max-write-zero", BLK_OPTION_SIZE, "longest zero write in bytes" },
     { "opt-discard", BLK_OPTION_SIZE, "best alignment of discards in bytes" },
     { "max-discard", BLK_OPTION_SIZE, "longest discard in bytes" },
-    { "take-child-perms", BLK_OPTION_JSON, "array of permissions to take on the image in any case" },
-    { "unshare-child-perms", BLK_OPTION_JSON, "array of permissions not to share on the image in any case" },
+    { "take-child-perms", BLK_OPTION_JSON, "array of permissions to take on the image in any case", .json = &perms_type },
+    { "unshare-child-perms", BLK_OPTION_JSON, "array of permissions not to share on the image in any case",
+      .json = &perms_type },
     { NULL },
 };
 
@@ -73,7 +82,6 @@ static int load_limits(FaultState *s, const BlkOptions *options, GError **error)
 
 static int load_perms(const BlkOptions *options, const char *name, unsigned *perms, GError **error)
 {
-    static const char *const names[] = { "consistent-read", "write", "write-unchanged", "resize" };
     JsonNode *node = blk_options_json(options, name);
 
     *perms = 0;
@@ -85,9 +93,9 @@ static int load_perms(const BlkOptions *options, const char *name, unsigned *per
     for (guint i = 0; good && i < count; i++) {
         JsonNode *element = json_array_get_element(json_node_get_array(node), i);
         good = false;
-        for (unsigned bit = 0; bit < G_N_ELEMENTS(names); bit++) {
+        for (unsigned bit = 0; perm_names[bit]; bit++) {
             if (json_node_get_value_type(element) == G_TYPE_STRING &&
-                g_str_equal(json_node_get_string(element), names[bit])) {
+                g_str_equal(json_node_get_string(element), perm_names[bit])) {
                 *perms |= 1u << bit;
                 good = true;
             }

@@ -54,6 +54,9 @@ typedef struct FaultState {
 /* Index: FaultIo. NULL-terminated. */
 extern const char *const fault_io_names[];
 
+/* Of the options "inject-error" and "set-state". */
+extern const BlkType fault_inject_type, fault_set_state_type;
+
 /**
  * fault_rules_load:
  *

@@ -51,6 +51,13 @@ static const BlkOption set_state_options[] = {
     { NULL },
 };
 
+static const BlkType inject_type = { "BlkdebugInjectErrorOptions", BLK_TYPE_OBJECT, inject_options };
+static const BlkType set_state_type = { "BlkdebugSetStateOptions", BLK_TYPE_OBJECT, set_state_options };
+static const BlkOption inject_element[] = { { "rule", BLK_OPTION_JSON, "a rule", .json = &inject_type }, { NULL } };
+static const BlkOption set_state_element[] = { { "rule", BLK_OPTION_JSON, "a rule", .json = &set_state_type }, { NULL } };
+const BlkType fault_inject_type = { .kind = BLK_TYPE_ARRAY, .members = inject_element };
+const BlkType fault_set_state_type = { .kind = BLK_TYPE_ARRAY, .members = set_state_element };
+
 static const struct {
     const char *name;
     const BlkOption *options;

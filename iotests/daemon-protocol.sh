@@ -9,7 +9,7 @@ python_test <<'EOF'
 from control import OURS, PEER, Daemon, diag, done_testing, is_equal, ok
 
 # What is said in the place of a text that the two word differently by intent.
-DIFFERENT = ("JSON parse error", "Parameter 'null' does not accept value", "Parameter 'enable' must be empty",
+DIFFERENT = ("JSON parse error", "Parameter 'null' does not accept value", "Parameter 'enable[0]' does not accept value",
              "does not support OOB", "'exec-oob' is unexpected", "clashes with 'exec-oob'")
 
 BEFORE = [

@@ -61,8 +61,8 @@ with Daemon("--blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.fil
     daemon.command("blockdev-add", driver="null-co", node_name="null", size=1 << 20)
     for what, node, changes, why in (
             ("no such node", "nobody", {}, "Cannot find device='' nor node-name='nobody'"),
-            ("a child of its own", "disk", {"file": "disk"}, "Parameter 'filter.file' is unexpected: it will be 'disk'"),
-            ("a format", "disk", {"driver": "raw"}, "Driver 'raw' is no filter: it cannot be inserted above the node 'disk'"),
+            ("a child of its own", "disk", {"file": "disk"}, "Parameter 'filter.file' is unexpected"),
+            ("a format", "disk", {"driver": "raw"}, "Driver 'raw' is no filter: it cannot be inserted above a node"),
             ("an unknown driver", "disk", {"driver": "zip"}, "Parameter 'driver' does not accept value 'zip'"),
             ("an unknown option", "disk", {"lvl": 1}, "Parameter 'filter.lvl' is unexpected"),
             ("a wrong type", "disk", {"level": "1"}, "Invalid parameter type for 'filter.level', expected: integer"),

@@ -24,8 +24,10 @@ typedef enum BlkOptionType {
     BLK_OPTION_SIZE,        /* bytes: a number, or a string like "64k" (k, M, G, T, P, E are powers of 1024) */
     BLK_OPTION_ENUM,        /* one of values */
     BLK_OPTION_NODE,        /* a child: an object of options, the name of an open node, or null for none */
-    BLK_OPTION_JSON,        /* anything; the driver looks into it */
+    BLK_OPTION_JSON,        /* anything, or what its type says; the driver looks into it */
 } BlkOptionType;
+
+typedef struct BlkType BlkType;
 
 typedef struct BlkOption {
     const char *name;           /* dots allowed: "cache.direct" is also {"cache": {"direct": ...}} */
@@ -35,7 +37,24 @@ typedef struct BlkOption {
     const char *const *values;  /* ENUM: NULL-terminated */
     uint64_t min, max;          /* UINT, SIZE: bounds, if max is not 0 */
     bool required;
+    const BlkType *json;        /* JSON: (nullable): what it is; NULL: anything */
 } BlkOption;                    /* a table ends with a NULL name */
+
+/* What values of type JSON look like. It says so to users and programs; whoever reads a value from elsewhere checks it. */
+typedef enum BlkTypeKind {
+    BLK_TYPE_ANY,
+    BLK_TYPE_INTEGER,           /* also a negative one */
+    BLK_TYPE_ARRAY,             /* its elements are what the first of @members is */
+    BLK_TYPE_OBJECT,            /* of @members */
+    BLK_TYPE_ALTERNATE,         /* one of @members, which differ in their types of JSON */
+} BlkTypeKind;
+
+struct BlkType {
+    const char *name;                       /* unlike that of others; of arrays: NULL */
+    BlkTypeKind kind;
+    const BlkOption *members;               /* a table; names may not have dots */
+    const struct BlkVariants *variants;     /* OBJECT: (nullable): members that depend on another one: of him who checks it */
+};
 
 /*
  * Options parsed against a table. Getters assert that the key is in the table with that type. Absent without default:

@@ -62,6 +62,10 @@ static const BlkOption legacy_options[] = {
 };
 
 static const DaemonVariants variants = { "type", nth_type, type_options };
+static const DaemonVariants legacy_variants = { "type", nth_type, type_options, .wrapper = "data" };
+
+const BlkType daemon_address_type = { "SocketAddress", BLK_TYPE_OBJECT, flat_options, &variants };
+const BlkType daemon_legacy_address_type = { "SocketAddressLegacy", BLK_TYPE_OBJECT, flat_options, &legacy_variants };
 
 int daemon_address_family(const BlkOptions *options)
 {

@@ -22,6 +22,8 @@ struct DaemonAddress {
 int daemon_parse_address(Daemon *d, DaemonAddress *address, JsonNode *node, bool words, GError **error);
 /* {"type": "unix", "data": {"path": ...}}, as in commands, which cannot hand over descriptors. */
 int daemon_parse_legacy_address(Daemon *d, DaemonAddress *address, JsonNode *node, GError **error);
+/* What the two take. */
+extern const BlkType daemon_address_type, daemon_legacy_address_type;
 void daemon_address_clear(DaemonAddress *address);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DaemonAddress, daemon_address_clear)
 

@@ -14,25 +14,66 @@
 
 typedef struct Checker {
     Daemon *d;                  /* (nullable): nodes are not looked into */
+    bool names;                 /* those of nodes must be there; else he who uses them looks for them */
     const BlkOption *const *tables;
     const char *path;           /* of the object, with a dot at its end; "" at the top */
     bool words;                 /* of a command line: numbers and truth values may be text */
     GError **error;
 } Checker;
 
-static int check_node(Daemon *d, JsonObject *tree, const char *path, bool words, GError **error);
+static int check_union(const Checker *outer, const BlkOption *table, const DaemonVariants *variants, JsonObject *object,
+                       const char *path);
+static int check_value(const Checker *c, const BlkOption *option, const char *path, JsonNode *value);
 
 /* ---- one value ---- */
+
+static const char *expected_json(const BlkType *type)
+{
+    static const char *const names[] = {
+        [BLK_TYPE_ANY] = "value", [BLK_TYPE_INTEGER] = "integer", [BLK_TYPE_ARRAY] = "array", [BLK_TYPE_OBJECT] = "object",
+    };
+
+    return !type ? names[BLK_TYPE_ANY] : type->kind == BLK_TYPE_ALTERNATE ? type->name : names[type->kind];
+}
 
 static const char *expected_type(const BlkOption *option)
 {
     static const char *const names[] = {
         [BLK_OPTION_STRING] = "string", [BLK_OPTION_BOOL] = "boolean", [BLK_OPTION_UINT] = "integer",
         [BLK_OPTION_SIZE] = "integer", [BLK_OPTION_ENUM] = "string", [BLK_OPTION_NODE] = "BlockdevRef",
-        [BLK_OPTION_JSON] = "value",
     };
 
-    return names[option->type];
+    return option->type == BLK_OPTION_JSON ? expected_json(option->json) : names[option->type];
+}
+
+static bool type_matches(const Checker *c, const BlkOption *option, JsonNode *value);
+
+/* (nullable): the one of an alternate's that @value is. */
+static const BlkOption *find_alternative(const Checker *c, const BlkType *type, JsonNode *value)
+{
+    const BlkOption *option = type->members;
+
+    while (option->name && !type_matches(c, option, value)) {
+        option++;
+    }
+    return option->name ? option : NULL;
+}
+
+static bool json_matches(const Checker *c, const BlkType *type, JsonNode *value)
+{
+    switch (type->kind) {
+    case BLK_TYPE_INTEGER:
+        return json_node_get_value_type(value) == G_TYPE_INT64;
+    case BLK_TYPE_ARRAY:
+        return JSON_NODE_HOLDS_ARRAY(value);
+    case BLK_TYPE_OBJECT:
+        return JSON_NODE_HOLDS_OBJECT(value);
+    case BLK_TYPE_ALTERNATE:
+        return find_alternative(c, type, value);
+    case BLK_TYPE_ANY:
+        break;
+    }
+    return true;
 }
 
 static bool type_matches(const Checker *c, const BlkOption *option, JsonNode *value)
@@ -50,24 +91,53 @@ static bool type_matches(const Checker *c, const BlkOption *option, JsonNode *va
     case BLK_OPTION_SIZE:
         return word || type == G_TYPE_INT64;
     case BLK_OPTION_NODE:
-        return type == G_TYPE_STRING || JSON_NODE_HOLDS_OBJECT(value) || JSON_NODE_HOLDS_NULL(value);
+        return type == G_TYPE_STRING || JSON_NODE_HOLDS_OBJECT(value) || (JSON_NODE_HOLDS_NULL(value) && !option->required);
     case BLK_OPTION_JSON:
         break;
     }
-    return true;
+    return !option->json || json_matches(c, option->json, value);
 }
 
-static int check_node_value(Checker *c, const BlkOption *option, JsonNode *value)
+static int check_node_value(const Checker *c, const char *path, JsonNode *value)
 {
-    g_autofree char *path = g_strconcat(c->path, option->name, NULL);
-
     if (JSON_NODE_HOLDS_OBJECT(value)) {
-        return check_node(c->d, json_node_get_object(value), path, c->words, c->error);
+        return check_union(c, blk_node_options, &daemon_driver_variants, json_node_get_object(value), path);
     }
-    if (JSON_NODE_HOLDS_NULL(value)) {
+    if (JSON_NODE_HOLDS_NULL(value) || !c->names) {
         return 0;
     }
     return daemon_find_node(c->d, json_node_get_string(value), json_node_get_string(value), c->error) ? 0 : -ENOENT;
+}
+
+static int check_elements(const Checker *c, const BlkOption *element, const char *path, JsonArray *array)
+{
+    int ret = 0;
+
+    for (guint i = 0; ret == 0 && i < json_array_get_length(array); i++) {
+        g_autofree char *name = g_strdup_printf("%s[%u]", path, i);
+        BlkOption option = *element;
+
+        option.name = name;
+        ret = check_value(c, &option, name, json_array_get_element(array, i));
+    }
+    return ret;
+}
+
+/* @value is of the kind that the type is. */
+static int check_json(const Checker *c, const BlkType *type, const char *path, JsonNode *value)
+{
+    switch (type->kind) {
+    case BLK_TYPE_ARRAY:
+        return check_elements(c, type->members, path, json_node_get_array(value));
+    case BLK_TYPE_OBJECT:
+        return check_union(c, type->members, type->variants, json_node_get_object(value), path);
+    case BLK_TYPE_ALTERNATE:
+        return check_value(c, find_alternative(c, type, value), path, value);
+    case BLK_TYPE_ANY:
+    case BLK_TYPE_INTEGER:
+        break;
+    }
+    return 0;
 }
 
 static bool is_switch(JsonNode *value)
@@ -77,27 +147,46 @@ static bool is_switch(JsonNode *value)
     return json_node_get_value_type(value) != G_TYPE_STRING || g_strv_contains(words, json_node_get_string(value));
 }
 
-static int check_value(Checker *c, const BlkOption *option, JsonNode *value)
+/* @path: of the value. */
+static int check_value(const Checker *c, const BlkOption *option, const char *path, JsonNode *value)
 {
     if (!type_matches(c, option, value)) {
-        return blk_error(c->error, -EINVAL, "Invalid parameter type for '%s%s', expected: %s", c->path, option->name,
-                         expected_type(option));
+        return blk_error(c->error, -EINVAL, "Invalid parameter type for '%s', expected: %s", path, expected_type(option));
     }
     if ((option->type == BLK_OPTION_UINT || option->type == BLK_OPTION_SIZE) && json_node_get_value_type(value) == G_TYPE_INT64 &&
         json_node_get_int(value) < 0) {
-        return blk_error(c->error, -EINVAL, "Parameter '%s%s' expects a non-negative value", c->path, option->name);
+        return blk_error(c->error, -EINVAL, "Parameter '%s' expects a non-negative value", path);
     }
     if (option->type == BLK_OPTION_BOOL && !is_switch(value)) {
-        return blk_error(c->error, -EINVAL, "Parameter '%s%s' expects 'on' or 'off'", c->path, option->name);
+        return blk_error(c->error, -EINVAL, "Parameter '%s' expects 'on' or 'off'", path);
     }
     if (option->type == BLK_OPTION_ENUM && !g_strv_contains(option->values, json_node_get_string(value))) {
         return blk_error(c->error, -EINVAL, "Parameter '%s' does not accept value '%.*s'", option->name, 64,
                          json_node_get_string(value));
     }
-    return option->type == BLK_OPTION_NODE && c->d ? check_node_value(c, option, value) : 0;
+    if (option->type == BLK_OPTION_JSON) {
+        return option->json ? check_json(c, option->json, path, value) : 0;
+    }
+    return option->type == BLK_OPTION_NODE && c->d ? check_node_value(c, path, value) : 0;
 }
 
 /* ---- one option of a table ---- */
+
+/* *group: (out): do names of options begin so? */
+static bool is_known(const Checker *c, const char *name, bool *group)
+{
+    size_t length = strlen(name);
+    bool known = false;
+
+    *group = false;
+    for (const BlkOption *const *table = c->tables; *table; table++) {
+        for (const BlkOption *option = *table; option->name; option++) {
+            known |= strcmp(option->name, name) == 0;
+            *group |= strncmp(option->name, name, length) == 0 && option->name[length] == '.';
+        }
+    }
+    return known;
+}
 
 /* Finds the value of a name with dots in nested objects. *value: (out): NULL: there is none. *missing: (out) (transfer full):
  * the part of the name that is not there. */
@@ -120,6 +209,13 @@ static int look_up(Checker *c, JsonObject *object, const char *name, JsonNode **
             return 0;
         }
         if (!JSON_NODE_HOLDS_OBJECT(*value)) {
+            g_autofree char *outer = g_strndup(name, (size_t)(dot - name));
+            bool group;
+
+            if (is_known(c, outer, &group)) {       /* it may be a group, too: this is the other */
+                *value = NULL;
+                return 0;
+            }
             return blk_error(c->error, -EINVAL, "Invalid parameter type for '%s%.*s', expected: object", c->path,
                              (int)(dot - name), name);
         }
@@ -132,33 +228,20 @@ static int check_option(Checker *c, const BlkOption *option, JsonObject *object)
 {
     g_autofree char *missing = NULL;
     JsonNode *value;
+    bool group;
     int ret = look_up(c, object, option->name, &value, &missing);
 
-    if (ret == 0 && value) {
-        ret = check_value(c, option, value);
-    } else if (ret == 0 && option->required) {
+    if (ret == 0 && value && !(is_known(c, option->name, &group) && group && JSON_NODE_HOLDS_OBJECT(value))) {
+        g_autofree char *path = g_strconcat(c->path, option->name, NULL);
+
+        ret = check_value(c, option, path, value);
+    } else if (ret == 0 && !value && option->required) {
         ret = blk_error(c->error, -EINVAL, "Parameter '%s%s' is missing", c->path, missing);
     }
     return ret;
 }
 
 /* ---- what is in no table ---- */
-
-static bool is_known(const Checker *c, const char *name, bool *group)
-{
-    size_t length = strlen(name);
-
-    *group = false;
-    for (const BlkOption *const *table = c->tables; *table; table++) {
-        for (const BlkOption *option = *table; option->name; option++) {
-            if (strcmp(option->name, name) == 0) {
-                return true;
-            }
-            *group |= strncmp(option->name, name, length) == 0 && option->name[length] == '.';
-        }
-    }
-    return false;
-}
 
 /* @prefix: of the keys of @object: the groups that it stands in, with a dot at the end. */
 static int check_keys(Checker *c, JsonObject *object, const char *prefix)
@@ -173,7 +256,7 @@ static int check_keys(Checker *c, JsonObject *object, const char *prefix)
         g_autofree char *name = g_strconcat(prefix, key, NULL);
         bool group, known = is_known(c, name, &group) && !strchr(key, '.');
 
-        if (!known && group && JSON_NODE_HOLDS_OBJECT(value)) {
+        if (group && JSON_NODE_HOLDS_OBJECT(value)) {
             g_autofree char *inner = g_strconcat(name, ".", NULL);
 
             ret = check_keys(c, json_node_get_object(value), inner);
@@ -186,12 +269,14 @@ static int check_keys(Checker *c, JsonObject *object, const char *prefix)
 
 /* ---- whole objects ---- */
 
-static int check_object(Daemon *d, const BlkOption *const *tables, JsonObject *object, const char *path, bool words,
-                        GError **error)
+/* @outer: the object that this one stands in, or what says how it is looked at; its tables and path are not used. */
+static int check_object(const Checker *outer, const BlkOption *const *tables, JsonObject *object, const char *path)
 {
     g_autofree char *prefix = path ? g_strconcat(path, ".", NULL) : g_strdup("");
-    Checker c = { .d = d, .tables = tables, .path = prefix, .words = words, .error = error };
+    Checker c = *outer;
 
+    c.tables = tables;
+    c.path = prefix;
     for (const BlkOption *const *table = tables; *table; table++) {
         for (const BlkOption *option = *table; option->name; option++) {
             int ret = check_option(&c, option, object);
@@ -204,14 +289,11 @@ static int check_object(Daemon *d, const BlkOption *const *tables, JsonObject *o
     return check_keys(&c, object, "");
 }
 
-int daemon_check_arguments(const BlkOption *const *tables, JsonObject *object, const char *path, GError **error)
-{
-    return check_object(NULL, tables, object, path, false, error);
-}
-
 BlkOptions *daemon_parse_arguments(const BlkOption *const *tables, JsonObject *object, const char *path, GError **error)
 {
-    if (daemon_check_arguments(tables, object, path, error) < 0) {
+    const Checker c = { .error = error };
+
+    if (check_object(&c, tables, object, path) < 0) {
         return NULL;
     }
     return blk_options_parse(tables, object, path ? path : "arguments", error);
@@ -231,20 +313,38 @@ const BlkOption *daemon_find_variant(Daemon *d, const DaemonVariants *variants, 
         blk_error(error, -EINVAL, "Parameter '%s%s%s' is missing", prefix, dot, variants->tag);
     } else if (!text) {
         blk_error(error, -EINVAL, "Invalid parameter type for '%s%s%s', expected: string", prefix, dot, variants->tag);
-    } else if (!table) {
+    } else if (!table && !(variants->refuse && variants->refuse(d, text, error))) {
         blk_error(error, -EINVAL, "Parameter '%s' does not accept value '%.*s'", variants->tag, 64, text);
     }
     return table;
 }
 
+/* @table: (nullable); @variants: (nullable) */
+static int check_union(const Checker *outer, const BlkOption *table, const DaemonVariants *variants, JsonObject *object,
+                       const char *path)
+{
+    const BlkOption *variant = variants ? daemon_find_variant(outer->d, variants, object, path, outer->error) : NULL;
+    const BlkType inner = { .kind = BLK_TYPE_OBJECT, .members = variant };
+    const BlkOption wrapper[] = {
+        { variants ? variants->wrapper : NULL, BLK_OPTION_JSON, .required = true, .json = &inner },
+        { NULL },
+    };
+    const BlkOption *tables[] = { table, wrapper->name ? wrapper : variant, NULL };
+
+    return variants && !variant ? -EINVAL : check_object(outer, table ? tables : &tables[1], object, path);
+}
+
 BlkOptions *daemon_parse_variants(Daemon *d, const BlkOption *table, const DaemonVariants *variants, JsonObject *object,
                                   const char *path, bool words, GError **error)
 {
-    const BlkOption *variant = variants ? daemon_find_variant(d, variants, object, path, error) : NULL;
-    const BlkOption *tables[] = { table ? table : variant, table ? variant : NULL, NULL };
+    const BlkOption *tables[] = { table, NULL, NULL };
+    const Checker c = { .d = d, .words = words, .error = error };
 
-    if ((variants && !variant) || check_object(NULL, tables, object, path, words, error) < 0) {
+    if (check_union(&c, table, variants, object, path) < 0) {
         return NULL;
+    }
+    if (variants) {
+        tables[table ? 1 : 0] = daemon_find_variant(d, variants, object, path, error);
     }
     return blk_options_parse(tables, object, path ? path : "arguments", error);
 }
@@ -276,12 +376,13 @@ static const BlkOption *driver_options(Daemon *d, const char *name)
 
 const DaemonVariants daemon_driver_variants = { "driver", nth_driver, driver_options };
 
+const BlkType daemon_node_type = { "BlockdevOptions", BLK_TYPE_OBJECT, blk_node_options, &daemon_driver_variants };
+
 static int check_node(Daemon *d, JsonObject *tree, const char *path, bool words, GError **error)
 {
-    const BlkOption *variant = daemon_find_variant(d, &daemon_driver_variants, tree, path, error);
-    const BlkOption *tables[] = { blk_node_options, variant, NULL };
+    const Checker c = { .d = d, .names = true, .words = words, .error = error };
 
-    return variant ? check_object(d, tables, tree, path, words, error) : -EINVAL;
+    return check_union(&c, blk_node_options, &daemon_driver_variants, tree, path);
 }
 
 int daemon_check_node(Daemon *d, JsonObject *tree, const char *path, GError **error)
@@ -296,14 +397,29 @@ JsonObject *daemon_parse_node_text(Daemon *d, const char *text, GError **error)
     return tree && check_node(d, tree, NULL, *text != '{', error) == 0 ? g_steal_pointer(&tree) : NULL;
 }
 
+/* ---- tables that are made ---- */
+
+const BlkOption *daemon_find_table(Daemon *d, const char *key)
+{
+    GArray *table = d->tables ? g_hash_table_lookup(d->tables, key) : NULL;
+
+    return table ? (const BlkOption *)(const void *)table->data : NULL;
+}
+
+const BlkOption *daemon_keep_table(Daemon *d, const char *key, GArray *table)
+{
+    if (!d->tables) {
+        d->tables = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_array_unref);
+    }
+    g_hash_table_insert(d->tables, g_strdup(key), table);
+    return daemon_find_table(d, key);
+}
+
 /* ---- lists ---- */
 
-JsonArray *daemon_options_array(const BlkOptions *args, const char *name, GError **error)
+JsonArray *daemon_options_array(const BlkOptions *args, const char *name)
 {
     JsonNode *value = blk_options_json(args, name);
 
-    if (value && !JSON_NODE_HOLDS_ARRAY(value)) {
-        blk_error(error, -EINVAL, "Invalid parameter type for '%s', expected: array", name);
-    }
-    return value && JSON_NODE_HOLDS_ARRAY(value) ? json_node_get_array(value) : NULL;
+    return value ? json_node_get_array(value) : NULL;
 }

@@ -192,32 +192,35 @@ static int clear_co_prepare(DaemonStep *step, GError **error)
     return ret;
 }
 
+static const BlkType bitmap_type = { "BlockDirtyBitmap", BLK_TYPE_OBJECT, bitmap_args };
+static const BlkOption bitmap_alternatives[] = {
+    { "local", BLK_OPTION_STRING, "a bitmap of the same node" },
+    { "external", BLK_OPTION_JSON, "a bitmap of any node", .json = &bitmap_type },
+    { NULL },
+};
+static const BlkType bitmap_or_name_type = { "BlockDirtyBitmapOrStr", BLK_TYPE_ALTERNATE, bitmap_alternatives };
+static const BlkOption bitmap_element[] = { { "bitmap", BLK_OPTION_JSON, "a bitmap", .json = &bitmap_or_name_type }, { NULL } };
+const BlkType daemon_bitmaps_type = { .kind = BLK_TYPE_ARRAY, .members = bitmap_element };
+
 static const BlkOption merge_args[] = {
     ARG_NODE,
     { "target", BLK_OPTION_STRING, "name of the bitmap to which the others are added", .required = true },
-    { "bitmaps", BLK_OPTION_JSON, "the others: names, or objects of \"node\" and \"name\"", .required = true },
+    { "bitmaps", BLK_OPTION_JSON, "the others: names, or objects of \"node\" and \"name\"", .required = true,
+      .json = &daemon_bitmaps_type },
     { NULL },
 };
 
 int daemon_find_bitmap_ref(Daemon *d, JsonArray *list, guint index, BlkBitmapRef *ref, GError **error)
 {
-    const BlkOption *tables[] = { bitmap_args, NULL };
-    g_autofree char *path = g_strdup_printf("bitmaps[%u]", index);
     JsonNode *element = json_array_get_element(list, index);
     JsonObject *object;
 
     *ref = (BlkBitmapRef) { NULL };
-    if (json_node_get_value_type(element) == G_TYPE_STRING) {
+    if (!JSON_NODE_HOLDS_OBJECT(element)) {
         ref->name = json_node_get_string(element);
         return 0;
     }
-    if (!JSON_NODE_HOLDS_OBJECT(element)) {
-        return blk_error(error, -EINVAL, "Invalid parameter type for '%s', expected: BlockDirtyBitmapOrStr", path);
-    }
     object = json_node_get_object(element);
-    if (daemon_check_arguments(tables, object, path, error) < 0) {
-        return -EINVAL;
-    }
     ref->name = json_object_get_string_member(object, "name");
     ref->node = find_node(d, json_object_get_string_member(object, "node"), error);
     return ref->node ? 0 : -ENOENT;
@@ -226,7 +229,7 @@ int daemon_find_bitmap_ref(Daemon *d, JsonArray *list, guint index, BlkBitmapRef
 /* Bitmap number @index of "bitmaps". */
 static BlkDirtyBitmap *find_source(const DaemonStep *step, guint index, GError **error)
 {
-    JsonArray *list = daemon_options_array(step->args, "bitmaps", NULL);
+    JsonArray *list = daemon_options_array(step->args, "bitmaps");
     BlkBitmapRef ref;
 
     if (daemon_find_bitmap_ref(step->daemon, list, index, &ref, error) < 0) {
@@ -238,21 +241,16 @@ static BlkDirtyBitmap *find_source(const DaemonStep *step, guint index, GError *
     return find_in(ref.node, ref.name, BLK_BITMAP_READ, error);
 }
 
-/* -EINVAL: "bitmaps" is no array. */
-static int count_sources(const DaemonStep *step, guint *count, GError **error)
+static guint count_sources(const DaemonStep *step)
 {
-    JsonArray *bitmaps = daemon_options_array(step->args, "bitmaps", error);
-
-    *count = bitmaps ? json_array_get_length(bitmaps) : 0;
-    return bitmaps ? 0 : -EINVAL;
+    return json_array_get_length(daemon_options_array(step->args, "bitmaps"));
 }
 
 static int merge_co_begin(DaemonStep *step, GError **error)
 {
-    guint count;
-    int ret = count_sources(step, &count, error);
+    int ret = 0;
 
-    for (guint i = 0; ret == 0 && i < count; i++) {
+    for (guint i = 0; ret == 0 && i < count_sources(step); i++) {
         BlkDirtyBitmap *source = find_source(step, i, NULL);
 
         ret = source ? blk_co_bitmap_load(source, error) : 0;
@@ -263,15 +261,12 @@ static int merge_co_begin(DaemonStep *step, GError **error)
 static int merge_co_prepare(DaemonStep *step, GError **error)
 {
     Changed *changed = step->state;
-    guint count;
-    int ret = count_sources(step, &count, error);
-
-    ret = ret < 0 ? ret : co_find_loaded(step, "target", BLK_BITMAP_CHANGE, &changed->bitmap, error);
+    int ret = co_find_loaded(step, "target", BLK_BITMAP_CHANGE, &changed->bitmap, error);
     if (ret < 0) {
         return ret;
     }
     changed->copy = blk_bitmap_copy(changed->bitmap);
-    for (guint i = 0; ret == 0 && i < count; i++) {
+    for (guint i = 0; ret == 0 && i < count_sources(step); i++) {
         BlkDirtyBitmap *source = find_source(step, i, error);
 
         ret = source ? blk_co_bitmap_merge(changed->bitmap, source, error) : -EINVAL;

@@ -11,8 +11,11 @@
  * "busy", "persistent", "inconsistent". (transfer full): NULL: it has none. Context: coroutine; may yield. */
 JsonArray *daemon_co_describe_bitmaps(BlkNode *node);
 
-/* Element @index of the argument "bitmaps": a name, or an object of "node" and "name". *ref: (out): its name is that of the list.
- * Returns: 0; -EINVAL; -ENOENT: there is no such node. */
+/* Of arguments that list bitmaps: names, or objects of "node" and "name". */
+extern const BlkType daemon_bitmaps_type;
+
+/* Element @index of such a list. *ref: (out): its name is that of the list.
+ * Returns: 0; -ENOENT: there is no such node. */
 int daemon_find_bitmap_ref(Daemon *d, JsonArray *list, guint index, BlkBitmapRef *ref, GError **error);
 
 #endif

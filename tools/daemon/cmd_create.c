@@ -50,18 +50,16 @@ static char *name_here(const OtherName *other, const char *native)
 
 /* ---- options ---- */
 
-/* (transfer full): what may be said about creation by @driver. Its names are owned by @names. */
-static GArray *make_table(const BlkDriver *driver, GStringChunk *names)
+/* (transfer full): what may be said about creation by @driver, but for its name. */
+static GArray *make_table(const BlkDriver *driver)
 {
     static const BlkOption fixed[] = {
-        { "driver", BLK_OPTION_STRING, "protocol or format", .required = true },
         { "filename", BLK_OPTION_STRING, "the file to make", .required = true },
         { "file", BLK_OPTION_NODE, "the node to make the image in", .required = true },
     };
     GArray *table = g_array_new(TRUE, TRUE, sizeof(BlkOption));
 
-    g_array_append_val(table, fixed[0]);
-    g_array_append_val(table, fixed[driver->kind == BLK_PROTOCOL ? 1 : 2]);
+    g_array_append_val(table, fixed[driver->kind == BLK_PROTOCOL ? 0 : 1]);
     for (const BlkOption *native = driver->create_options; native->name; native++) {
         const OtherName *other = find_other_name(driver, native->name);
         g_autofree char *name = name_here(other, native->name);
@@ -72,7 +70,7 @@ static GArray *make_table(const BlkDriver *driver, GStringChunk *names)
         }
         option.required |= strcmp(native->name, "size") == 0;
         if (name) {
-            option.name = g_string_chunk_insert(names, name);
+            option.name = g_intern_string(name);
             g_array_append_val(table, option);
         }
     }
@@ -109,64 +107,62 @@ static JsonObject *to_native(const BlkDriver *driver, JsonObject *given)
     return result;
 }
 
-/* ---- command ---- */
+/* ---- its type ---- */
 
-/* (transfer none): the driver that @given names; NULL with @error set: it creates nothing. */
-static const BlkDriver *find_driver(Daemon *d, JsonObject *given, GError **error)
+static const char *nth_driver(Daemon *d, unsigned index)
 {
     const BlkDriver *driver;
 
-    if (!daemon_find_variant(d, &daemon_driver_variants, given, "options", error)) {
-        return NULL;
+    for (unsigned i = 0; (driver = blk_driver_nth(d->ctx, i)); i++) {
+        if (blk_driver_creates(driver) && index-- == 0) {
+            return driver->name;
+        }
     }
-    driver = blk_driver_find(d->ctx, json_object_get_string_member(given, "driver"));
-    if (!blk_driver_creates(driver)) {
+    return NULL;
+}
+
+static const BlkOption *driver_table(Daemon *d, const char *name)
+{
+    const BlkDriver *driver = blk_driver_find(d->ctx, name);
+    g_autofree char *key = g_strconcat("create:", name, NULL);
+    const BlkOption *table = daemon_find_table(d, key);
+
+    return table || !driver || !blk_driver_creates(driver) ? table : daemon_keep_table(d, key, make_table(driver));
+}
+
+static bool refuse_driver(Daemon *d, const char *name, GError **error)
+{
+    const BlkDriver *driver = blk_driver_find(d->ctx, name);
+
+    if (driver) {
         blk_error(error, -ENOTSUP, "Driver does not support blockdev-create: '%s' is no format or protocol that makes images",
                   driver->name);
-        return NULL;
     }
     return driver;
 }
 
-static int check_file(Daemon *d, JsonObject *given, GError **error)
-{
-    JsonNode *file = json_object_get_member(given, "file");
+static const DaemonVariants create_variants = { "driver", nth_driver, driver_table, refuse_driver };
+static const BlkOption create_members[] = {
+    { "driver", BLK_OPTION_STRING, "protocol or format", .required = true },
+    { NULL },
+};
+static const BlkType create_type = { "BlockdevCreateOptions", BLK_TYPE_OBJECT, create_members, &create_variants };
 
-    if (file && JSON_NODE_HOLDS_NULL(file)) {
-        return blk_error(error, -EINVAL, "Invalid parameter type for 'options.file', expected: BlockdevRef");
-    }
-    return file && JSON_NODE_HOLDS_OBJECT(file) ? daemon_check_node(d, json_node_get_object(file), "options.file", error) : 0;
-}
+/* ---- command ---- */
 
 static const BlkOption create_options[] = {
     { "job-id", BLK_OPTION_STRING, "what the job is to be called", .required = true },
-    { "options", BLK_OPTION_JSON, "\"driver\", and what it creates: \"filename\" or \"file\", \"size\", ...", .required = true },
+    { "options", BLK_OPTION_JSON, "\"driver\", and what it creates: \"filename\" or \"file\", \"size\", ...", .required = true,
+      .json = &create_type },
     { NULL },
 };
 
 static int co_blockdev_create(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
 {
     BlkJobOptions options = { .id = blk_options_string(args, "job-id"), .auto_finalize = true };
-    JsonNode *value = blk_options_json(args, "options");
-    g_autoptr(GStringChunk) names = g_string_chunk_new(64);
-    g_autoptr(GArray) table = NULL;
-    g_autoptr(JsonObject) native = NULL;
-    const BlkDriver *driver;
-
-    if (!JSON_NODE_HOLDS_OBJECT(value)) {
-        return blk_error(error, -EINVAL, "Invalid parameter type for 'options', expected: object");
-    }
-    JsonObject *given = json_node_get_object(value);
-    driver = find_driver(d, given, error);
-    if (!driver) {
-        return -EINVAL;
-    }
-    table = make_table(driver, names);
-    const BlkOption *const tables[] = { (const BlkOption *)table->data, NULL };
-    if (daemon_check_arguments(tables, given, "options", error) < 0 || check_file(d, given, error) < 0) {
-        return -EINVAL;
-    }
-    native = to_native(driver, given);
+    JsonObject *given = json_node_get_object(blk_options_json(args, "options"));
+    const BlkDriver *driver = blk_driver_find(d->ctx, json_object_get_string_member(given, "driver"));
+    g_autoptr(JsonObject) native = to_native(driver, given);
     BlkCreateWork work = {
         .driver = driver,
         .filename = json_object_get_string_member_with_default(given, "filename", NULL),

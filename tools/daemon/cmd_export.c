@@ -20,13 +20,14 @@ static int check_server(Daemon *d, GError **error)
 
 /* ---- the server ---- */
 
-const BlkOption daemon_nbd_server_options[] = {
-    { "addr", BLK_OPTION_JSON, "where to listen: type=inet with host and port, type=unix with path", .required = true },
-    { "tls-creds", BLK_OPTION_STRING, "id of a tls-creds-... object: nobody gets in without TLS" },
-    { "tls-authz", BLK_OPTION_STRING, "id of an authz-... object: who is let in" },
-    { "max-connections", BLK_OPTION_UINT, "clients at once; 0: as many as the server allows", "100", .max = UINT32_MAX },
-    { NULL },
-};
+#define SERVER_OPTIONS(address_type)                                                                                      \
+    { "addr", BLK_OPTION_JSON, "where to listen: type=inet with host and port, type=unix with path", .required = true,    \
+      .json = &(address_type) },                                                                                          \
+    { "tls-creds", BLK_OPTION_STRING, "id of a tls-creds-... object: nobody gets in without TLS" },                       \
+    { "tls-authz", BLK_OPTION_STRING, "id of an authz-... object: who is let in" },                                       \
+    { "max-connections", BLK_OPTION_UINT, "clients at once; 0: as many as the server allows", "100", .max = UINT32_MAX }
+const BlkOption daemon_nbd_server_options[] = { SERVER_OPTIONS(daemon_address_type), { NULL } };
+static const BlkOption server_start_options[] = { SERVER_OPTIONS(daemon_legacy_address_type), { NULL } };
 
 static void client_refused(BlkNbdServer *server, const char *text, void *unused)
 {
@@ -117,7 +118,8 @@ const BlkOption daemon_export_options[] = {
 static const BlkOption nbd_options[] = {
     { "name", BLK_OPTION_STRING, "what clients ask for (default: the node's name)" },
     { "description", BLK_OPTION_STRING, "for people" },
-    { "bitmaps", BLK_OPTION_JSON, "list of dirty bitmaps to offer: names, or {\"node\": N, \"name\": B}" },
+    { "bitmaps", BLK_OPTION_JSON, "list of dirty bitmaps to offer: names, or {\"node\": N, \"name\": B}",
+      .json = &daemon_bitmaps_type },
     { "allocation-depth", BLK_OPTION_BOOL, "tell clients which image of the backing chain holds what", "off" },
     { NULL },
 };
@@ -148,12 +150,9 @@ static int check_iothread(Daemon *d, const char *id, GError **error)
 static GArray *find_bitmaps(Daemon *d, const BlkOptions *args, GError **error)
 {
     g_autoptr(GArray) refs = g_array_new(TRUE, TRUE, sizeof(BlkBitmapRef));
-    JsonArray *list = daemon_options_array(args, "bitmaps", error);
+    JsonArray *list = daemon_options_array(args, "bitmaps");
     guint count = list ? json_array_get_length(list) : 0;
 
-    if (!list && blk_options_has(args, "bitmaps")) {
-        return NULL;
-    }
     for (guint i = 0; i < count; i++) {
         BlkBitmapRef ref;
 
@@ -286,7 +285,7 @@ const DaemonCommand daemon_export_commands[] = {
       .variants = &daemon_export_variants },
     { "block-export-del", "ends an export", delete_options, co_export_del },
     { "query-block-exports", "all exports", NULL, co_query_exports, .any_time = true },
-    { "nbd-server-start", "starts the NBD server", daemon_nbd_server_options, co_nbd_server_start },
+    { "nbd-server-start", "starts the NBD server", server_start_options, co_nbd_server_start },
     { "nbd-server-stop", "ends the NBD server and its exports", NULL, co_nbd_server_stop },
     { "nbd-server-add", "offers a node to NBD clients: the older form of block-export-add", server_add_options, co_server_add },
     { "nbd-server-remove", "the older form of block-export-del", server_remove_options, co_server_remove },

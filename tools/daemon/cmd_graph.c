@@ -12,41 +12,74 @@
  */
 #include "daemon/daemon.h"
 
+#include "core/node.h"
 #include "core/options.h"
+
+#include <string.h>
 
 /* ---- insert ---- */
 
-/* The tree of a filter whose child is @node. (transfer full): NULL with @error set. */
-static JsonObject *complete_filter(Daemon *d, JsonNode *given, BlkNode *node, GError **error)
+/* (nullable): what stands for the node that the filter is inserted above: "file" or "image". */
+static const char *child_of(const BlkDriver *driver)
 {
-    g_autoptr(JsonObject) tree = NULL;
+    for (const BlkOption *option = driver->options; driver->kind == BLK_FILTER && option && option->name; option++) {
+        if (option->type == BLK_OPTION_NODE && option->required) {
+            return option->name;
+        }
+    }
+    return NULL;
+}
+
+static const char *nth_filter(Daemon *d, unsigned index)
+{
     const BlkDriver *driver;
 
-    if (!JSON_NODE_HOLDS_OBJECT(given)) {
-        blk_error(error, -EINVAL, "Invalid parameter type for 'filter', expected: object");
-        return NULL;
+    for (unsigned i = 0; (driver = blk_driver_nth(d->ctx, i)); i++) {
+        if (child_of(driver) && index-- == 0) {
+            return driver->name;
+        }
     }
-    tree = blk_json_copy(json_node_get_object(given));
-    if (json_object_has_member(tree, "file")) {
-        blk_error(error, -EINVAL, "Parameter 'filter.file' is unexpected: it will be '%s'", blk_node_name(node));
-        return NULL;
-    }
-    json_object_set_string_member(tree, "file", blk_node_name(node));
-    if (daemon_check_node(d, tree, "filter", error) < 0) {
-        return NULL;
-    }
-    driver = blk_driver_find(d->ctx, json_object_get_string_member(tree, "driver"));
-    if (driver->kind != BLK_FILTER) {
-        blk_error(error, -EINVAL, "Driver '%s' is no filter: it cannot be inserted above the node '%s'", driver->name,
-                  blk_node_name(node));
-        return NULL;
-    }
-    return g_steal_pointer(&tree);
+    return NULL;
 }
+
+/* Options of a filter, but for the child. */
+static const BlkOption *filter_table(Daemon *d, const char *name)
+{
+    const BlkDriver *driver = blk_driver_find(d->ctx, name);
+    const char *child = driver ? child_of(driver) : NULL;
+    g_autofree char *key = g_strconcat("insert:", name, NULL);
+    const BlkOption *table = daemon_find_table(d, key);
+    GArray *made;
+
+    if (table || !child) {
+        return table;
+    }
+    made = g_array_new(TRUE, TRUE, sizeof(BlkOption));
+    for (const BlkOption *option = driver->options; option->name; option++) {
+        if (strcmp(option->name, child) != 0) {
+            g_array_append_val(made, *option);
+        }
+    }
+    return daemon_keep_table(d, key, made);
+}
+
+static bool refuse_driver(Daemon *d, const char *name, GError **error)
+{
+    const BlkDriver *driver = blk_driver_find(d->ctx, name);
+
+    if (driver) {
+        blk_error(error, -EINVAL, "Driver '%s' is no filter: it cannot be inserted above a node", driver->name);
+    }
+    return driver;
+}
+
+static const DaemonVariants filter_variants = { "driver", nth_filter, filter_table, refuse_driver };
+static const BlkType filter_type = { "BlockdevFilterOptions", BLK_TYPE_OBJECT, blk_node_options, &filter_variants };
 
 static const BlkOption insert_options[] = {
     { "node", BLK_OPTION_STRING, "above which the filter is inserted", .required = true },
-    { "filter", BLK_OPTION_JSON, "options of the filter, as of blockdev-add, without \"file\"", .required = true },
+    { "filter", BLK_OPTION_JSON, "options of the filter, as of blockdev-add, but for the node below", .required = true,
+      .json = &filter_type },
     { NULL },
 };
 
@@ -54,13 +87,15 @@ static int co_insert_filter(Daemon *d, const BlkOptions *args, JsonNode **result
 {
     const char *name = blk_options_string(args, "node");
     BlkNode *node = daemon_find_node(d, NULL, name, error), *filter;
-    g_autoptr(JsonObject) tree = node ? complete_filter(d, blk_options_json(args, "filter"), node, error) : NULL;
+    g_autoptr(JsonObject) tree = blk_json_copy(json_node_get_object(blk_options_json(args, "filter")));
+    const BlkDriver *driver = blk_driver_find(d->ctx, json_object_get_string_member(tree, "driver"));
 
-    if (!tree || daemon_co_add_node(d, tree, error) < 0) {
+    json_object_set_string_member(tree, child_of(driver), name);
+    if (!node || daemon_co_add_node(d, tree, error) < 0) {
         return -EINVAL;
     }
     filter = blk_node_find(d->ctx, json_object_get_string_member(tree, "node-name"));
-    int ret = blk_co_insert_above(blk_node_child(filter, "file"), filter, error);
+    int ret = blk_co_insert_above(blk_node_child(filter, child_of(driver)), filter, error);
     if (ret < 0) {
         daemon_co_let_go(d, filter);
     }
@@ -77,7 +112,7 @@ static const BlkOption remove_options[] = {
 static int co_remove_filter(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
 {
     BlkNode *filter = daemon_find_node(d, NULL, blk_options_string(args, "node-name"), error);
-    BlkNode *below = filter ? blk_node_child(filter, "file") : NULL;
+    BlkNode *below = filter ? blk_node_filtered(filter) : NULL;
     int ret;
 
     if (!filter) {
@@ -102,24 +137,18 @@ static int co_remove_filter(Daemon *d, const BlkOptions *args, JsonNode **result
 
 /* ---- blockdev-reopen ---- */
 
+static const BlkOption node_element[] = { { "node", BLK_OPTION_JSON, "a node", .json = &daemon_node_type }, { NULL } };
+static const BlkType nodes_type = { .kind = BLK_TYPE_ARRAY, .members = node_element };
+
 static const BlkOption reopen_options[] = {
-    { "options", BLK_OPTION_JSON, "list of options of nodes, as of blockdev-add, each with its node-name", .required = true },
+    { "options", BLK_OPTION_JSON, "list of options of nodes, as of blockdev-add, each with its node-name", .required = true,
+      .json = &nodes_type },
     { NULL },
 };
 
 static int co_reopen(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
 {
-    JsonArray *trees = daemon_options_array(args, "options", error);
-    int ret = trees ? 0 : -EINVAL;
-
-    for (guint i = 0; ret == 0 && i < json_array_get_length(trees); i++) {
-        JsonNode *tree = json_array_get_element(trees, i);
-        g_autofree char *path = g_strdup_printf("options[%u]", i);
-
-        ret = JSON_NODE_HOLDS_OBJECT(tree) ? daemon_check_node(d, json_node_get_object(tree), path, error)
-                                           : blk_error(error, -EINVAL, "Invalid parameter type for '%s', expected: object", path);
-    }
-    return ret < 0 ? ret : blk_co_reopen(d->ctx, trees, error);
+    return blk_co_reopen(d->ctx, daemon_options_array(args, "options"), error);
 }
 
 /* ---- blockdev-set-active ---- */
@@ -202,21 +231,20 @@ static int co_change_backing_file(Daemon *d, const BlkOptions *args, JsonNode **
 
 /* ---- block_resize ---- */
 
+static const BlkType integer_type = { "int", BLK_TYPE_INTEGER };
+
 static const BlkOption resize_options[] = {
     { "device", BLK_OPTION_STRING, "the node" },
     { "node-name", BLK_OPTION_STRING, "the same" },
-    { "size", BLK_OPTION_JSON, "new length in bytes", .required = true },
+    { "size", BLK_OPTION_JSON, "new length in bytes", .required = true, .json = &integer_type },
     { NULL },
 };
 
-/* As the peer: an integer, of which it says itself what is wrong. */
+/* As the peer: it says itself what is wrong with a number. */
 static int parse_length(const BlkOptions *args, uint64_t *length, GError **error)
 {
     JsonNode *value = blk_options_json(args, "size");
 
-    if (json_node_get_value_type(value) != G_TYPE_INT64) {
-        return blk_error(error, -EINVAL, "Invalid parameter type for 'size', expected: integer");
-    }
     if (json_node_get_int(value) < 0) {
         return blk_error(error, -EINVAL, "Parameter 'size' expects a >0 size");
     }

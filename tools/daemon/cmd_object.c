@@ -53,7 +53,7 @@ static const BlkOption get_options[] = {
 static const BlkOption set_options[] = {
     { "path", BLK_OPTION_STRING, "the object: /objects/ID, or ID", .required = true },
     { "property", BLK_OPTION_STRING, "the property", .required = true },
-    { "value", BLK_OPTION_JSON, "its new value", .required = true },
+    { "value", BLK_OPTION_JSON, "its new value: of the type that the property has", .required = true },
     { NULL },
 };
 

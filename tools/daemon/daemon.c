@@ -208,6 +208,7 @@ int daemon_main(const DaemonArgs *args)
     signal(SIGPIPE, SIG_IGN);
     tool_block_signals();
     status = run(&d);
+    g_clear_pointer(&d.tables, g_hash_table_unref);
     g_ptr_array_unref(d.nodes);
     g_ptr_array_unref(d.chardevs);
     g_ptr_array_unref(d.monitors);

@@ -61,6 +61,7 @@ typedef struct Daemon {
     BlkCoMutex changing;        /* held by the command that changes something; see DaemonCommand.any_time */
     BlkCoQueue changed;         /* a coroutine that the end must wait for has ended */
     unsigned running;           /* ... and how many there are */
+    GHashTable *tables;         /* (nullable): name -> GArray of BlkOption: see daemon_keep_table() */
     BlkPoll signals;            /* the main coroutine waits here for the end */
     bool over;                  /* the end has been asked for */
     bool failed;                /* ... by what could not be started */
@@ -68,11 +69,14 @@ typedef struct Daemon {
 
 /* ---- commands: one table for each group, in a file of its own ---- */
 
-/* Arguments beside those of the command's table that depend on the value of one of them. */
-typedef struct DaemonVariants {
+/* Members of an object beside those of its table that depend on the value of one of them. */
+typedef struct BlkVariants {
     const char *tag;                                            /* which one: "type" */
     const char *(*nth)(Daemon *d, unsigned index);              /* its values; NULL ends the list */
     const BlkOption *(*table)(Daemon *d, const char *value);    /* NULL: there is no such value */
+    /* (nullable): says why not; false: as everywhere. */
+    bool (*refuse)(Daemon *d, const char *value, GError **error);
+    const char *wrapper;        /* (nullable): a member in which the others stand: {"type": ..., "data": {...}} */
 } DaemonVariants;
 
 typedef struct DaemonCommand {
@@ -88,6 +92,7 @@ typedef struct DaemonCommand {
      * say what they may be. */
     int (*co_run_tree)(Daemon *d, JsonObject *arguments, JsonNode **result, GError **error);
     const DaemonVariants *variants;     /* (nullable) */
+    const BlkType *result;              /* (nullable): of what it returns; NULL: {} */
     bool any_time;                      /* only asks, or asks for an end: does not wait for commands of other clients */
 } DaemonCommand;                        /* a table ends with a NULL name */
 
@@ -136,9 +141,6 @@ const char *daemon_error_class(const GError *error);
  */
 BlkOptions *daemon_parse_arguments(const BlkOption *const *tables, JsonObject *object, const char *path, GError **error);
 
-/* Only checks it. */
-int daemon_check_arguments(const BlkOption *const *tables, JsonObject *object, const char *path, GError **error);
-
 /**
  * daemon_parse_variants:
  * @table: (nullable): arguments that there are with any value of the tag
@@ -148,6 +150,11 @@ int daemon_check_arguments(const BlkOption *const *tables, JsonObject *object, c
  */
 BlkOptions *daemon_parse_variants(Daemon *d, const BlkOption *table, const DaemonVariants *variants, JsonObject *object,
                                   const char *path, bool words, GError **error);
+
+/* Keeps a table that is made, for variants, as long as the daemon lives. daemon_find_table(): (nullable): is
+ * there one? @table: (transfer full). */
+const BlkOption *daemon_find_table(Daemon *d, const char *key);
+const BlkOption *daemon_keep_table(Daemon *d, const char *key, GArray *table);
 
 /* (transfer none) (nullable): the table of the value of the tag that @object has; NULL with @error set. */
 const BlkOption *daemon_find_variant(Daemon *d, const DaemonVariants *variants, JsonObject *object, const char *path,
@@ -163,10 +170,10 @@ int daemon_check_node(Daemon *d, JsonObject *tree, const char *path, GError **er
 /* The same for the text of a command line. Returns: (transfer full): the tree; NULL with @error set. */
 JsonObject *daemon_parse_node_text(Daemon *d, const char *text, GError **error);
 extern const DaemonVariants daemon_driver_variants;
+extern const BlkType daemon_node_type;      /* such a tree */
 
-/* The elements of the list @name, of type BLK_OPTION_JSON. Returns: (transfer none): NULL: absent; NULL with @error set: it is
- * no list. */
-JsonArray *daemon_options_array(const BlkOptions *args, const char *name, GError **error);
+/* (transfer none) (nullable): the elements of the argument @name, whose type is a list. */
+JsonArray *daemon_options_array(const BlkOptions *args, const char *name);
 
 /* ---- nodes ---- */
 

@@ -106,19 +106,26 @@ static int take_members(Call *call, GError **error)
 
 /* ---- what is done ---- */
 
+static const char *const capabilities[] = { "oob", NULL };
+static const BlkOption capability_element[] = {
+    { "capability", BLK_OPTION_ENUM, "a capability of the protocol", .values = capabilities },
+    { NULL },
+};
+static const BlkType capabilities_type = { .kind = BLK_TYPE_ARRAY, .members = capability_element };
 static const BlkOption capabilities_options[] = {
-    { "enable", BLK_OPTION_JSON, "list of capabilities to turn on, of which there are none" },
+    { "enable", BLK_OPTION_JSON, "list of capabilities to turn on, of which there are none", .json = &capabilities_type },
     { NULL },
 };
 
 static int co_no_capabilities(Daemon *d, const BlkOptions *args, JsonNode **result, GError **error)
 {
-    JsonArray *enable = daemon_options_array(args, "enable", error);
+    JsonArray *enable = daemon_options_array(args, "enable");
 
     if (enable && json_array_get_length(enable) > 0) {
-        return blk_error(error, -EINVAL, "Parameter 'enable' must be empty: there are no capabilities to turn on");
+        return blk_error(error, -EINVAL, "Capability %s not available: there are none to turn on",
+                         json_array_get_string_element(enable, 0));
     }
-    return enable || !blk_options_has(args, "enable") ? 0 : -EINVAL;
+    return 0;
 }
 
 /* Handled here, since it is about the client, not the daemon; in the list for the schema. */
@@ -152,14 +159,12 @@ static const DaemonCommand *find_command(const MonitorClient *client, const Call
 
 static int co_run_checked(Daemon *d, const DaemonCommand *command, JsonObject *arguments, JsonNode **result, GError **error)
 {
-    const BlkOption *tables[] = { command->args, NULL };
     g_autoptr(BlkOptions) args = NULL;
 
     if (command->co_run_tree) {
         return command->co_run_tree(d, arguments, result, error);
     }
-    args = command->variants ? daemon_parse_variants(d, command->args, command->variants, arguments, NULL, false, error)
-                             : daemon_parse_arguments(tables, arguments, NULL, error);
+    args = daemon_parse_variants(d, command->args, command->variants, arguments, NULL, false, error);
     return args ? command->co_run(d, args, result, error) : -EINVAL;
 }
 

@@ -4,7 +4,7 @@
  * made from the option tables by which arguments are parsed, so it cannot differ from them. Members "x-help" and
  * "x-default" say what else the tables know, for people.
  *
- * Limitations: results, and arguments of type BLK_OPTION_JSON, are of type "any", since no table describes them.
+ * What no table describes, as the value of a property, is of type "any".
  */
 #include "daemon/schema.h"
 
@@ -16,6 +16,7 @@ typedef struct Schema {
     Daemon *d;
     JsonArray *list;
     GHashTable *enums;          /* values -> name of the type */
+    GHashTable *names;          /* of types that were made when they were first asked for */
 } Schema;
 
 /* ---- entities ---- */
@@ -99,6 +100,9 @@ static void add_help(JsonObject *entity, const char *help, const char *default_t
 
 /* ---- tables ---- */
 
+static const char *name_of_type(Schema *s, const BlkType *type);
+
+/* (transfer none): lives as long as the schema is made. */
 static const char *type_of(Schema *s, const BlkOption *option)
 {
     switch (option->type) {
@@ -112,11 +116,87 @@ static const char *type_of(Schema *s, const BlkOption *option)
     case BLK_OPTION_ENUM:
         return enum_of(s, option->values);
     case BLK_OPTION_NODE:
-        return "BlockdevRef";
+        return option->required ? "BlockdevRef" : "BlockdevRefOrNull";
     case BLK_OPTION_JSON:
         break;
     }
-    return "any";
+    return option->json ? name_of_type(s, option->json) : "any";
+}
+
+/* false: it is there already. *kept: (out): @name, which lives as long as the schema is made. */
+static bool is_new(Schema *s, const char *name, const char **kept)
+{
+    gpointer there;
+    bool found = g_hash_table_lookup_extended(s->names, name, &there, NULL);
+
+    if (!found) {
+        there = g_strdup(name);
+        g_hash_table_add(s->names, there);
+    }
+    *kept = there;
+    return !found;
+}
+
+static void add_type_members(JsonObject *entity, const char *const *types, unsigned count)
+{
+    JsonArray *members = json_array_new();
+
+    for (unsigned i = 0; i < count; i++) {
+        JsonObject *member = json_object_new();
+
+        json_object_set_string_member(member, "type", types[i]);
+        json_array_add_object_element(members, member);
+    }
+    json_object_set_array_member(entity, "members", members);
+}
+
+/* Of what @option is. */
+static const char *array_of(Schema *s, const BlkOption *option)
+{
+    const char *element = type_of(s, option), *kept;
+    g_autofree char *name = g_strdup_printf("[%s]", element);
+
+    if (is_new(s, name, &kept)) {
+        json_object_set_string_member(add_entity(s, kept, "array"), "element-type", element);
+    }
+    return kept;
+}
+
+static void add_object(Schema *s, const char *name, const BlkOption *table, const DaemonVariants *variants);
+
+static void add_alternate(Schema *s, const char *name, const BlkOption *table)
+{
+    g_autoptr(GPtrArray) types = g_ptr_array_new();
+
+    for (; table->name; table++) {
+        g_ptr_array_add(types, (gpointer)type_of(s, table));
+    }
+    add_type_members(add_entity(s, name, "alternate"), (const char *const *)types->pdata, types->len);
+}
+
+static const char *name_of_type(Schema *s, const BlkType *type)
+{
+    const char *kept = type->name;
+
+    switch (type->kind) {
+    case BLK_TYPE_ANY:
+        return "any";
+    case BLK_TYPE_INTEGER:
+        return "int";
+    case BLK_TYPE_ARRAY:
+        return array_of(s, type->members);
+    case BLK_TYPE_ALTERNATE:
+        if (is_new(s, type->name, &kept)) {
+            add_alternate(s, kept, type->members);
+        }
+        break;
+    case BLK_TYPE_OBJECT:
+        if (is_new(s, type->name, &kept)) {
+            add_object(s, kept, type->members, type->variants);
+        }
+        break;
+    }
+    return kept;
 }
 
 static JsonArray *members_of(Schema *s, const char *owner, const BlkOption *table, size_t skip, const DaemonVariants *variants);
@@ -146,6 +226,31 @@ static bool is_first_of_group(const BlkOption *table, const BlkOption *option, c
     return true;
 }
 
+/* "a" and "a.b" in one table: either a value or an object. */
+static bool is_value_too(const BlkOption *table, const char *prefix)
+{
+    size_t length = strlen(prefix) - 1;
+
+    for (; table->name; table++) {
+        if (strncmp(table->name, prefix, length) == 0 && table->name[length] == '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_group_too(const BlkOption *table, const BlkOption *option)
+{
+    size_t length = strlen(option->name);
+
+    for (; table->name; table++) {
+        if (strncmp(table->name, option->name, length) == 0 && table->name[length] == '.') {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* @owner: name of the type; @skip: bytes of each name, which say the group that the members are in. */
 static JsonArray *members_of(Schema *s, const char *owner, const BlkOption *table, size_t skip, const DaemonVariants *variants)
 {
@@ -161,8 +266,16 @@ static JsonArray *members_of(Schema *s, const char *owner, const BlkOption *tabl
 
             if (is_first_of_group(table, option, prefix)) {
                 add_group(s, type, table, prefix);
+            }
+            if (is_first_of_group(table, option, prefix) && !is_value_too(table, prefix)) {
                 add_member(members, key, type, !option->required);
             }
+        } else if (is_group_too(table, option)) {
+            g_autofree char *group = g_strdup_printf("%s-%s", owner, name), *type = g_strdup_printf("%s-or-value", group);
+            const char *types[] = { type_of(s, option), group };
+
+            add_type_members(add_entity(s, type, "alternate"), types, G_N_ELEMENTS(types));
+            add_help(add_member(members, name, type, !option->required), option->help, option->default_text);
         } else if (variants && strcmp(name, variants->tag) == 0) {
             g_autofree char *type = g_strdup_printf("%s-%s", owner, name);
 
@@ -172,6 +285,21 @@ static JsonArray *members_of(Schema *s, const char *owner, const BlkOption *tabl
                      option->default_text);
         }
     }
+    return members;
+}
+
+static JsonArray *variant_members(Schema *s, const char *type, const DaemonVariants *variants, const char *value)
+{
+    const BlkOption *table = variants->table(s->d, value);
+    g_autofree char *inner = g_strdup_printf("%s-%s", type, variants->wrapper);
+    JsonArray *members;
+
+    if (!variants->wrapper) {
+        return members_of(s, type, table, 0, NULL);
+    }
+    add_object(s, inner, table, NULL);
+    members = json_array_new();
+    add_member(members, variants->wrapper, inner, false);
     return members;
 }
 
@@ -185,7 +313,7 @@ static JsonArray *variants_of(Schema *s, const char *owner, const DaemonVariants
 
     for (unsigned i = 0; (value = variants->nth(s->d, i)); i++) {
         g_autofree char *type = g_strdup_printf("%s-%s-of-%s", owner, variants->tag, value);
-        JsonArray *members = members_of(s, type, variants->table(s->d, value), 0, NULL);
+        JsonArray *members = variant_members(s, type, variants, value);
         JsonObject *variant = json_object_new();
 
         json_object_set_array_member(add_entity(s, type, "object"), "members", members);
@@ -217,22 +345,17 @@ static void add_object(Schema *s, const char *name, const BlkOption *table, cons
 static void add_nodes(Schema *s)
 {
     static const char *const types[] = { "BlockdevOptions", "str", "null" };
-    JsonArray *members = json_array_new();
 
-    add_object(s, "BlockdevOptions", blk_node_options, &daemon_driver_variants);
-    for (unsigned i = 0; i < G_N_ELEMENTS(types); i++) {
-        JsonObject *member = json_object_new();
-
-        json_object_set_string_member(member, "type", types[i]);
-        json_array_add_object_element(members, member);
-    }
-    json_object_set_array_member(add_entity(s, "BlockdevRef", "alternate"), "members", members);
+    name_of_type(s, &daemon_node_type);
+    add_type_members(add_entity(s, "BlockdevRef", "alternate"), types, 2);
+    add_type_members(add_entity(s, "BlockdevRefOrNull", "alternate"), types, 3);
 }
 
 static void add_command(Schema *s, const DaemonCommand *command)
 {
     bool is_node = command->variants == &daemon_driver_variants;
-    g_autofree char *type = is_node ? g_strdup("BlockdevOptions") : g_strdup_printf("%s-arg", command->name);
+    g_autofree char *type = is_node ? g_strdup(daemon_node_type.name) : g_strdup_printf("%s-arg", command->name);
+    const char *result = command->result ? name_of_type(s, command->result) : "Empty";
     JsonObject *entity;
 
     if (!is_node) {
@@ -240,7 +363,7 @@ static void add_command(Schema *s, const DaemonCommand *command)
     }
     entity = add_entity(s, command->name, "command");
     json_object_set_string_member(entity, "arg-type", type);
-    json_object_set_string_member(entity, "ret-type", "any");
+    json_object_set_string_member(entity, "ret-type", result);
     add_help(entity, command->help, NULL);
 }
 
@@ -332,10 +455,16 @@ static void add_event(Schema *s, const char *name, const BlkOption *data)
 
 JsonArray *daemon_make_schema(Daemon *d)
 {
-    Schema s = { .d = d, .list = json_array_new(), .enums = g_hash_table_new_full(NULL, NULL, NULL, g_free) };
+    Schema s = {
+        .d = d,
+        .list = json_array_new(),
+        .enums = g_hash_table_new_full(NULL, NULL, NULL, g_free),
+        .names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL),
+    };
     const DaemonCommand *command;
 
     add_builtins(&s);
+    add_object(&s, "Empty", NULL, NULL);
     add_nodes(&s);
     for (unsigned i = 0; (command = daemon_command_nth(i)); i++) {
         add_command(&s, command);
@@ -344,5 +473,6 @@ JsonArray *daemon_make_schema(Daemon *d)
         add_event(&s, events[i].name, events[i].data);
     }
     g_hash_table_unref(s.enums);
+    g_hash_table_unref(s.names);
     return s.list;
 }

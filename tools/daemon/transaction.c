@@ -199,16 +199,33 @@ static const DaemonAction *find_action(const char *name)
     return NULL;
 }
 
-BlkOptions *daemon_parse_object(const BlkOption *table, JsonNode *node, const char *path, GError **error)
+static const char *nth_action(Daemon *d, unsigned index)
 {
-    const BlkOption *const tables[] = { table, NULL };
-
-    if (!JSON_NODE_HOLDS_OBJECT(node)) {
-        blk_error(error, -EINVAL, "Invalid parameter type for '%s', expected: object", path);
-        return NULL;
+    for (const DaemonAction *const *table = action_tables; *table; table++) {
+        for (const DaemonAction *action = *table; action->name; action++) {
+            if (index-- == 0) {
+                return action->name;
+            }
+        }
     }
-    return daemon_parse_arguments(tables, json_node_get_object(node), path, error);
+    return NULL;
 }
+
+static const BlkOption *action_args(Daemon *d, const char *name)
+{
+    const DaemonAction *action = find_action(name);
+
+    return action ? action->args : NULL;
+}
+
+static const DaemonVariants action_variants = { "type", nth_action, action_args, .wrapper = "data" };
+static const BlkOption action_members[] = {
+    { "type", BLK_OPTION_STRING, "name of the action", .required = true },
+    { NULL },
+};
+static const BlkType action_type = { "TransactionAction", BLK_TYPE_OBJECT, action_members, &action_variants };
+static const BlkOption action_element[] = { { "action", BLK_OPTION_JSON, "an action", .json = &action_type }, { NULL } };
+static const BlkType actions_type = { .kind = BLK_TYPE_ARRAY, .members = action_element };
 
 static const char *const completion_modes[] = { "individual", "grouped", NULL };
 
@@ -217,40 +234,27 @@ static const BlkOption property_args[] = {
       completion_modes },
     { NULL },
 };
-
-static const BlkOption element_args[] = {
-    { "type", BLK_OPTION_STRING, "name of the action", .required = true },
-    { "data", BLK_OPTION_JSON, "its arguments", .required = true },
-    { NULL },
-};
+static const BlkType properties_type = { "TransactionProperties", BLK_TYPE_OBJECT, property_args };
 
 static const BlkOption transaction_args[] = {
-    { "actions", BLK_OPTION_JSON, "what is to happen: objects of \"type\" and \"data\"", .required = true },
-    { "properties", BLK_OPTION_JSON, "\"completion-mode\" of the jobs: individual or grouped" },
+    { "actions", BLK_OPTION_JSON, "what is to happen: objects of \"type\" and \"data\"", .required = true, .json = &actions_type },
+    { "properties", BLK_OPTION_JSON, "\"completion-mode\" of the jobs: individual or grouped", .json = &properties_type },
     { NULL },
 };
 
 /* One element of "actions". @parsed owns its arguments. */
-static int add_element(Transaction *t, Daemon *daemon, JsonNode *node, bool grouped, GPtrArray *parsed, GError **error)
+static int add_element(Transaction *t, Daemon *daemon, JsonObject *element, GPtrArray *parsed, GError **error)
 {
-    g_autofree char *path = g_strdup_printf("actions[%u]", t->steps->len);
-    g_autofree char *data = g_strconcat(path, ".data", NULL);
-    g_autoptr(BlkOptions) element = daemon_parse_object(element_args, node, path, error);
-    const char *type = element ? blk_options_string(element, "type") : NULL;
-    const DaemonAction *action = type ? find_action(type) : NULL;
+    g_autofree char *path = g_strdup_printf("actions[%u].data", t->steps->len);
+    const DaemonAction *action = find_action(json_object_get_string_member(element, "type"));
+    const BlkOption *const tables[] = { action->args, NULL };
     BlkOptions *args;
 
-    if (!element) {
-        return -EINVAL;
-    }
-    if (!action) {
-        return blk_error(error, -EINVAL, "Parameter 'type' does not accept value '%s'", type);
-    }
-    if (grouped && !action->has_job) {
+    if (t->txn && !action->has_job) {
         return blk_error(error, -EINVAL, "Action '%s' does not support Transaction property completion-mode = grouped",
-                         type);
+                         action->name);
     }
-    args = daemon_parse_object(action->args, blk_options_json(element, "data"), data, error);
+    args = daemon_parse_arguments(tables, json_object_get_object_member(element, "data"), path, error);
     if (!args) {
         return -EINVAL;
     }
@@ -259,44 +263,24 @@ static int add_element(Transaction *t, Daemon *daemon, JsonNode *node, bool grou
     return 0;
 }
 
-static int add_elements(Transaction *t, Daemon *daemon, JsonArray *actions, bool grouped, GPtrArray *parsed,
-                        GError **error)
+static bool is_grouped(JsonNode *properties)
 {
-    int ret = 0;
+    JsonObject *object = properties ? json_node_get_object(properties) : NULL;
 
-    for (guint i = 0; ret == 0 && i < json_array_get_length(actions); i++) {
-        ret = add_element(t, daemon, json_array_get_element(actions, i), grouped, parsed, error);
-    }
-    return ret;
-}
-
-/* (out) *grouped: the jobs belong together. */
-static int parse_properties(JsonNode *properties, bool *grouped, GError **error)
-{
-    g_autoptr(BlkOptions) options = NULL;
-
-    *grouped = false;
-    if (!properties) {
-        return 0;
-    }
-    options = daemon_parse_object(property_args, properties, "properties", error);
-    if (!options) {
-        return -EINVAL;
-    }
-    *grouped = blk_options_enum(options, "completion-mode") == 1;
-    return 0;
+    return object && g_str_equal(json_object_get_string_member_with_default(object, "completion-mode", ""), completion_modes[1]);
 }
 
 static int co_transaction(Daemon *daemon, const BlkOptions *args, JsonNode **result, GError **error)
 {
     g_autoptr(GPtrArray) parsed = g_ptr_array_new_with_free_func((GDestroyNotify)blk_options_free);
-    JsonArray *actions = daemon_options_array(args, "actions", error);
+    JsonArray *actions = daemon_options_array(args, "actions");
     Transaction t = transaction_new();
-    bool grouped;
-    int ret = actions ? parse_properties(blk_options_json(args, "properties"), &grouped, error) : -EINVAL;
+    int ret = 0;
 
-    t.txn = ret == 0 && grouped ? blk_job_txn_new() : NULL;
-    ret = ret < 0 ? ret : add_elements(&t, daemon, actions, grouped, parsed, error);
+    t.txn = is_grouped(blk_options_json(args, "properties")) ? blk_job_txn_new() : NULL;
+    for (guint i = 0; ret == 0 && i < json_array_get_length(actions); i++) {
+        ret = add_element(&t, daemon, json_array_get_object_element(actions, i), parsed, error);
+    }
     ret = ret < 0 ? ret : co_run(&t, error);
     transaction_clear(&t);
     return ret;

@@ -46,10 +46,6 @@ struct DaemonAction {
     void (*co_clean)(DaemonStep *step);
 };
 
-/* @table's arguments of @node, which must be an object; @path: where it stands, for messages. (transfer full): NULL with
- * @error set. */
-BlkOptions *daemon_parse_object(const BlkOption *table, JsonNode *node, const char *path, GError **error);
-
 /* A transaction of one action. */
 int daemon_co_run_action(Daemon *daemon, const DaemonAction *action, const BlkOptions *args, GError **error);
 
