@@ -270,7 +270,7 @@ BlkJob *blk_co_backup_new(const BlkBackup *backup, const BlkJobOptions *options,
     b = job->opaque;
     b->args = *backup;
     if (co_begin(job, error) < 0) {
-        blk_co_job_cancel(job, true, NULL);
+        blk_co_job_discard(job);
         return NULL;
     }
     b->args.filter_node_name = NULL;        /* the caller's */

@@ -117,8 +117,10 @@ static int co_prepare(BlkJob *job, GError **error)
     return ret;
 }
 
-static void co_release(CommitJob *s)
+static void co_release(void *state)
 {
+    CommitJob *s = state;
+
     blk_co_hide_remove(s->hide);
     if (s->changed) {
         blk_co_chain_make_as_before(s->changed);
@@ -193,8 +195,10 @@ static int co_change_nodes(const CommitJob *s, GError **error)
 }
 
 /* What can be refused before there is a job. */
-static int co_begin(CommitJob *s, const BlkCommitJobOptions *commit, GError **error)
+static int co_begin(void *state, const void *options, GError **error)
 {
+    CommitJob *s = state;
+    const BlkCommitJobOptions *commit = options;
     BlkNode *top = blk_node_skip_filters(commit->top), *bottom = top, *base = commit->base;
     int ret = check_overlays(top, error);
 
@@ -236,9 +240,10 @@ static int co_use_overlays(BlkJob *job, GError **error)
 }
 
 /* Without it the job does not go on: nobody else works with the images, nor writes to the top, nor minds what the job writes. */
-static int co_use_chain(BlkJob *job, bool compress, GError **error)
+static int co_use_chain(BlkJob *job, const void *options, GError **error)
 {
     CommitJob *s = job->opaque;
+    bool compress = ((const BlkCommitJobOptions *)options)->compress;
     const unsigned shared = BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED;
     int ret = co_use_overlays(job, error);
 
@@ -261,18 +266,7 @@ static int co_use_chain(BlkJob *job, bool compress, GError **error)
 
 BlkJob *blk_co_commit_job_new(const BlkCommitJobOptions *commit, const BlkJobOptions *options, GError **error)
 {
-    CommitJob s = { NULL };
-    int ret = co_begin(&s, commit, error);
-    BlkJob *job = ret == 0 ? blk_job_new(commit->top->ctx, &commit_type, options, error) : NULL;
+    static const BlkJobMaker maker = { &commit_type, co_begin, co_release, co_use_chain };
 
-    if (!job) {
-        co_release(&s);
-        return NULL;
-    }
-    *(CommitJob *)job->opaque = s;
-    if (co_use_chain(job, commit->compress, error) < 0) {
-        blk_co_job_cancel(job, true, NULL);
-        return NULL;
-    }
-    return job;
+    return blk_co_job_make(commit->top->ctx, &maker, commit, options, error);
 }

@@ -46,6 +46,7 @@ typedef struct Pipeline {
     uint64_t block;             /* zeroes are looked for in blocks of this size, a multiple of the unit */
     uint64_t chunk;             /* largest piece of data, a multiple of the block */
     uint64_t step;              /* with a todo: pieces are multiples of it: the unit, or the granularity if that is larger */
+    unsigned workers;
     bool in_order;
 
     BlkCoMutex claim_lock;
@@ -564,6 +565,18 @@ static int co_work(void *opaque)
 
 /* ---- all ---- */
 
+/* Few workers with large pieces, not many with small ones. */
+static void fit_memory(Pipeline *p)
+{
+    uint64_t memory = p->copy->memory / (p->copy->reference ? 2 : 1);
+    uint64_t grain = memory < p->step ? p->block : MAX(p->block, p->step);
+
+    if (p->copy->memory > 0) {
+        p->chunk = MIN(p->chunk, MAX(memory - memory % grain, p->block));
+        p->workers = (unsigned)CLAMP(memory / p->chunk, 1, p->workers);
+    }
+}
+
 static void set_sizes(Pipeline *p)
 {
     BlkNode *target = blk_child_node(p->copy->target);
@@ -577,6 +590,7 @@ static void set_sizes(Pipeline *p)
     p->chunk = MAX(chunk - chunk % p->block, p->block);
     p->step = p->copy->todo ? MAX(p->unit, blk_bitmap_granularity(p->copy->todo->bitmap)) : p->unit;
     p->in_order = p->copy->in_order;
+    p->workers = p->copy->workers;
     /* What can be written once only keeps the order of the disk, if that is asked for: there are readers that expect it. */
     if (p->copy->compressed && p->copy->workers > 1 && (!p->in_order || (target->caps & BLK_CAP_COMPRESSED_REWRITE))) {
         unsigned in_flight = blk_codec_tasks(target->ctx, p->block, blk_node_length(target));
@@ -585,6 +599,7 @@ static void set_sizes(Pipeline *p)
         p->chunk = MIN(p->chunk, blocks * p->block);
         p->in_order = false;
     }
+    fit_memory(p);
 }
 
 int blk_copy_check_target(const BlkNode *target, bool compressed, GError **error)
@@ -598,9 +613,9 @@ int blk_copy_check_target(const BlkNode *target, bool compressed, GError **error
 
 static int co_run_workers(Pipeline *p)
 {
-    BlkCoGroup group = BLK_CO_GROUP_INIT(p->copy->workers);
+    BlkCoGroup group = BLK_CO_GROUP_INIT(p->workers);
 
-    for (unsigned i = 0; i < p->copy->workers; i++) {
+    for (unsigned i = 0; i < p->workers; i++) {
         if (blk_co_group_run(&group, co_work, p) < 0) {
             break;
         }

@@ -26,6 +26,7 @@ typedef struct BlkCopy {
     bool keep_space;            /* zeroes are written so that their place in the target stays allocated */
     uint64_t sparse;            /* runs of zeroes of this length, in bytes, become zeroes of the target; 0: none */
     unsigned workers;           /* requests in flight, at least 1 */
+    uint64_t memory;            /* bytes: so large are all buffers together, but for what one cluster needs; 0: no limit */
     uint64_t rate;              /* without a job: bytes read a second; 0: no limit */
     void (*progress)(double fraction, void *opaque);    /* (nullable): 0..1, never less than before */
     void *opaque;

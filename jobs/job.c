@@ -30,7 +30,7 @@ const char *blk_job_status_name(BlkJobStatus status)
 #define TO(status) (1u << BLK_JOB_##status)
 
 static const unsigned next_states[] = {
-    [BLK_JOB_CREATED] = TO(RUNNING) | TO(ABORTING),
+    [BLK_JOB_CREATED] = TO(RUNNING) | TO(ABORTING) | TO(NULL),
     [BLK_JOB_RUNNING] = TO(PAUSED) | TO(READY) | TO(WAITING) | TO(ABORTING),
     [BLK_JOB_PAUSED] = TO(RUNNING),
     [BLK_JOB_READY] = TO(STANDBY) | TO(WAITING) | TO(ABORTING),
@@ -194,6 +194,25 @@ BlkJob *blk_job_new(BlkContext *ctx, const BlkJobType *type, const BlkJobOptions
     g_ptr_array_add(job->txn->jobs, job);
     g_ptr_array_add(jobs_of(ctx), job);
     notify_status(job);
+    return job;
+}
+
+BlkJob *blk_co_job_make(BlkContext *ctx, const BlkJobMaker *maker, const void *args, const BlkJobOptions *options,
+                        GError **error)
+{
+    g_autofree void *state = g_malloc0(maker->type->instance_size);
+    int ret = maker->co_begin(state, args, error);
+    BlkJob *job = ret == 0 ? blk_job_new(ctx, maker->type, options, error) : NULL;
+
+    if (!job) {
+        maker->co_undo(state);
+        return NULL;
+    }
+    memcpy(job->opaque, state, maker->type->instance_size);
+    if (maker->co_use(job, args, error) < 0) {
+        blk_co_job_discard(job);
+        return NULL;
+    }
     return job;
 }
 
@@ -427,6 +446,21 @@ static void co_conclude(BlkJob *job)
     if (job->options.auto_dismiss) {
         forget(job);
     }
+}
+
+void blk_co_job_discard(BlkJob *job)
+{
+    g_assert(job->status == BLK_JOB_CREATED);
+    if (job->type->co_abort) {
+        job->type->co_abort(job);
+    }
+    if (job->type->co_clean) {
+        job->type->co_clean(job);
+    }
+    detach_users(job);
+    g_ptr_array_remove(job->txn->jobs, job);
+    g_clear_pointer(&job->txn, blk_job_txn_unref);
+    forget(job);
 }
 
 static void fail(BlkJob *job, int ret)

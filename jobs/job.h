@@ -65,6 +65,22 @@ struct BlkJob {
  */
 BlkJob *blk_job_new(BlkContext *ctx, const BlkJobType *type, const BlkJobOptions *options, GError **error);
 
+/* A job that could not be made whole, and was not started, is gone, whatever the others of its transaction do. May yield. */
+void blk_co_job_discard(BlkJob *job);
+
+/* How a job is made that changes the graph before it is there, so that what can be refused is refused without a notice. */
+typedef struct BlkJobMaker {
+    const BlkJobType *type;
+    /* Fills @state, type->instance_size zeroed bytes, and does what may be refused. After an error co_undo is called, too. */
+    int (*co_begin)(void *state, const void *args, GError **error);
+    void (*co_undo)(void *state);       /* there will be no job: releases what is in @state */
+    int (*co_use)(BlkJob *job, const void *args, GError **error);       /* attaches its users; @state is its opaque now */
+} BlkJobMaker;
+
+/* Returns: (transfer none): the job, to be started; NULL with @error set, and nothing is left of it. May yield. */
+BlkJob *blk_co_job_make(BlkContext *ctx, const BlkJobMaker *maker, const void *args, const BlkJobOptions *options,
+                        GError **error);
+
 /* Attaches a user to @node as blk_co_attach(), until the job ends. Returns: (transfer none): NULL with @error set. */
 BlkChild *blk_co_job_use(BlkJob *job, BlkNode *node, const char *name, unsigned perm, unsigned shared, GError **error);
 /* The same, for a job that works on the node itself: the user stays when another node takes its place (blk_child_stay()). */

@@ -21,8 +21,7 @@
 
 enum {
     WORKERS = 8,
-    MAX_WORKERS = 64,
-    WORKER_BYTES = 512 << 10,           /* what one of them copies at once, mostly */
+    MAX_WORKERS = 64,                   /* if there is memory for them */
     MAX_SLOW_PASSES = 3,                /* that leave more than half of what they began with */
     MARKS_AT_ONCE = 256,                /* extents, before others run */
 };
@@ -191,23 +190,25 @@ static int co_copy_rest(BlkJob *job, GError **error)
     return ret;
 }
 
-/* There is a moment in which both are the same. What fails then is for a further pass, and for the job's policy. */
+/* Guests go on, and each write goes to both. If they are to use the target, the rest is copied when that is so; else there
+ * is a moment in which both are the same: what fails then is for a further pass, and for the job's policy. */
 static int co_meet(BlkJob *job, GError **error)
 {
     MirrorJob *s = job->opaque;
     bool met = false;
-    int ret = 0;
+    int ret;
 
     s->blocking = true;
-    while (ret == 0 && !met) {
+    do {
         ret = co_synchronise(job, error);
-        if (ret == 0) {
-            ret = co_stop_guests(s, error);
-            met = ret == 0 && co_copy_rest(job, NULL) == 0;
-            s->blocking &= !(met && s->end);    /* else guests go on in both until it is finalized */
-            blk_drain_end(s->top);
+        if (ret < 0 || !s->end) {
+            break;
         }
-    }
+        ret = co_stop_guests(s, error);
+        met = ret == 0 && co_copy_rest(job, NULL) == 0;
+        s->blocking = !met;
+        blk_drain_end(s->top);
+    } while (ret == 0 && !met);
     return ret;
 }
 
@@ -284,8 +285,10 @@ static int mirror_co_prepare(BlkJob *job, GError **error)
 }
 
 /* The graph is what it was. */
-static void co_undo_graph(MirrorJob *s)
+static void co_undo_graph(void *state)
 {
+    MirrorJob *s = state;
+
     blk_co_job_top_remove(s->top);
     blk_co_compress_target_end(s->compress);
     blk_co_hide_remove(s->hide);
@@ -440,9 +443,17 @@ static int co_change_chain(MirrorJob *s, const BlkMirrorOptions *o, GError **err
     return ret;
 }
 
-/* After an error some of that is done. */
-static int co_prepare_graph(MirrorJob *s, const BlkMirrorOptions *o, GError **error)
+static int co_begin(void *state, const void *options, GError **error)
 {
+    MirrorJob *s = state;
+    const BlkMirrorOptions *o = options;
+
+    *s = (MirrorJob) {
+        .changed = blk_chain_changes_new(),
+        .sync = o->commit ? BLK_MIRROR_TOP : o->sync,
+        .commit = o->commit,
+        .blocking = o->write_blocking,
+    };
     if (co_change_chain(s, o, error) < 0) {
         return -EACCES;
     }
@@ -527,34 +538,29 @@ static int prepare_copy(BlkJob *job, const BlkMirrorOptions *o, GError **error)
         .target = s->target,
         .sparse = 4096,
         .keep_space = o->keep_space,
-        .workers = o->buf_size ? (unsigned)CLAMP(o->buf_size / WORKER_BYTES, 1, MAX_WORKERS) : WORKERS,
+        .workers = o->buf_size ? MAX_WORKERS : WORKERS,
+        .memory = o->buf_size,
     };
     blk_job_top_watch(s->top, co_source_changed, job);
     return 0;
 }
 
+static int co_use(BlkJob *job, const void *options, GError **error)
+{
+    MirrorJob *s = job->opaque;
+    const BlkMirrorOptions *o = options;
+    int ret = co_claim_all(job, o, error);
+
+    s->replaces = o->replaces && o->replaces != o->source ? blk_node_ref(o->replaces) : NULL;
+    ret = ret < 0 ? ret : co_use_nodes(job, o, error);
+    return ret < 0 ? ret : prepare_copy(job, o, error);
+}
+
 BlkJob *blk_co_mirror_job_new(const BlkMirrorOptions *o, GError **error)
 {
-    MirrorJob mirror = { .sync = o->commit ? BLK_MIRROR_TOP : o->sync, .commit = o->commit, .blocking = o->write_blocking };
-    const BlkJobType *type = o->commit ? &commit_job_type : &mirror_job_type;
-    BlkJob *job = NULL;
+    static const BlkJobMaker mirror = { &mirror_job_type, co_begin, co_undo_graph, co_use };
+    static const BlkJobMaker commit = { &commit_job_type, co_begin, co_undo_graph, co_use };
 
-    if (check_options(o, error) < 0) {
-        return NULL;
-    }
-    mirror.changed = blk_chain_changes_new();
-    if (co_prepare_graph(&mirror, o, error) == 0) {
-        job = blk_job_new(blk_node_context(o->source), type, &o->job, error);
-    }
-    if (!job) {
-        co_undo_graph(&mirror);
-        return NULL;
-    }
-    mirror.replaces = o->replaces && o->replaces != o->source ? blk_node_ref(o->replaces) : NULL;
-    *(MirrorJob *)job->opaque = mirror;
-    if (co_claim_all(job, o, error) < 0 || co_use_nodes(job, o, error) < 0 || prepare_copy(job, o, error) < 0) {
-        blk_co_job_cancel(job, true, NULL);
-        return NULL;
-    }
-    return job;
+    return check_options(o, error) < 0 ? NULL
+           : blk_co_job_make(blk_node_context(o->source), o->commit ? &commit : &mirror, o, &o->job, error);
 }

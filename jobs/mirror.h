@@ -25,7 +25,7 @@ typedef struct BlkMirrorOptions {
                                      * called "commit". It grows to the length of the source. sync and replaces do not matter */
     bool write_blocking;            /* a guest's write returns when the target has it, too */
     uint64_t granularity;           /* bytes, BLK_BITMAP_MIN_GRANULARITY.., power of two; 0: that of the target's clusters */
-    uint64_t buf_size;              /* bytes that are copied at the same time, about; 0: as it is good */
+    uint64_t buf_size;              /* bytes: of the buffers of the copy, at least a cluster of the target; 0: as it is good */
     bool keep_space;                /* zeroes of the source become allocated zeroes of the target */
     const char *filter_node_name;   /* (nullable): of the filter above the source */
     BlkNode *replaces;              /* (nullable): @source, or below it through filters: what the target replaces in the end */

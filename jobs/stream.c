@@ -72,8 +72,10 @@ static int co_prepare(BlkJob *job, GError **error)
     return blk_co_chain_set_backing(image, base, &s->name, error);
 }
 
-static void co_release(Stream *s)
+static void co_release(void *state)
 {
+    Stream *s = state;
+
     blk_co_job_top_remove(s->top);
     blk_co_compress_target_end(s->compress);
     if (s->made_writable) {
@@ -136,8 +138,9 @@ static int co_put_in_filters(Stream *s, const BlkStreamOptions *stream, GError *
 }
 
 /* Without it the job does not go on: nobody writes to the images between, and nobody else works with the device. */
-static int co_use_chain(BlkJob *job, Stream *s, GError **error)
+static int co_use_chain(BlkJob *job, const void *options, GError **error)
 {
+    Stream *s = job->opaque;
     const unsigned shared = BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED;
     BlkNode *image = blk_node_skip_filters(s->device);
 
@@ -155,8 +158,10 @@ static int co_use_chain(BlkJob *job, Stream *s, GError **error)
 }
 
 /* What can be refused before there is a job. */
-static int co_begin(Stream *s, const BlkStreamOptions *stream, GError **error)
+static int co_begin(void *state, const void *options, GError **error)
 {
+    Stream *s = state;
+    const BlkStreamOptions *stream = options;
     BlkNode *image = blk_node_skip_filters(stream->device);
     int ret = check_chain(stream, &s->bottom, error);
 
@@ -177,18 +182,7 @@ static int co_begin(Stream *s, const BlkStreamOptions *stream, GError **error)
 
 BlkJob *blk_co_stream_new(const BlkStreamOptions *stream, const BlkJobOptions *options, GError **error)
 {
-    Stream s = { NULL };
-    int ret = co_begin(&s, stream, error);
-    BlkJob *job = ret == 0 ? blk_job_new(stream->device->ctx, &stream_type, options, error) : NULL;
+    static const BlkJobMaker maker = { &stream_type, co_begin, co_release, co_use_chain };
 
-    if (!job) {
-        co_release(&s);
-        return NULL;
-    }
-    *(Stream *)job->opaque = s;
-    if (co_use_chain(job, job->opaque, error) < 0) {
-        blk_co_job_cancel(job, true, NULL);
-        return NULL;
-    }
-    return job;
+    return blk_co_job_make(stream->device->ctx, &maker, stream, options, error);
 }

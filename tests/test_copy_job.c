@@ -5,6 +5,8 @@
 #include "jobs/copy.h"
 #include "jobs/source.h"
 
+#include <inttypes.h>
+
 enum { PIECE = 512 << 10, PIECES = 16, SIZE = PIECE * PIECES };
 
 static const char plain_source[] = "{\"driver\": \"raw\", \"file\": {\"driver\": \"file\", \"filename\": \"@/source.raw\"}}";
@@ -287,6 +289,66 @@ CO_TEST(cancelled_after_an_error)
     scene_end(t, &scene);
 }
 
+/* ---- memory ---- */
+
+typedef struct Meter {
+    BlkSource source;
+    BlkSource *below;
+    uint64_t now, peak;         /* bytes that are being read */
+} Meter;
+
+static int meter_co_extent(BlkSource *source, uint64_t offset, uint64_t bytes, BlkExtent *extent, GError **error)
+{
+    Meter *m = (Meter *)source;
+
+    return m->below->co_extent(m->below, offset, bytes, extent, error);
+}
+
+static int meter_co_read(BlkSource *source, uint64_t offset, uint64_t bytes, void *buf, GError **error)
+{
+    Meter *m = (Meter *)source;
+
+    m->now += bytes;
+    m->peak = MAX(m->peak, m->now);
+    blk_co_sleep_ns(1000000);               /* all who may read do, meanwhile */
+    int ret = m->below->co_read(m->below, offset, bytes, buf, error);
+    m->now -= bytes;
+    return ret;
+}
+
+/* Buffers are no larger than that together, but for what has to be copied at once. */
+CO_TEST(memory_is_bounded)
+{
+    static const struct { uint64_t memory, peak; } cases[] = {
+        { 0, 64 * PIECE }, { 64 * PIECE, 64 * PIECE }, { 3 * PIECE + 1000, 3 * PIECE }, { PIECE, PIECE },
+        { PIECE + 65536, PIECE }, { PIECE - 65536, PIECE - 65536 }, { 65536, 65536 }, { 512, 512 }, { 1, 512 },
+    };
+
+    for (unsigned i = 0; i < 2 * G_N_ELEMENTS(cases); i++) {
+        uint64_t memory = cases[i / 2].memory, peak = cases[i / 2].peak, rest = memory && memory < 65536 ? 32768 : SIZE;
+        Scene scene;
+
+        scene_begin(t, &scene, plain_source, plain_target);
+        Meter meter = { .source = scene.reader.source, .below = &scene.reader.source };
+        meter.source.co_extent = meter_co_extent;
+        meter.source.co_read = meter_co_read;
+        meter.source.length = rest;
+        if (i & 1) {
+            scene_use_todo(&scene);
+        }
+        scene.copy.source = &meter.source;
+        scene.copy.workers = 64;
+        scene.copy.in_order = false;
+        scene.copy.memory = memory;
+        ck_assert_int_eq(blk_co_copy(&scene.copy, NULL), 0);
+        expect_pattern(scene.target, 0, rest, 0x11);
+        ck_assert_msg(meter.peak == MIN(peak, rest), "memory of %" PRIu64 ": %" PRIu64 " bytes, not %" PRIu64, memory, meter.peak,
+                      MIN(peak, rest));
+        scene.job = NULL;
+        scene_end(t, &scene);
+    }
+}
+
 /* A filter that is put in above the target gets what is written from then on. */
 CO_TEST(a_filter_comes_above_the_target)
 {
@@ -310,4 +372,4 @@ CO_TEST(a_filter_comes_above_the_target)
 
 BLK_TEST_MAIN("copy_job", the_speed_holds_at_once, paused_in_the_middle, guests_do_not_wait_for_a_slow_job,
               cancelled_while_it_waits, errors_are_handled_by_policy, cancelled_after_an_error,
-              a_filter_comes_above_the_target)
+              memory_is_bounded, a_filter_comes_above_the_target)

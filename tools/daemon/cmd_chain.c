@@ -83,6 +83,7 @@ static int co_stream_base(Daemon *d, const BlkOptions *args, BlkStreamOptions *s
 
     ret = ret < 0 ? ret : refuse_both(args, "base", "bottom", together, error);
     ret = ret < 0 ? ret : refuse_both(args, "bottom", "base-node", together, error);
+    ret = ret < 0 ? ret : refuse_both(args, "bottom", "backing-file", together, error);     /* as the peer, in other words */
     if (ret < 0 || !(base || base_node || bottom)) {
         return ret;
     }
