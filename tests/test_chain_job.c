@@ -162,6 +162,23 @@ CO_TEST(stream_down_to_each_base)
     }
 }
 
+/* What the image has itself is neither read nor written. */
+CO_TEST(stream_leaves_alone_what_is_there)
+{
+    static const char *const rules[IMAGES] = { [TOP] = "{\"event\": \"read_aio\", \"errno\": 5}" };
+    g_autoptr(GByteArray) content = make_chain(t, equal);
+    BlkChild *user = open_chain(t, TOP, rules);
+    BlkJob *job = new_job(t, STREAM, &plain_options);
+
+    blk_job_start(job);
+    ck_assert_int_eq(blk_co_job_wait(job), 0);
+    end_job(job);
+    blk_co_detach(user);
+    user = open_by_header(t, TOP);
+    expect_content(blk_child_node(user), content, "streamed");
+    blk_co_detach(user);
+}
+
 CO_TEST(commit_from_each_top_into_each_base)
 {
     static const struct { unsigned top, base; const char *own; } cases[] = {
@@ -549,6 +566,6 @@ CO_TEST(empty_images)
 }
 
 BLK_TEST_MAIN("chain_job", images_of_a_chain, writable_and_as_before, names_in_headers, stream_down_to_each_base,
-              commit_from_each_top_into_each_base, random_streams, random_commits, refused_and_nothing_has_changed,
-              paused_before_the_first_request, cancelled_at_each_point, cancelled_while_it_waits_for_its_speed,
-              errors_are_handled_by_policy, empty_images)
+              stream_leaves_alone_what_is_there, commit_from_each_top_into_each_base, random_streams, random_commits,
+              refused_and_nothing_has_changed, paused_before_the_first_request, cancelled_at_each_point,
+              cancelled_while_it_waits_for_its_speed, errors_are_handled_by_policy, empty_images)
