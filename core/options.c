@@ -112,7 +112,7 @@ bool blk_parse_size(const char *text, uint64_t *bytes)
     if (*end != '\0') {
         factor = suffix_factor(*end++);
     }
-    if (factor == 0 || *end != '\0' || (fraction != NULL && (fraction == fraction_end || factor == 1)) ||
+    if (factor == 0 || *end != '\0' || (fraction != fraction_end && factor == 1) ||
         !g_uint64_checked_mul(&value, value, factor) ||
         !g_uint64_checked_add(&value, value, fraction != NULL ? fraction_bytes(fraction, fraction_end, factor) : 0)) {
         return false;

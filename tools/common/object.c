@@ -9,11 +9,6 @@
 
 #include <stdio.h>
 
-static bool is_help(const char *word)
-{
-    return strcmp(word, "help") == 0 || strcmp(word, "?") == 0;
-}
-
 static void print_types(void)
 {
     const BlkObjectType *type;
@@ -33,18 +28,18 @@ static void print_type(const BlkObjectType *type)
 }
 
 /* "help", and "TYPE,help" for a type that is known. */
-static bool print_help(const char *text)
+bool tool_print_object_help(const char *text)
 {
     const char *comma = strchr(text, ',');
     g_autofree char *name = g_strndup(text, comma ? comma - text : 0);
-    const BlkObjectType *type = comma && is_help(comma + 1) ? blk_object_type_find(name) : NULL;
+    const BlkObjectType *type = comma && tool_is_help(comma + 1) ? blk_object_type_find(name) : NULL;
 
-    if (is_help(text)) {
+    if (tool_is_help(text)) {
         print_types();
     } else if (type) {
         print_type(type);
     }
-    return is_help(text) || type;
+    return tool_is_help(text) || type;
 }
 
 int tool_add_object(BlkContext *ctx, const char *text)
@@ -52,7 +47,7 @@ int tool_add_object(BlkContext *ctx, const char *text)
     g_autoptr(JsonObject) options = NULL;
     GError *error = NULL;
 
-    if (print_help(text)) {
+    if (tool_print_object_help(text)) {
         return 1;
     }
     options = blk_options_parse_keyval(text, "qom-type", &error);

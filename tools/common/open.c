@@ -121,9 +121,9 @@ JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **er
     return g_steal_pointer(&tree);
 }
 
-static void warn_if_guessed_raw(const ToolOpen *open, JsonObject *tree, BlkNode *node)
+void tool_warn_if_guessed_raw(JsonObject *tree, BlkNode *node)
 {
-    if (open->writable && !json_object_has_member(tree, "driver") && strcmp(blk_node_driver_name(node), "raw") == 0) {
+    if (!json_object_has_member(tree, "driver") && strcmp(blk_node_driver_name(node), "raw") == 0) {
         fprintf(stderr, "WARNING: No format was given for '%s', and it looks like raw.\n"
                         "         A raw image can be made to look like another format by whoever writes to it: "
                         "give the format 'raw' explicitly.\n", blk_node_filename(node));
@@ -149,7 +149,9 @@ BlkNode *tool_co_open_node(BlkContext *ctx, const ToolOpen *open, GError **error
     BlkNode *node = tree ? blk_co_open(ctx, tree, &local) : NULL;
 
     if (node) {
-        warn_if_guessed_raw(open, tree, node);
+        if (open->writable) {
+            tool_warn_if_guessed_raw(tree, node);
+        }
         return node;
     }
     if (!tree && open->image_opts) {

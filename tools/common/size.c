@@ -7,9 +7,13 @@
 /* Whether @text is written like a size, however large. */
 static bool looks_like_size(const char *text)
 {
+    bool fraction;
+
     text += strspn(text, "0123456789");
-    text += *text == '.' ? 1 + strspn(text + 1, "0123456789") : 0;
-    return text[0] == '\0' || (strchr("bBkKmMgGtTpPeE", text[0]) && text[1] == '\0');
+    text += *text == '.';
+    fraction = text[0] != '\0' && g_ascii_isdigit(text[0]);
+    text += strspn(text, "0123456789");
+    return text[0] == '\0' ? !fraction : strchr(fraction ? "kKmMgGtTpPeE" : "bBkKmMgGtTpPeE", text[0]) && text[1] == '\0';
 }
 
 int tool_parse_size(const char *text, uint64_t *bytes)

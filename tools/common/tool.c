@@ -1,16 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tool.c - the messages of the tools.
+ * tool.c - how the tools begin, and their messages.
  */
 #include "common/tool.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
-void tool_set_program(const char *argv0)
+/* An image that is opened must not become standard output. What takes the place fails as a closed one does. */
+static void keep_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+        }
+    }
+}
+
+void tool_begin(const char *argv0)
 {
     g_autofree char *base = g_path_get_basename(argv0 ? argv0 : "blkstack");
 
     g_set_prgname(base);
+    keep_standard_descriptors();
 }
 
 const char *tool_program(void)
@@ -53,6 +67,23 @@ void tool_report(GError *error)
 {
     tool_error("%s", error->message);
     g_error_free(error);
+}
+
+bool tool_is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "?") == 0;
+}
+
+bool tool_take_trace(const char *text)
+{
+    if (tool_is_help(text)) {
+        printf("There are no trace events.\n");
+        return true;
+    }
+    if (*text != '\0') {
+        tool_warning("there are no trace events: -T, --trace does nothing");
+    }
+    return false;
 }
 
 void tool_option_error(int c, char **argv)

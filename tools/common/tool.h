@@ -10,8 +10,9 @@
 
 /* ---- messages: "PROG: text" on standard error ---- */
 
-/* PROG is the last part of @argv0. Call it first of all. */
-void tool_set_program(const char *argv0);
+/* PROG is the last part of @argv0. Standard input, output and error that are closed stay so for whoever uses them, and become
+ * no other file. To be called first of all. */
+void tool_begin(const char *argv0);
 const char *tool_program(void);
 void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);
@@ -26,6 +27,12 @@ void tool_report(GError *error);
 
 /* Says what was wrong with the last option, when getopt_long() returned @c, which is ':' or '?'. */
 void tool_option_error(int c, char **argv);
+
+/* "help" or "?". */
+bool tool_is_help(const char *word);
+
+/* What -T, --trace says: taken for scripts that have it. Returns: whether it asked for help, which was printed. */
+bool tool_take_trace(const char *text);
 
 /* ---- sizes ---- */
 
@@ -59,6 +66,8 @@ void tool_print_members(JsonObject *object, unsigned depth);
  * Returns: 0: the object is made; 1: help was printed, nothing else is to be done; -1: refused, which was reported.
  */
 int tool_add_object(BlkContext *ctx, const char *text);
+/* Prints the help that @text asks for. Returns: whether it did. */
+bool tool_print_object_help(const char *text);
 /* The same for several (const char *), until one is not made. */
 int tool_add_objects(BlkContext *ctx, const GPtrArray *texts);
 
@@ -92,6 +101,9 @@ typedef struct ToolOpen {
  * Returns: (transfer full): the tree for blk_co_open(); NULL with @error set.
  */
 JsonObject *tool_open_options(BlkContext *ctx, const ToolOpen *open, GError **error);
+
+/* For an image whose format nobody named, and that was found to be raw. */
+void tool_warn_if_guessed_raw(JsonObject *tree, BlkNode *node);
 
 /* Opens a node. A message begins with "Could not open 'NAME': ". Context: coroutine; may yield. Returns: (transfer full): to
  * be given back with blk_co_unref(); NULL with @error set. */

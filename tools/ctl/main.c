@@ -167,7 +167,7 @@ int main(int argc, char **argv)
     CtlStatus status;
     int ret;
 
-    tool_set_program(argv[0]);
+    tool_begin(argv[0]);
     ret = parse(&args, argc, argv);
     status = ret == 0 ? run(&args) : ret > 0 ? CTL_DONE : CTL_USAGE;
     g_ptr_array_unref(args.lines);

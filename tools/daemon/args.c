@@ -96,7 +96,7 @@ static int take_option(DaemonArgs *args, int c, char **argv)
         printf("%s version %s\n", tool_program(), BLK_VERSION);
         return 1;
     case 'T':
-        return 0;
+        return tool_take_trace(optarg) ? 1 : 0;
     case OPTION_DAEMONIZE:
         args->daemonize = true;
         return 0;

@@ -350,6 +350,10 @@ int chardev_co_add(Daemon *d, const char *text, GError **error)
     if (!json_object_has_member(options, "id")) {
         return blk_error(error, -EINVAL, "chardev: no id specified");
     }
+    if (!blk_id_is_valid(json_object_get_string_member_with_default(options, "id", ""))) {
+        return blk_error(error, -EINVAL, "Parameter 'id' expects an identifier\n"
+                         "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.");
+    }
     expand_short_forms(options);
     return co_make(d, type, options, error);
 }

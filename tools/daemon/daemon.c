@@ -15,7 +15,6 @@
 #include "core/object.h"
 
 #include <blkstack/job.h>
-#include <signal.h>
 #include <stdlib.h>
 
 /* ---- the start ---- */
@@ -205,7 +204,6 @@ int daemon_main(const DaemonArgs *args)
     };
     int status;
 
-    signal(SIGPIPE, SIG_IGN);
     tool_block_signals();
     status = run(&d);
     g_clear_pointer(&d.tables, g_hash_table_unref);

@@ -65,11 +65,6 @@ static const Topic topics[] = {
     [DAEMON_OPTION_OBJECT]     = { "qom-type", "List of user creatable objects", blk_object_options, nth_object },
 };
 
-static bool is_help(const char *word)
-{
-    return strcmp(word, "help") == 0 || strcmp(word, "?") == 0;
-}
-
 static void print_table(const char *title, const BlkOption *table)
 {
     g_autoptr(GString) text = g_string_new(NULL);
@@ -113,10 +108,12 @@ static char *help_subject(const Topic *topic, const char *text)
 {
     g_autoptr(JsonObject) options = *text == '{' || !topic->key ? NULL : blk_options_parse_keyval(text, topic->key, NULL);
 
-    if (!options || !(json_object_has_member(options, "help") || json_object_has_member(options, "?"))) {
+    const char *type = options ? json_object_get_string_member_with_default(options, topic->key, "") : "";
+
+    if (!options || !(json_object_has_member(options, "help") || json_object_has_member(options, "?") || tool_is_help(type))) {
         return NULL;
     }
-    return g_strdup(json_object_get_string_member_with_default(options, topic->key, ""));
+    return g_strdup(type);
 }
 
 bool daemon_print_help(const DaemonOption *option)
@@ -125,7 +122,7 @@ bool daemon_print_help(const DaemonOption *option)
     g_autofree char *subject = help_subject(topic, option->text);
     g_autoptr(BlkContext) ctx = NULL;
 
-    if (!subject && !is_help(option->text)) {
+    if (!subject && !tool_is_help(option->text)) {
         return false;
     }
     ctx = blk_context_new("threads", NULL);
@@ -133,7 +130,7 @@ bool daemon_print_help(const DaemonOption *option)
         print_table("Options", topic->common);
         return true;
     }
-    if (!subject) {
+    if (!subject || tool_is_help(subject)) {
         print_types(topic, ctx);
         return true;
     }

@@ -4,6 +4,7 @@
  */
 #include "daemon/daemon.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 int main(int argc, char **argv)
@@ -11,7 +12,8 @@ int main(int argc, char **argv)
     DaemonArgs args;
     int ret;
 
-    tool_set_program(argv[0]);
+    tool_begin(argv[0]);
+    signal(SIGPIPE, SIG_IGN);
     daemon_args_init(&args);
     ret = daemon_parse_args(&args, argc, argv);
     if (ret == 0) {

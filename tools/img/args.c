@@ -156,11 +156,12 @@ static void print_formats(BlkContext *ctx)
 
 int img_print_help(BlkContext *ctx)
 {
-    printf("usage: %s [-h] [-V] command [arguments]\n\nCommands:\n", tool_program());
+    printf("usage: %s [-h] [-V] [-T trace] command [arguments]\n\nCommands:\n", tool_program());
     for (const ImgCommand *command = img_commands; command->name; command++) {
         printf("  %s %s\n      %s\n", command->name, command->arguments, command->help);
     }
     printf("\nArguments:\n"
+           "  -T           before the command: taken for scripts that have it, does nothing\n"
            "  filename     a file, protocol:..., or json:{...}; with --image-opts key=value,... or a JSON object\n"
            "  fmt          format of an image; found out if not given, for a new image raw\n"
            "  size         bytes; k, M, G, T, P and E stand for powers of 1024\n"

@@ -47,6 +47,5 @@ int convert_co_stream(BlkContext *ctx, const char *format, JsonObject *options, 
     if (isatty(STDOUT_FILENO)) {
         return blk_error(error, -ENOTTY, "An image is not written to a terminal: send standard output to a file or a pipe");
     }
-    signal(SIGPIPE, SIG_IGN);
     return blk_co_stream(ctx, format, options, source, &out, error);
 }

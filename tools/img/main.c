@@ -5,6 +5,7 @@
 #include "config.h"
 #include "img/img.h"
 
+#include <signal.h>
 #include <stdio.h>
 
 const ImgCommand img_commands[] = {
@@ -101,16 +102,23 @@ int main(int argc, char **argv)
 {
     static const struct option long_options[] = {
         IMG_LONG_HELP,
+        { "trace", required_argument, NULL, 'T' },
         { "version", no_argument, NULL, 'V' },
         IMG_LONG_END,
     };
     int c;
 
-    tool_set_program(argv[0]);
-    while ((c = getopt_long(argc, argv, "+:hV", long_options, NULL)) != -1) {
+    tool_begin(argv[0]);
+    signal(SIGPIPE, SIG_IGN);
+    while ((c = getopt_long(argc, argv, "+:hT:V", long_options, NULL)) != -1) {
         switch (c) {
         case 'h':
             return print_help();
+        case 'T':
+            if (tool_take_trace(optarg)) {
+                return 0;
+            }
+            break;
         case 'V':
             printf("%s version %s\n", tool_program(), BLK_VERSION);
             return 0;

@@ -113,6 +113,17 @@ static void replace_member(JsonObject *object, const char *key, JsonNode *value,
     json_object_set_member(options, key, json_node_copy(value));
 }
 
+/* A comma that is doubled belongs to a value. */
+static bool is_option_list(const char *text)
+{
+    size_t commas = 0;
+
+    for (const char *p = text + strlen(text); p > text && p[-1] == ','; p--) {
+        commas++;
+    }
+    return *text != '\0' && *text != ',' && commas % 2 == 0;
+}
+
 bool img_take_create_options(ImgArgs *args, JsonObject *options, const char *text, bool *help)
 {
     g_autoptr(JsonObject) more = NULL;
@@ -121,8 +132,8 @@ bool img_take_create_options(ImgArgs *args, JsonObject *options, const char *tex
     if (help && (*help |= img_is_help(text))) {
         return true;
     }
-    if (*text == '\0') {
-        blk_error(&error, -EINVAL, "Invalid option list: ");
+    if (!is_option_list(text)) {
+        blk_error(&error, -EINVAL, "Invalid option list: %s", text);
     } else {
         more = blk_options_parse_keyval(text, NULL, &error);
     }
@@ -135,12 +146,28 @@ bool img_take_create_options(ImgArgs *args, JsonObject *options, const char *tex
     return true;
 }
 
+/* The old way to write `lazy_refcounts=off` is `nolazy_refcounts`. */
+static void expand_negations(JsonObject *options, const BlkOption *const *tables)
+{
+    for (; *tables; tables++) {
+        for (const BlkOption *option = *tables; option->name; option++) {
+            g_autofree char *negated = g_strconcat("no", option->name, NULL);
+
+            if (option->type == BLK_OPTION_BOOL && json_object_has_member(options, negated)) {
+                json_object_remove_member(options, negated);
+                json_object_set_string_member(options, option->name, "off");
+            }
+        }
+    }
+}
+
 BlkOptions *img_parse_create_options(BlkContext *ctx, const BlkDriver *driver, const char *filename, JsonObject *options,
                                      GError **error)
 {
     const BlkOption *const tables[] = { driver->create_options, img_protocol_options(ctx, filename, driver), NULL };
     g_autofree char *what = g_strdup_printf("format '%s'", driver->name);
 
+    expand_negations(options, tables);
     return blk_options_parse(tables, options, what, error);
 }
 

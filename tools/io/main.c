@@ -8,6 +8,7 @@
 #include "config.h"
 #include "io/io.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 typedef struct Arguments {
@@ -17,34 +18,34 @@ typedef struct Arguments {
     GPtrArray *commands, *objects;
 } Arguments;
 
-static void print_help(FILE *out)
+static void print_help(void)
 {
-    fprintf(out,
-            "Usage: %s [OPTIONS]... [-c COMMAND]... [FILE]\n"
-            "Sends single requests to an image or to a graph of block nodes.\n"
-            "\n"
-            "  --image-opts         FILE is options: key=value,... or a JSON object\n"
-            "  -c, --cmd COMMAND    run this command instead of those on standard input\n"
-            "  -f, --format FMT     the driver; without it the format is detected\n"
-            "  -r, --read-only      open read-only\n"
-            "  -s, --snapshot       write to a temporary overlay that is lost at the end\n"
-            "  -n, --nocache        bypass the host's cache, the same as -t none\n"
-            "  -C, --copy-on-read   store what is read from the backing file\n"
-            "  -m, --misalign       use buffers that O_DIRECT cannot take\n"
-            "  -k, --native-aio     the same as -i native\n"
-            "  -i, --aio=MODE       I/O engine: threads, io_uring or native (io_uring if it works here)\n"
-            "  -t, --cache=MODE     none, off, writeback, writethrough, directsync or unsafe\n"
-            "  -d, --discard=MODE   ignore (off) or unmap (on): whether discards reach the host\n"
-            "  -U, --force-share    take no locks against other programs\n"
-            "      --object=OPTS    an object that options refer to: TYPE,id=ID,...; help lists the types\n"
-            "  -h, --help           print this\n"
-            "  -V, --version        print the version\n"
-            "\n"
-            "'%s -c help' lists the commands.\n",
-            tool_program(), tool_program());
+    printf("Usage: %s [OPTIONS]... [-c COMMAND]... [FILE]\n"
+           "Sends single requests to an image or to a graph of block nodes.\n"
+           "\n"
+           "  --image-opts         FILE is options: key=value,... or a JSON object\n"
+           "  -c, --cmd COMMAND    run this command instead of those on standard input\n"
+           "  -f, --format FMT     the driver; without it the format is detected\n"
+           "  -r, --read-only      open read-only\n"
+           "  -s, --snapshot       write to a temporary overlay that is lost at the end\n"
+           "  -n, --nocache        bypass the host's cache, the same as -t none\n"
+           "  -C, --copy-on-read   store what is read from the backing file\n"
+           "  -m, --misalign       use buffers that O_DIRECT cannot take\n"
+           "  -k, --native-aio     the same as -i native\n"
+           "  -i, --aio=MODE       I/O engine: threads, io_uring or native (io_uring if it works here)\n"
+           "  -t, --cache=MODE     none, off, writeback, writethrough, directsync or unsafe\n"
+           "  -d, --discard=MODE   ignore (off) or unmap (on): whether discards reach the host\n"
+           "  -U, --force-share    take no locks against other programs\n"
+           "      --object=OPTS    an object that options refer to: TYPE,id=ID,...; help lists the types\n"
+           "  -T, --trace=OPTS     taken for scripts that have it; does nothing\n"
+           "  -h, --help           print this\n"
+           "  -V, --version        print the version\n"
+           "\n"
+           "'%s -c help' lists the commands.\n",
+           tool_program(), tool_program());
 }
 
-static const char short_options[] = "hVc:d:f:rsnCmki:t:U";
+static const char short_options[] = ":hVc:d:f:rsnCmki:t:UT:";
 static const struct option long_options[] = {
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
@@ -59,6 +60,7 @@ static const struct option long_options[] = {
     { "aio", required_argument, NULL, 'i' },
     { "discard", required_argument, NULL, 'd' },
     { "cache", required_argument, NULL, 't' },
+    { "trace", required_argument, NULL, 'T' },
     { "force-share", no_argument, NULL, 'U' },
     { "image-opts", no_argument, NULL, 'O' },
     { "object", required_argument, NULL, 'B' },
@@ -66,7 +68,7 @@ static const struct option long_options[] = {
 };
 
 /* Returns: 0: go on; 1: done, all is well; -1: failed. */
-static int take_option(Arguments *args, int c)
+static int take_option(Arguments *args, int c, char **argv)
 {
     switch (c) {
     case 'c':
@@ -101,6 +103,8 @@ static int take_option(Arguments *args, int c)
     case 'U':
         args->flags.force_share = true;
         return 0;
+    case 'T':
+        return tool_take_trace(optarg) ? 1 : 0;
     case 'B':
         g_ptr_array_add(args->objects, optarg);
         return 0;
@@ -108,13 +112,14 @@ static int take_option(Arguments *args, int c)
         args->image_opts = true;
         return 0;
     case 'h':
-        print_help(stdout);
+        print_help();
         return 1;
     case 'V':
         printf("%s version %s\n", tool_program(), BLK_VERSION);
         return 1;
     default:
-        print_help(stderr);
+        tool_option_error(c, argv);
+        fprintf(stderr, "Try '%s --help' for more information.\n", tool_program());
         return -1;
     }
 }
@@ -124,13 +129,14 @@ static int parse_arguments(Arguments *args, int argc, char **argv)
     int c, ret = 0;
 
     while (ret == 0 && (c = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
-        ret = take_option(args, c);
+        ret = take_option(args, c, argv);
     }
     if (ret != 0) {
         return ret;
     }
     if (argc - optind > 1) {
-        print_help(stderr);
+        tool_error("Unexpected argument: %s", argv[optind + 1]);
+        fprintf(stderr, "Try '%s --help' for more information.\n", tool_program());
         return -1;
     }
     if (args->format && args->image_opts) {
@@ -237,7 +243,8 @@ int main(int argc, char **argv)
     Arguments args = { .commands = commands, .objects = objects };
     int ret;
 
-    tool_set_program(argv[0]);
+    tool_begin(argv[0]);
+    signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, 0);
     ret = parse_arguments(&args, argc, argv);
     if (ret == 0) {

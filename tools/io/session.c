@@ -208,6 +208,7 @@ static int co_open_tree(IoSession *session, JsonObject *tree, GError **error)
     if (!blk_node_read_only(node)) {
         perm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
         shared = BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED;
+        tool_warn_if_guessed_raw(tree, node);
     }
     session->user = blk_co_attach(node, tool_program(), perm, shared, error);
     blk_co_unref(node);

@@ -63,6 +63,7 @@ static void print_help(void)
            "\n"
            "  -h, --help                print this\n"
            "  -V, --version             print the version\n"
+           "  -T, --trace=OPTIONS       taken for scripts that have it; does nothing\n"
            "\n"
            "Connections:\n"
            "  -p, --port=PORT           TCP port to listen on (default 10809; 0: a free one, which is printed)\n"
@@ -188,9 +189,6 @@ static int refuse(int c)
     case 'd':
         tool_error("kernel NBD devices are not supported: serve with -k PATH and run 'nbd-client -unix PATH /dev/nbdN'");
         return -1;
-    case 'T':
-        tool_error("--trace is not supported");
-        return -1;
     default:
         tool_error("--selinux-label is not supported");
         return -1;
@@ -211,14 +209,19 @@ static int take_other(NbdArgs *args, int c, char **argv)
     case 'B':
         g_array_append_val(args->bitmaps, ((BlkBitmapRef) { .name = optarg }));
         return 0;
+    case 'T':
+        return tool_take_trace(optarg) ? 1 : 0;
     case OPTION_OBJECT:
+        if (tool_print_object_help(optarg)) {
+            return 1;
+        }
         g_ptr_array_add(args->objects, optarg);
         return 0;
     case OPTION_COMPRESS:
         args->compress = true;
         args->compress_options = optarg;
         return 0;
-    case 'c': case 'd': case 'T': case OPTION_SELINUX_LABEL:
+    case 'c': case 'd': case OPTION_SELINUX_LABEL:
         return refuse(c);
     default:
         tool_option_error(c, argv);

@@ -4,6 +4,7 @@
  */
 #include "nbd/nbd.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 /* With a context, which has no threads before, and the objects. */
@@ -51,7 +52,8 @@ int main(int argc, char **argv)
     NbdArgs args;
     int ret;
 
-    tool_set_program(argv[0]);
+    tool_begin(argv[0]);
+    signal(SIGPIPE, SIG_IGN);
     nbd_args_init(&args);
     ret = nbd_parse_args(&args, argc, argv);
     if (ret == 0) {
