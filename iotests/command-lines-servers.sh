@@ -20,7 +20,7 @@ NBD = r"""
 ? --vers
 ? --he
 ?
-= --bogus
+--bogus
 -x
 -Z missing
 --port
@@ -150,8 +150,8 @@ sh @ -T '' --chardev stdio,id=c --monitor c <quit
 sh @ -T bogus --chardev stdio,id=c --monitor c <quit
 sh @ --trace enable=bogus --chardev stdio,id=c --monitor c <quit
 sh @ --pidfile pid --chardev stdio,id=c --monitor c <quit
-= sh @ --pidfile /nonexistent/pid --chardev stdio,id=c --monitor c <quit
-!greeting sh @ --pidfile . --chardev stdio,id=c --monitor c <quit
+--pidfile /nonexistent/pid
+--pidfile .
 sh @ --pidfile one --pidfile two --chardev stdio,id=c --monitor c <quit
 sh @ --chardev stdio,id=c --monitor c <quit >/dev/full
 sh @ --help >/dev/full
@@ -209,7 +209,7 @@ sh @ --bogus 2>&-
 = --blockdev '{"driver": "null-co", "node-name": "n", "bogus": 1}'
 --blockdev null-co,node-name=n,size=x
 !abort --blockdev null-co,node-name=n,size=-1
-!suffix --blockdev null-co,node-name=n,size=1.5k --pidfile /nonexistent/p
+!suffix = --blockdev null-co,node-name=n,size=1.5k --pidfile /nonexistent/p
 --blockdev null-co,node-name=n,,x
 sh @ --blockdev null-co,node-name=n,size=1048576 --chardev stdio,id=c --monitor c <quit
 sh @ --blockdev null-co,node-name=n,size=1048576 --chardev stdio,id=c --monitor c <nodes
@@ -239,8 +239,8 @@ sh @ --blockdev '{"driver": "null-co", "node-name": "n", "size": 1048576}' --cha
 --chardev stdio,id=c --monitor c,mode=readline
 = --chardev stdio,id=c --monitor c,bogus=1
 = --chardev stdio,id=c --monitor c,pretty=maybe
-= --chardev stdio,id=c --monitor c --monitor c
-= --chardev stdio,id=c --monitor c,id=m --monitor c,id=m
+= --chardev socket,id=c,path=s,server=on,wait=off --monitor c --monitor c
+= --chardev socket,id=c,path=s,server=on,wait=off --monitor c,id=m --monitor c,id=m
 = --object ''
 = --object bogus,id=x
 = --object secret
@@ -302,7 +302,6 @@ sh @ --nbd-server addr.type=inet,addr.host=127.0.0.1,addr.port=0 --chardev stdio
 """
 
 DIFFERENCES = {
-    "greeting": ("a monitor that is ready answers at once", 1, r"cannot create PID file"),
     "help": ("every option that makes something has help", 0, r"Drivers:|[Oo]ptions|Types|List"),
     "no-type": ("what is not there has no help", 1, r"bogus"),
     "abort": ("the peer aborts", 1, r"must be a size"),

@@ -184,7 +184,7 @@ fails "a pid file that cannot be made" "Could not create '/nonexistent/p'" "$BLK
     -f raw disk.raw
 is "$(ls "$nbd_dir")" "" "nothing of this listens"
 # What we do not have is refused, also where there are kernel devices.
-for option in '-c /dev/nbd0' '-d /dev/nbd0' '-T x' '--selinux-label=x'; do
+for option in '-c /dev/nbd0' '-d /dev/nbd0' '--selinux-label=x'; do
     # shellcheck disable=SC2086
     fails "not supported: $option" 'not supported' "$BLKSTACK_NBD" $option disk.raw
 done
