@@ -78,10 +78,11 @@ class Guest:
         return not wrong
 
 
-def judge(name, guest, what, through=None):
-    """States of the image @name at flushes all over the log; @through: the image through which it is read."""
+def judge(name, guest, what, through=None, until=None):
+    """States of the image @name at flushes all over the log, or its first @until entries; @through: the image through which
+    it is read."""
     tool = [sys.executable, "-B", os.path.join(os.environ["BLKSTACK_SOURCE"], "iotests", "replay_log.py")]
-    borders = [int(number) for number in run(*tool, "borders", "log").split()]
+    borders = [int(number) for number in run(*tool, "borders", "log").split() if until is None or int(number) <= until]
     chosen = sorted(rng.sample(borders[:-1], min(STATES - 1, len(borders) - 1))) + borders[-1:]
     for turn, number in enumerate(chosen):
         lost = ([], ["last"], [str(seed + number)])[turn % 3]
@@ -124,6 +125,34 @@ with Daemon() as daemon:
     finish(daemon, "j", "commit")
 os.rename("kept.qcow2", "inc2.qcow2")
 judge("base.qcow2", guest, "commit", through="inc2.qcow2")
+
+# active commit: the base has what it had or what is committed, and all when the job has ended; until then there is no difference
+# through the image that guests write to.
+for compress in False, True:
+    what = f"active commit{' compressed' if compress else ''}"
+    make_chain(SIZE, seed + 3)
+    before, below = content("inc2.qcow2"), content("base.qcow2")
+    with Daemon() as daemon:
+        daemon.command("blockdev-add", driver="qcow2", node_name="top", file=file_node("inc2.qcow2"),
+                       backing={"driver": "qcow2", "node-name": "mid", "file": file_node("inc1.qcow2"),
+                                "backing": recorded("base.qcow2")})
+        guest = Guest(export(daemon, "top"), before)
+        guest.stable = [(0, below, 0)]
+        guest.maybe = [(at, before[at:at + SECTOR]) for at in range(0, SIZE, SECTOR)]
+        daemon.command("block-commit", job_id="j", device="top", base_node="image", compress=compress, speed=2 << 20)
+        guest.write(4)
+        daemon.event("BLOCK_JOB_READY", device="j")
+        guest.write(4)
+        shutil.copyfile("inc2.qcow2", "kept.qcow2")
+        hides, until = bytes(guest.now), entries()
+        daemon.command("block-job-complete", device="j")
+        finish(daemon, "j", what)
+        guest.promised()
+        guest.write(4)
+        guest.promised()
+    judge("base.qcow2", guest, what)
+    guest.stable, guest.maybe = [(0, hides, 0)], []
+    judge("base.qcow2", guest, f"{what}, through the chain", through="kept.qcow2", until=until)
 
 # mirror and backup: part of the copy is there until the job says that it is complete.
 for command, compress in ("blockdev-mirror", True), ("blockdev-mirror", False), ("blockdev-backup", True):
