@@ -118,7 +118,8 @@ static int co_remove_filter(Daemon *d, const BlkOptions *args, JsonNode **result
     if (!filter) {
         return -ENOENT;
     }
-    if (!daemon_holds_node(d, filter) && !blk_node_opener(filter)) {
+    /* What is left of a job that has ended is held by its users only. */
+    if (!daemon_holds_node(d, filter) && !blk_node_opener(filter) && filter->core->refs > filter->core->parents.length) {
         return blk_error(error, -EPERM, "The node '%s' was not put in by a command: it goes with the job that needs it",
                          blk_node_name(filter));
     }
