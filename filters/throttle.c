@@ -63,6 +63,7 @@ const BlkDriver blk_driver_throttle = {
     .co_open = throttle_co_open,
     .co_close = throttle_co_close,
     .hurry = throttle_hurry,
+    .reopens_as_it_is = true,
     .co_preadv = throttle_co_preadv,
     .co_pwritev = throttle_co_pwritev,
     .co_pwrite_zeroes = throttle_co_pwrite_zeroes,

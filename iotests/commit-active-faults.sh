@@ -36,13 +36,15 @@ for attempt in range(3):
     daemon = Daemon()
     add(daemon)
     path = export(daemon, "inc2")
-    with Load(path, b"e", SIZE, SEED + attempt) as load:
-        load.model[:] = before
+    load = Load(path, b"e", SIZE, SEED + attempt)
+    load.model[:] = before
+    with load:
         load.wait_for(40)
     flushed = bytes(load.model)         # it ends with a flush
     daemon.command("block-commit", job_id="j", device="inc2", compress=attempt == 1, speed=(1 << 20) << (2 * attempt))
-    with Load(path, b"e", SIZE, SEED + attempt) as load:
-        load.model[:] = flushed
+    load = Load(path, b"e", SIZE, SEED + attempt)
+    load.model[:] = flushed
+    with load:
         load.wait_for(RNG.randrange(1, 60 * attempt + 10))
         daemon.kill()
     after = content("inc2.qcow2")
