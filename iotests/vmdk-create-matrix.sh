@@ -105,6 +105,8 @@ for subformat in "${subformats[@]}"; do
     both_run "map for people" map disk.vmdk
     both_run "check" check disk.vmdk
     both_run "check as JSON" check --output=json disk.vmdk
+    both_run "check -r leaks" check -r leaks disk.vmdk
+    is "$(sed 's/^[a-z-]*: //' ours.err)" "$(sed 's/^[a-z-]*: //' peer.err)" "check -r leaks: the message"
     holds_vmdk ours/disk.vmdk src.raw "both read the peer's"
     fresh
     img convert -O vmdk -o "subformat=$subformat" src.raw ours/disk.vmdk

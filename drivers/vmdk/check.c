@@ -259,6 +259,10 @@ int vmdk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult 
 {
     Vmdk *v = node->opaque;
     Check check = { .node = node, .v = v, .options = options, .result = result };
+
+    if (options->fix_leaks && !options->fix_errors) {
+        return blk_error(error, -ENOTSUP, "Leaks of VMDK images are not looked for");
+    }
     int ret = vmdk_co_commit(node);
 
     if (ret < 0) {

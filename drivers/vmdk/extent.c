@@ -203,7 +203,7 @@ static const char *why_not_written(const Vmdk *v, const VmdkExtent *extent)
     return h->version == 3 && !v->compressed ? "VMDK version 3 must be read only; convert the image" : NULL;
 }
 
-static int check_writable(BlkNode *node, GError **error)
+int vmdk_check_writable(BlkNode *node, GError **error)
 {
     Vmdk *v = node->opaque;
 
@@ -239,5 +239,5 @@ int vmdk_co_open_extents(BlkNode *node, GError **error)
     if (ret == 0) {
         ret = choose_grain(node, error);
     }
-    return ret == 0 ? check_writable(node, error) : ret;
+    return ret == 0 ? vmdk_check_writable(node, error) : ret;
 }

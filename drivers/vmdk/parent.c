@@ -24,22 +24,46 @@ bool vmdk_node_cid(BlkNode *node, uint32_t *cid)
     return true;
 }
 
+void vmdk_look_at_parent(BlkNode *node)
+{
+    Vmdk *v = node->opaque;
+    BlkNode *parent = node->backing ? blk_node_skip_filters(node->backing->node) : NULL;
+    uint32_t cid;
+
+    if (v->parent_node != parent) {         /* another one, in a live graph */
+        v->parent_node = parent;
+        v->parent = VMDK_PARENT_UNKNOWN;
+        v->parent_told = false;
+    }
+    if (parent && v->parent == VMDK_PARENT_UNKNOWN) {
+        bool right = vmdk_node_cid(parent, &cid) && cid == v->descriptor.parent_cid;
+        v->parent = right ? VMDK_PARENT_RIGHT : VMDK_PARENT_WRONG;
+    }
+}
+
+static void tell_wrong_parent(BlkNode *node)
+{
+    const Vmdk *v = node->opaque;
+    const char *name = blk_node_filename(node->backing->node);
+    uint32_t cid;
+
+    if (vmdk_node_cid(node->backing->node, &cid)) {
+        blk_node_message(node, "the image was made over a backing file with the content ID %08x, but that of '%s' is "
+                         "%08x: it is another file, or was changed since", v->descriptor.parent_cid, name, cid);
+    } else {
+        blk_node_message(node, "the backing file '%s' is no VMDK image with a content ID: what the image is over cannot "
+                         "be known", name);
+    }
+}
+
 int vmdk_check_parent(BlkNode *node)
 {
     Vmdk *v = node->opaque;
-    uint32_t cid;
 
-    if (v->parent == VMDK_PARENT_UNKNOWN) {
-        bool known = vmdk_node_cid(node->backing->node, &cid);
-        v->parent = known && cid == v->descriptor.parent_cid ? VMDK_PARENT_RIGHT : VMDK_PARENT_WRONG;
-        if (!known) {
-            blk_node_message(node, "the backing file '%s' is no VMDK image with a content ID: what the image is over "
-                             "cannot be known", blk_node_filename(node->backing->node));
-        } else if (v->parent == VMDK_PARENT_WRONG) {
-            blk_node_message(node, "the image was made over a backing file with the content ID %08x, but that of '%s' "
-                             "is %08x: it is another file, or was changed since", v->descriptor.parent_cid,
-                             blk_node_filename(node->backing->node), cid);
-        }
+    vmdk_look_at_parent(node);
+    if (v->parent == VMDK_PARENT_WRONG && !v->parent_told) {
+        v->parent_told = true;
+        tell_wrong_parent(node);
     }
     return v->parent == VMDK_PARENT_RIGHT ? 0 : -EINVAL;
 }
@@ -122,27 +146,12 @@ int vmdk_co_read_cid(BlkNode *node, const char *name, uint32_t *cid, GError **er
     return ret;
 }
 
-int vmdk_co_change_backing(BlkNode *node, const char *filename, const char *format, GError **error)
+/* The descriptor names that parent (nullable: none) from now on. */
+static int co_name_parent(BlkNode *node, const char *filename, uint32_t cid, GError **error)
 {
     Vmdk *v = node->opaque;
     VmdkDescriptor changed = { 0 };
-    uint32_t cid = VMDK_NO_CID;
-    int ret = 0;
-
-    if (!v->descriptor.text) {
-        return blk_error(error, -ENOTSUP, "The image has no descriptor that could name a backing file");
-    }
-    if (filename && format && strcmp(format, "vmdk") != 0) {
-        return blk_error(error, -EINVAL, "backing_file must be a vmdk image");
-    }
-    if (filename && strpbrk(filename, "\"\r\n")) {
-        return blk_error(error, -EINVAL, "The descriptor of a VMDK image cannot hold the name '%s'", filename);
-    }
-    ret = filename ? vmdk_co_read_cid(node, filename, &cid, error) : 0;
-    if (ret < 0) {
-        return ret;
-    }
-    ret = vmdk_descriptor_parse(&changed, vmdk_descriptor_with_parent(&v->descriptor, filename, cid), error);
+    int ret = vmdk_descriptor_parse(&changed, vmdk_descriptor_with_parent(&v->descriptor, filename, cid), error);
     if (ret == 0 && v->descriptor.room && strlen(changed.text) > v->descriptor.room) {
         ret = blk_error(error, -ENOSPC, "The name of the backing file does not fit in the descriptor of the image");
     }
@@ -164,4 +173,39 @@ int vmdk_co_change_backing(BlkNode *node, const char *filename, const char *form
     }
     vmdk_descriptor_clear(&changed);
     return ret;
+}
+
+int vmdk_co_change_backing(BlkNode *node, const char *filename, const char *format, GError **error)
+{
+    Vmdk *v = node->opaque;
+    uint32_t cid = VMDK_NO_CID;
+    int ret = 0;
+
+    if (!v->descriptor.text) {
+        return blk_error(error, -ENOTSUP, "The image has no descriptor that could name a backing file");
+    }
+    if (filename && format && strcmp(format, "vmdk") != 0) {
+        return blk_error(error, -EINVAL, "backing_file must be a vmdk image");
+    }
+    if (filename && strpbrk(filename, "\"\r\n")) {
+        return blk_error(error, -EINVAL, "The descriptor of a VMDK image cannot hold the name '%s'", filename);
+    }
+    ret = filename ? vmdk_co_read_cid(node, filename, &cid, error) : 0;
+    if (ret < 0) {
+        return ret;
+    }
+    return co_name_parent(node, filename, cid, error);
+}
+
+int vmdk_co_keep_parent(BlkNode *node)
+{
+    Vmdk *v = node->opaque;
+    uint32_t cid;
+
+    vmdk_look_at_parent(node);
+    if (v->parent != VMDK_PARENT_RIGHT || !v->descriptor.parent_name || !vmdk_node_cid(node->backing->node, &cid) ||
+        cid == v->descriptor.parent_cid) {
+        return 0;
+    }
+    return co_name_parent(node, v->descriptor.parent_name, cid, NULL);
 }

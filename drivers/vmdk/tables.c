@@ -194,3 +194,11 @@ int vmdk_co_find_tables(BlkNode *node, GError **error)
     }
     return ret;
 }
+
+void vmdk_forget_tables(Vmdk *v)
+{
+    for (unsigned i = 0; i < v->count; i++) {
+        g_clear_pointer(&v->extents[i].tables, g_array_unref);
+        g_clear_pointer(&v->extents[i].spare, g_array_unref);
+    }
+}

@@ -140,8 +140,11 @@ static int vmdk_co_open(BlkNode *node, const BlkOptions *options, GError **error
     if (ret == 0) {
         ret = blk_co_open_backing(node, options, v->descriptor.parent_name, "vmdk", error);
     }
-    return ret == 0 && !node->read_only && !flags->check_only && !flags->no_backing
-           ? vmdk_co_find_tables(node, error) : ret;
+    if (ret == 0 && !node->read_only && !flags->check_only && !flags->no_backing) {
+        ret = vmdk_co_find_tables(node, error);
+        v->writes = ret == 0;
+    }
+    return ret;
 }
 
 static void vmdk_co_close(BlkNode *node)
@@ -150,11 +153,65 @@ static void vmdk_co_close(BlkNode *node)
 
     if (v->meta && !node->read_only && vmdk_co_commit(node) == 0) {
         vmdk_co_write_footers(node);        /* an image without is whole, too */
+        vmdk_co_keep_parent(node);
     }
     g_clear_pointer(&v->meta, blk_meta_free);
     g_clear_pointer(&v->codec, blk_codec_free);
     vmdk_extents_clear(v);
     vmdk_descriptor_clear(&v->descriptor);
+}
+
+/* ---- reopening ---- */
+
+static int co_end_writing(BlkNode *node, GError **error)
+{
+    int ret = vmdk_co_commit(node);
+
+    ret = ret < 0 ? ret : vmdk_co_write_footers(node);
+    ret = ret < 0 ? ret : vmdk_co_keep_parent(node);
+    ret = ret < 0 ? ret : blk_engine_co_flush(node);
+    return ret < 0 ? blk_error_errno(error, ret, "The image '%s' cannot become read-only, since its tables could not be "
+                                     "written", blk_node_filename(node)) : 0;
+}
+
+static void vmdk_co_reopen_abort(BlkNode *node)
+{
+    Vmdk *v = node->opaque;
+
+    if (!v->writes) {
+        vmdk_forget_tables(v);
+    }
+}
+
+static int vmdk_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    Vmdk *v = node->opaque;
+
+    if (v->writes != to->read_only) {
+        return 0;
+    }
+    if (v->writes) {
+        return co_end_writing(node, error);
+    }
+    blk_meta_co_forget(v->meta, 0, UINT64_MAX);
+    int ret = vmdk_check_writable(node, error);
+    ret = ret < 0 ? ret : vmdk_co_find_tables(node, error);
+    if (ret < 0) {
+        vmdk_forget_tables(v);
+    }
+    return ret;
+}
+
+/* What is read-only may be named by children, so that the next change is one that they must see. */
+static void vmdk_co_reopen_commit(BlkNode *node)
+{
+    Vmdk *v = node->opaque;
+
+    v->writes = !node->read_only;
+    if (!v->writes) {
+        vmdk_forget_tables(v);
+        v->cid_changed = false;
+    }
 }
 
 /* ---- the rest of the table ---- */
@@ -163,6 +220,7 @@ static void vmdk_refresh_limits(BlkNode *node)
 {
     const Vmdk *v = node->opaque;
 
+    vmdk_look_at_parent(node);          /* also where children change in a live graph */
     node->limits.read_align = node->limits.write_align = 1;
     node->limits.max_transfer = 0;
     node->limits.cluster_size = node->limits.subcluster_size = (uint32_t)v->grain_bytes;
@@ -185,23 +243,31 @@ static void vmdk_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsig
     *child_shared = BLK_PERM_READ | BLK_PERM_WRITE_UNCHANGED;
 }
 
+/* Compressed grains can refuse to be written, which is no change: there vmdk_co_reserve() does it. */
+static int co_prepare_change(BlkNode *node)
+{
+    const Vmdk *v = node->opaque;
+
+    return v->compressed ? 0 : vmdk_co_change_cid(node);
+}
+
 static int vmdk_co_pwritev(BlkNode *node, BlkRequest *req)
 {
-    int ret = vmdk_co_change_cid(node);
+    int ret = co_prepare_change(node);
 
     return ret < 0 ? ret : blk_engine_co_pwritev(node, req);
 }
 
 static int vmdk_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
 {
-    int ret = vmdk_co_change_cid(node);
+    int ret = co_prepare_change(node);
 
     return ret < 0 ? ret : blk_engine_co_pwrite_zeroes(node, req);
 }
 
 static int vmdk_co_discard(BlkNode *node, BlkRequest *req)
 {
-    int ret = vmdk_co_change_cid(node);
+    int ret = co_prepare_change(node);
 
     return ret < 0 ? ret : blk_engine_co_discard(node, req);
 }
@@ -235,6 +301,9 @@ const BlkDriver blk_driver_vmdk = {
     .format = &vmdk_format,
     .co_open = vmdk_co_open,
     .co_close = vmdk_co_close,
+    .co_reopen_prepare = vmdk_co_reopen_prepare,
+    .co_reopen_commit = vmdk_co_reopen_commit,
+    .co_reopen_abort = vmdk_co_reopen_abort,
     .refresh_limits = vmdk_refresh_limits,
     .child_perm = vmdk_child_perm,
     .co_pwritev = vmdk_co_pwritev,

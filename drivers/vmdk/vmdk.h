@@ -171,7 +171,10 @@ typedef struct Vmdk {
     BlkCodec *codec;
     BlkCoMutex cid_lock;
     bool cid_changed;
+    bool writes;                    /* the tables are found */
     enum { VMDK_PARENT_UNKNOWN, VMDK_PARENT_RIGHT, VMDK_PARENT_WRONG } parent;
+    const BlkNode *parent_node;     /* (nullable): of which this was found out; only compared */
+    bool parent_told;               /* that it is the wrong one */
     BlkCoMutex table_lock;          /* of who gives an extent a new grain table */
     bool rewrite_told;
 } Vmdk;
@@ -184,6 +187,8 @@ static inline uint64_t vmdk_address(const VmdkExtent *extent, uint64_t offset)
 
 /* extent.c */
 int vmdk_co_open_extents(BlkNode *node, GError **error);
+/* If the node is not read-only: -EACCES if there is what can only be read. */
+int vmdk_check_writable(BlkNode *node, GError **error);
 void vmdk_extents_clear(Vmdk *v);
 VmdkExtent *vmdk_extent_at(const Vmdk *v, uint64_t offset);      /* within the disk, or its last cluster */
 /* How far the extent reaches from @offset of the disk on; the last one to the end of the disk's last cluster. */
@@ -192,6 +197,7 @@ uint64_t vmdk_extent_reach(const Vmdk *v, const VmdkExtent *extent, uint64_t off
 /* tables.c */
 /* Finds the tables of all extents that are written: afterwards nothing of the guest can be written over them. */
 int vmdk_co_find_tables(BlkNode *node, GError **error);
+void vmdk_forget_tables(Vmdk *v);
 bool vmdk_is_table(const VmdkExtent *extent, uint64_t offset, uint64_t bytes);
 void vmdk_add_table(VmdkExtent *extent, uint64_t offset, uint64_t bytes);
 /* The grain table number @index of the directory at @gd: *offset, 0: there is none; 1: all its grains are zeroes.
@@ -217,8 +223,12 @@ int vmdk_co_write_footers(BlkNode *node);
 /* parent.c */
 /* Before the first change since the image was opened: a new content ID is stable when it returns 0. */
 int vmdk_co_change_cid(BlkNode *node);
+/* Is the backing, which may be none, what the image was made over? To be asked before anything can have changed it. */
+void vmdk_look_at_parent(BlkNode *node);
 /* May the backing be read? -EINVAL: it is not what the image was made over, or was changed since. */
 int vmdk_check_parent(BlkNode *node);
+/* The image is closed: what was committed to its parent meanwhile has given that another content ID, which is taken over. */
+int vmdk_co_keep_parent(BlkNode *node);
 /* *cid: (out): of the vmdk image @node, through filters; false: it is none. */
 bool vmdk_node_cid(BlkNode *node, uint32_t *cid);
 /* *cid: (out): of the vmdk image that @name means to the file @node. */

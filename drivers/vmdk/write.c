@@ -318,8 +318,17 @@ int vmdk_co_reserve(BlkNode *node, BlkReservation *res)
                          "be written", res->offset);
         return -EACCES;
     }
-    return extent->kind == VMDK_FLAT ? reserve_flat(node->opaque, extent, res)
-           : extent->tables ? co_reserve_sparse(node, extent, res) : -EROFS;
+    if (!extent->tables) {
+        return extent->kind == VMDK_FLAT ? reserve_flat(node->opaque, extent, res) : -EROFS;
+    }
+    int ret = co_reserve_sparse(node, extent, res);
+    if (ret == 0 && vmdk_header_is_compressed(&extent->header)) {
+        ret = vmdk_co_change_cid(node);
+        if (ret < 0) {
+            vmdk_cancel(node, res);
+        }
+    }
+    return ret;
 }
 
 /* ---- publish, cancel, commit ---- */
