@@ -29,8 +29,16 @@ start_nginx "
     location /cookie/ { if (\$http_cookie != 'a=b; c=d') { return 403; } alias www/; }"
 
 label="info"
-is "$(img info --output=json "$web/disk.qcow2")" "$(qimg info --output=json "$web/disk.qcow2")" "as the peer's"
-is "$(img map -f raw --output=json "$web/disk.raw")" "$(qimg map -f raw --output=json "$web/disk.raw")" "map as the peer's"
+peer=no
+if peer_reads_web "$web/disk.raw"; then
+    peer=yes
+    is "$(img info --output=json "$web/disk.qcow2")" "$(qimg info --output=json "$web/disk.qcow2")" "as the peer's"
+    is "$(img map -f raw --output=json "$web/disk.raw")" "$(qimg map -f raw --output=json "$web/disk.raw")" "map as the peer's"
+else
+    diag "the peer cannot read from web servers here: qemu-block-extra is not installed"
+fi
+like "$(img info "$web/disk.qcow2")" "file format: qcow2.*virtual size: 20 MiB \(20972032 bytes\)" "info"
+is "$(img map -f raw --output=json "$web/disk.raw" | tr -d '\n' | grep -o '"data": [a-z]*' | sort -u)" '"data": true' "map: all is data"
 
 label="convert"
 succeeds "raw" img convert -f raw -O raw "$web/disk.raw" out.raw
@@ -96,7 +104,9 @@ fails "detected" "was detected, not given.*give the format" img convert -O raw "
 succeeds "info opens nothing else" img info "$web/local.qcow2"
 fails "relative, detected" "was detected, not given" img convert -O raw "$web/relative.qcow2" out.raw
 succeeds "relative, the format given: beside it on the server" img compare -f qcow2 -F raw "$web/relative.qcow2?a=/b" model.raw
-is "$(img info "$web/relative.qcow2")" "$(qimg info "$web/relative.qcow2")" "info as the peer's"
+if [ $peer = yes ]; then
+    is "$(img info "$web/relative.qcow2")" "$(qimg info "$web/relative.qcow2")" "info as the peer's"
+fi
 
 label="a local image names one on the server"
 qimg create -q -f qcow2 -u -b "$web/disk.qcow2" -F qcow2 over.qcow2 20972032
