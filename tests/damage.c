@@ -32,7 +32,7 @@ static guint pick_place(GRand *rand, const GByteArray *file)
     for (guint i = 0; i < 200; i++) {
         at = kind < 4 ? below(rand, area) : kind < 6 ? file->len - 1 - below(rand, area) : below(rand, file->len);
         guint sector = at / SECTOR * SECTOR;
-        for (guint j = 0; j < SECTOR && kind >= 6 && !file->data[at]; j++) {    /* the next byte of its sector that says something */
+        for (guint j = 0; j < SECTOR && kind >= 6 && !file->data[at]; j++) {    /* the next one that says something */
             at = MIN(sector + (at + 1) % SECTOR, file->len - 1);
         }
         if (file->data[at] || percent(rand, 10)) {

@@ -4,8 +4,8 @@
  *
  *     random_damage --format FORMAT --image FILE [--seed N] [--count N | --seconds N]
  *
- * All files beside FILE belong to the image; each case damages one of them. The image is described, mapped, read and checked without
- * being changed; then it is written to, repaired and read again. Cases run in a process of their own, a batch of them in each, so
+ * All files beside FILE belong to the image; each case damages one of them. The image is described, mapped, read and
+ * checked without being changed; then it is written to, repaired and read again. Cases run in a process of their own, a batch of them in each, so
  * that a signal, a report of a sanitizer, and a case that does not end within a minute cost a batch and are told by the seed.
  * --make writes the damaged files of one seed and does nothing with them.
  */
