@@ -156,7 +156,7 @@ static void change_base64(GRand *rand, GByteArray *file)
     if (bytes < 8) {
         return;
     }
-    guint at = percent(rand, 30) ? below(rand, bytes) : 204 + below(rand, bytes) / 8 * 8;     /* behind the head: chunks */
+    guint behind_head = 204 + below(rand, bytes) / 8 * 8, at = percent(rand, 30) ? below(rand, bytes) : behind_head;
     change_number(rand, table + MIN(at, bytes - 8), 8, file->len);
     g_autofree char *coded = g_base64_encode(table, bytes);
     for (guint8 *q = p; q < file->data + file->len && *q != '<' && coded[n]; q++) {
@@ -227,7 +227,8 @@ static void sign(GRand *rand, GByteArray *file, const char *format)
 
 static void change_length(GRand *rand, GByteArray *file)
 {
-    guint old = file->len, less = below(rand, MOST_GROWTH), length = percent(rand, 50) ? old - MIN(old, less) : below(rand, old);
+    guint old = file->len, less = below(rand, MOST_GROWTH);
+    guint length = percent(rand, 50) ? old - MIN(old, less) : below(rand, old);
 
     if (percent(rand, 30)) {
         length = old + below(rand, MOST_GROWTH);

@@ -5,8 +5,8 @@
  *     random_damage --format FORMAT --image FILE [--seed N] [--count N | --seconds N]
  *
  * All files beside FILE belong to the image; each case damages one of them. The image is described, mapped, read and
- * checked without being changed; then it is written to, repaired and read again. Cases run in a process of their own, a batch of them in each, so
- * that a signal, a report of a sanitizer, and a case that does not end within a minute cost a batch and are told by the seed.
+ * checked without being changed; then it is written to, repaired and read again. Cases run in processes, a batch in
+ * each, so that a signal, a report of a sanitizer, and a case that does not end within a minute are told by the seed.
  * --make writes the damaged files of one seed and does nothing with them.
  */
 #include "damage.h"
@@ -310,8 +310,8 @@ static unsigned run_cases(Damage *d)
         seed += count;
         if (status != 0) {
             bad++;
-            printf("FAILED: status %#x at seed %" PRIu64 ": random_damage --format %s --image %s --seed %" PRIu64 " --count 1\n",
-                   status, d->progress->seed, arg_format, arg_image, d->progress->seed);
+            printf("FAILED: status %#x: random_damage --format %s --image %s --seed %" PRIu64 " --count 1\n", status,
+                   arg_format, arg_image, d->progress->seed);
             fflush(stdout);
             seed = d->progress->seed + 1;
         }

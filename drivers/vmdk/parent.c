@@ -51,8 +51,8 @@ static void tell_wrong_parent(BlkNode *node)
         blk_node_message(node, "the image was made over a backing file with the content ID %08x, but that of '%s' is "
                          "%08x: it is another file, or was changed since", v->descriptor.parent_cid, name, cid);
     } else {
-        blk_node_message(node, "the backing file '%s' is no VMDK image with a content ID: what the image is over cannot "
-                         "be known", name);
+        blk_node_message(node, "the backing file '%s' is no VMDK image with a content ID: what the image is over "
+                         "cannot be known", name);
     }
 }
 

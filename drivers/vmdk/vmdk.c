@@ -170,8 +170,8 @@ static int co_end_writing(BlkNode *node, GError **error)
     ret = ret < 0 ? ret : vmdk_co_write_footers(node);
     ret = ret < 0 ? ret : vmdk_co_keep_parent(node);
     ret = ret < 0 ? ret : blk_engine_co_flush(node);
-    return ret < 0 ? blk_error_errno(error, ret, "The image '%s' cannot become read-only, since its tables could not be "
-                                     "written", blk_node_filename(node)) : 0;
+    return ret < 0 ? blk_error_errno(error, ret, "The image '%s' cannot become read-only, since its tables could not "
+                                     "be written", blk_node_filename(node)) : 0;
 }
 
 static void vmdk_co_reopen_abort(BlkNode *node)

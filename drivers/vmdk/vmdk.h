@@ -227,7 +227,7 @@ int vmdk_co_change_cid(BlkNode *node);
 void vmdk_look_at_parent(BlkNode *node);
 /* May the backing be read? -EINVAL: it is not what the image was made over, or was changed since. */
 int vmdk_check_parent(BlkNode *node);
-/* The image is closed: what was committed to its parent meanwhile has given that another content ID, which is taken over. */
+/* The image is closed: what was committed to its parent gave that another content ID, which is taken over. */
 int vmdk_co_keep_parent(BlkNode *node);
 /* *cid: (out): of the vmdk image @node, through filters; false: it is none. */
 bool vmdk_node_cid(BlkNode *node, uint32_t *cid);
