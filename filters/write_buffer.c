@@ -7,7 +7,8 @@
  * A unit is in one of three lists: it gathers in IDLE (in order of the last write) or READY (to be written out as soon as
  * it can be), or it is WRITING. docs/write-buffer.md has the rules.
  *
- * Limitations: the sectors around a unit's are read when it is written out, all at once; whole units are copied, too.
+ * Limitations: the sectors around a unit's are read when it is written out, all at once; whole units are copied, too. Each
+ * unit for which that is a whole cluster takes memory for a second one meanwhile.
  */
 #include "filters/write_buffer.h"
 
@@ -45,6 +46,7 @@ struct WriteBuffer {
     GQueue lists[UNIT_STATES];
     GHashTable *gathering, *writing;    /* number -> Unit */
     GPtrArray *unused;              /* Unit *, memory to be used again */
+    GPtrArray *spare_data;          /* the same, of data alone; at most @spare */
     unsigned count;                 /* units that hold data, or are pinned */
     WriteBufferHold *holds;
     uint64_t clock;                 /* counts calls that wait for what was written before */
@@ -72,13 +74,29 @@ static void unit_free(gpointer data)
     g_free(unit);
 }
 
+/* Memory of a unit's size, or NULL; some is kept for the next one. */
+static uint8_t *data_take(WriteBuffer *wb)
+{
+    return wb->spare_data->len > 0 ? g_ptr_array_steal_index_fast(wb->spare_data, wb->spare_data->len - 1)
+                                   : blk_buffer_try_alloc(wb->node->file->node, wb->unit_bytes);
+}
+
+static void data_give(WriteBuffer *wb, uint8_t *data)
+{
+    if (data && wb->spare_data->len < wb->spare) {
+        g_ptr_array_add(wb->spare_data, data);
+    } else {
+        blk_buffer_free(data);
+    }
+}
+
 static Unit *unit_new(WriteBuffer *wb, uint64_t number)
 {
     Unit *unit = wb->unused->len > 0 ? g_ptr_array_steal_index_fast(wb->unused, wb->unused->len - 1) : NULL;
     unsigned words = (wb->sectors + 63) / 64;
 
     if (!unit) {
-        uint8_t *data = blk_buffer_try_alloc(wb->node->file->node, wb->unit_bytes);
+        uint8_t *data = data_take(wb);
         if (!data) {
             return NULL;
         }
@@ -188,38 +206,64 @@ static bool is_whole(const WriteBuffer *wb, const Unit *unit)
 
 /* ---- writing out ---- */
 
+/* The first run of missing sectors. Returns: there is no other. */
+static bool find_missing(const Unit *unit, uint64_t bytes, uint64_t *from, uint64_t *until)
+{
+    unsigned end = sectors_of(bytes), first = has_sector(unit, 0) ? run_end(unit, 0, end) : 0;
+    unsigned stop = run_end(unit, first, end);
+
+    *from = (uint64_t)first * WRITE_BUFFER_SECTOR;
+    *until = MIN(bytes, (uint64_t)stop * WRITE_BUFFER_SECTOR);
+    return unit->valid_count + (stop - first) >= end;
+}
+
+/* Copies those of the first @bytes of the unit that it has. */
+static void copy_written(const Unit *unit, uint64_t bytes, uint8_t *to)
+{
+    unsigned end = sectors_of(bytes), stop;
+
+    for (unsigned sector = 0; sector < end; sector = stop) {
+        uint64_t pos = (uint64_t)sector * WRITE_BUFFER_SECTOR;
+        stop = run_end(unit, sector, end);
+        if (has_sector(unit, sector)) {
+            memcpy(to + pos, unit->data + pos, MIN(bytes, (uint64_t)stop * WRITE_BUFFER_SECTOR) - pos);
+        }
+    }
+}
+
+/* Reads all to other memory, which becomes the unit's: so a compressed cluster is decoded where it is compressed again. */
+static int co_fill_anew(WriteBuffer *wb, Unit *unit, uint64_t bytes)
+{
+    BlkNode *child = wb->node->file->node;
+    uint8_t *data = data_take(wb);
+    int ret = data ? blk_co_pread(child, unit->number * wb->unit_bytes, bytes, data, 0) : -ENOMEM;
+
+    if (ret == 0) {
+        uint8_t *before = unit->data;
+        copy_written(unit, bytes, data);
+        unit->data = data;
+        data = before;
+    }
+    data_give(wb, data);
+    return ret;
+}
+
 /* Reads what was not written. */
 static int co_fill(WriteBuffer *wb, Unit *unit, uint64_t bytes)
 {
-    BlkNode *child = wb->node->file->node;
-    uint64_t offset = unit->number * wb->unit_bytes;
-    unsigned end = sectors_of(bytes), first = 0;
+    uint64_t offset = unit->number * wb->unit_bytes, from, until;
+    int ret;
 
-    if (unit->valid_count >= end) {
+    if (unit->valid_count >= sectors_of(bytes)) {
         return 0;
     }
-    first = has_sector(unit, 0) ? run_end(unit, 0, end) : 0;
-    uint64_t from = (uint64_t)first * WRITE_BUFFER_SECTOR;
-    unsigned stop = run_end(unit, first, end);
-    bool one_run = unit->valid_count + (stop - first) >= end;
-    uint64_t until = one_run ? MIN(bytes, (uint64_t)stop * WRITE_BUFFER_SECTOR) : bytes;
-    uint8_t *buf = one_run ? unit->data + from : blk_buffer_try_alloc(child, bytes);
-
-    int ret = buf ? blk_co_pread(child, offset + from, until - from, buf, 0) : -ENOMEM;
-    if (ret == 0 && !one_run) {
-        for (unsigned sector = first; sector < end; sector = stop) {
-            stop = run_end(unit, sector, end);
-            if (!has_sector(unit, sector)) {
-                uint64_t pos = (uint64_t)sector * WRITE_BUFFER_SECTOR;
-                memcpy(unit->data + pos, buf + (pos - from), MIN(bytes, (uint64_t)stop * WRITE_BUFFER_SECTOR) - pos);
-            }
-        }
-    }
-    if (!one_run) {
-        blk_buffer_free(buf);
+    if (find_missing(unit, bytes, &from, &until) && until - from <= bytes / 2) {
+        ret = blk_co_pread(wb->node->file->node, offset + from, until - from, unit->data + from, 0);
+    } else {
+        ret = co_fill_anew(wb, unit, bytes);
     }
     if (ret == 0) {
-        add_sectors(unit, 0, end);
+        add_sectors(unit, 0, sectors_of(bytes));
     }
     return ret;
 }
@@ -622,6 +666,7 @@ void write_buffer_set_unit(WriteBuffer *wb, uint32_t bytes)
     }
     g_assert(wb->count == 0);
     g_ptr_array_set_size(wb->unused, 0);
+    g_ptr_array_set_size(wb->spare_data, 0);
     wb->unit_bytes = bytes;
     wb->sectors = MAX(1, bytes / WRITE_BUFFER_SECTOR);
     wb->max_units = (unsigned)MIN(UINT_MAX / 2, MAX(1, wb->max_bytes / bytes));
@@ -639,6 +684,7 @@ WriteBuffer *write_buffer_new(BlkNode *node, uint64_t bytes, unsigned flags)
     wb->gathering = g_hash_table_new(g_direct_hash, g_direct_equal);
     wb->writing = g_hash_table_new(g_direct_hash, g_direct_equal);
     wb->unused = g_ptr_array_new_with_free_func(unit_free);
+    wb->spare_data = g_ptr_array_new_with_free_func(blk_buffer_free);
     return wb;
 }
 
@@ -662,5 +708,6 @@ void write_buffer_free(WriteBuffer *wb)
     g_hash_table_unref(wb->gathering);
     g_hash_table_unref(wb->writing);
     g_ptr_array_unref(wb->unused);
+    g_ptr_array_unref(wb->spare_data);
     g_free(wb);
 }

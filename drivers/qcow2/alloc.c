@@ -132,6 +132,7 @@ gint64 qcow2_co_alloc_clusters(BlkNode *node, uint64_t max, uint64_t *first)
     if (ret < 0) {
         return ret;
     }
+    qcow2_note_taken(q, (uint64_t)run << q->cluster_bits);
     if (!q->append_from) {
         q->free_hint = *first + (uint64_t)run;
     }
@@ -234,10 +235,10 @@ static void cluster_is_free(Qcow2 *q, uint64_t cluster)
     q->free_hint = MIN(q->free_hint, cluster);
 }
 
-static void note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, Qcow2DropReason reason)
+static void note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, uint64_t bytes_now, Qcow2DropReason reason)
 {
     if (q->pass_discard[reason]) {
-        qcow2_note_freed(q, offset, bytes, reason != QCOW2_DROP_OTHER);
+        qcow2_note_freed(q, offset, bytes, bytes_now, reason != QCOW2_DROP_OTHER);
     }
 }
 
@@ -256,10 +257,10 @@ int qcow2_co_give_back(BlkNode *node, const Qcow2Drop *drop)
         }
         if (value == 0) {
             cluster_is_free(q, cluster);
-            note_freed(q, cluster << q->cluster_bits, q->cluster_size, drop->reason);
+            note_freed(q, cluster << q->cluster_bits, q->cluster_size, bytes, drop->reason);
         } else if (drop->payload && qcow2_payload_is_known(q, cluster)) {
             qcow2_payload_freed(q, pos, bytes);
-            note_freed(q, pos, bytes, drop->reason);
+            note_freed(q, pos, bytes, bytes, drop->reason);
         }
         pos += bytes;
     }

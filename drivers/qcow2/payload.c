@@ -141,6 +141,9 @@ static int co_raise_payload(BlkNode *node, uint64_t offset, uint64_t bytes, uint
     uint64_t first = qcow2_cluster_of(q, offset), last = qcow2_cluster_of(q, offset + bytes - 1);
     int ret = qcow2_co_raise_run(node, first, last - first + 1, refs);
 
+    if (ret == 0) {
+        qcow2_note_taken(q, bytes);
+    }
     for (uint64_t pos = offset; ret == 0 && pos < offset + bytes; pos += 512) {
         uint8_t *uses = packed_uses(q, qcow2_cluster_of(q, pos));
         if (uses) {

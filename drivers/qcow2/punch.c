@@ -6,8 +6,9 @@
  *                            |== whole blocks =====|     cut off at close
  *
  * Space that was given back is noted. When enough has come together, what is still free of the space that was noted the
- * time before is punched out of the file, in whole blocks, together with the free space around it. Most space is used
- * again before that, and stays as it is: a hole costs the file system as much as the write that fills it.
+ * time before is punched out of the file, in whole blocks, together with the free space around it. A hole costs the file
+ * system as much as the write that fills it, or, where it hands discards to the disk, far more, and nobody gets space
+ * meanwhile. So while writes wait for space that they have dropped themselves, what others take again does not count.
  *
  * Nothing on disk refers to free space (alloc.c), so it does not matter when a hole becomes stable. All that can fail here
  * costs space only: errors are ignored.
@@ -17,8 +18,11 @@
 #define PUNCH_MIN (UINT64_C(256) << 10)      /* bytes that are freed before it is worth while */
 
 enum {
+    FREED_PART = 64,                        /* parts of the file, */
+    SPARE_PART = 16,                        /* or while writes wait */
+    MAX_NOTED = 64 << 10,                   /* extents */
     PUNCH_BLOCK = 4096,                     /* what file systems can free, at least */
-    PUNCH_CHUNK = 64,                       /* extents before allocations get a turn */
+    PUNCH_CHUNK = 16,                       /* extents before allocations get a turn */
 };
 
 typedef struct Freed {
@@ -31,13 +35,14 @@ typedef struct Run {
     uint64_t offset, end;
 } Run;
 
-void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, bool soon)
+void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, uint64_t bytes_now, bool soon)
 {
     GArray *list = soon ? q->freed_before : q->freed;
     Freed *last = list->len > 0 ? &g_array_index(list, Freed, list->len - 1) : NULL;
     Freed freed = { offset, offset + bytes };
 
-    q->freed_bytes += bytes;
+    q->freed_bytes += bytes_now;
+    q->spare_bytes += bytes_now;
     q->freed_ever = true;
     if (last && last->end == offset) {
         last->end = freed.end;
@@ -46,11 +51,16 @@ void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, bool soon)
     }
 }
 
+void qcow2_note_taken(Qcow2 *q, uint64_t bytes)
+{
+    q->spare_bytes -= MIN(q->spare_bytes, bytes);
+}
+
 void qcow2_punch_open(Qcow2 *q)
 {
     q->freed = g_array_new(FALSE, FALSE, sizeof(Freed));
     q->freed_before = g_array_new(FALSE, FALSE, sizeof(Freed));
-    q->freed_bytes = 0;
+    q->freed_bytes = q->spare_bytes = 0;
 }
 
 void qcow2_punch_close(Qcow2 *q)
@@ -135,7 +145,7 @@ static void co_punch_before(BlkNode *node)
 
     q->freed_before = q->freed;
     q->freed = g_array_new(FALSE, FALSE, sizeof(Freed));
-    q->freed_bytes = 0;
+    q->freed_bytes = q->spare_bytes = 0;
     g_array_sort(freed, compare_freed);
     for (guint i = 0; ret == 0 && i < freed->len;) {
         Run run = { .file = node->file->node };
@@ -148,12 +158,20 @@ static void co_punch_before(BlkNode *node)
     }
 }
 
-void qcow2_co_punch(BlkNode *node)
+void qcow2_co_punch(BlkNode *node, bool writes_wait)
 {
     Qcow2 *q = node->opaque;
+    uint64_t file_bytes = blk_node_length(node->file->node);
 
-    if (!q->keep_freed && q->freed_bytes > MAX(PUNCH_MIN, blk_node_length(node->file->node) / 64)) {
+    if (q->keep_freed) {
+        return;
+    }
+    if (writes_wait ? q->spare_bytes > MAX(PUNCH_MIN, file_bytes / SPARE_PART) || q->freed_before->len > MAX_NOTED
+                    : q->freed_bytes > MAX(PUNCH_MIN, file_bytes / FREED_PART)) {
         co_punch_before(node);
+    } else if (writes_wait) {
+        g_array_append_vals(q->freed_before, q->freed->data, q->freed->len);
+        g_array_set_size(q->freed, 0);
     }
 }
 

@@ -120,7 +120,8 @@ typedef struct Qcow2 {
     uint64_t frozen_bytes, limbo_bytes;     /* in frozen_drops and limbo: space that comes back soon */
     GArray *freed;                  /* extents that were given back since the last punch */
     GArray *freed_before;           /* before that, or by a request of the guest: the next ones to be punched */
-    uint64_t freed_bytes;           /* in it */
+    uint64_t freed_bytes;           /* in both, about */
+    uint64_t spare_bytes;           /* of them, those that were not taken again, about */
     bool freed_ever;                /* something was given back since open */
 } Qcow2;
 
@@ -305,10 +306,14 @@ void qcow2_payload_forget(Qcow2 *q);
 
 void qcow2_punch_open(Qcow2 *q);
 void qcow2_punch_close(Qcow2 *q);
-/* Host space was given back; @soon: by somebody who wants it out of the file. Does not yield. */
-void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, bool soon);
-/* Punches free space out of the file, if it has become much. Takes alloc_lock; may yield. */
-void qcow2_co_punch(BlkNode *node);
+/* Host space is free, of which @bytes_now were given back just now; @soon: by somebody who wants it out of the file. Does
+ * not yield. */
+void qcow2_note_freed(Qcow2 *q, uint64_t offset, uint64_t bytes, uint64_t bytes_now, bool soon);
+/* So much host space was taken. */
+void qcow2_note_taken(Qcow2 *q, uint64_t bytes);
+/* Punches free space out of the file, if it has become much; @writes_wait: for space, and get it late then. Takes
+ * alloc_lock; may yield. */
+void qcow2_co_punch(BlkNode *node, bool writes_wait);
 /* Punches out all that was freed, and cuts off what is free at the end of the file. For an image whose tables are stable.
  * Takes alloc_lock; may yield. */
 void qcow2_co_give_up_free_space(BlkNode *node);

@@ -398,7 +398,7 @@ static int co_unlink_refblock(BlkNode *node, uint64_t number, uint64_t offset)
     blk_meta_co_forget(q->meta, offset, q->cluster_size);
     if (qcow2_cluster_of(q, offset) >> q->refblock_bits == number) {
         qcow2_tables_remove(q, offset, q->cluster_size);        /* its own count went with it */
-        qcow2_note_freed(q, offset, q->cluster_size, true);
+        qcow2_note_freed(q, offset, q->cluster_size, q->cluster_size, true);
     } else {
         qcow2_drop(q, offset, q->cluster_size, false);
     }

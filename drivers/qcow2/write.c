@@ -10,12 +10,13 @@
  */
 #include "drivers/qcow2/qcow2.h"
 
-/* Of dropped space: what may wait for the next flush before we commit on our own. */
+/* Of dropped space: what may wait for the next flush before we commit on our own, at least, and a part of the file. */
 #define DROPPED_BYTES_MIN (UINT64_C(256) << 10)
+enum { DROPPED_PART = 32 };
 
-/* How long a write waits for readers of space that was dropped, at the most. */
-#define READER_WAIT_NS UINT64_C(500000)
-enum { READER_WAITS = 200 };
+/* How long a write waits for space that was dropped, at the most. */
+#define SPACE_WAIT_NS UINT64_C(500000)
+enum { SPACE_WAITS = 200 };
 
 /* ---- L2 tables ---- */
 
@@ -100,6 +101,50 @@ static int co_own_table(BlkNode *node, uint64_t offset, uint64_t *l1_entry)
     }
     blk_co_mutex_unlock(&q->l2_lock);
     return ret;
+}
+
+/* ---- commit ---- */
+
+static int co_commit_from(BlkNode *node, BlkMetaRank lowest, bool writes_wait)
+{
+    Qcow2 *q = node->opaque;
+    int ret = qcow2_co_recover(node);
+
+    if (ret == 0) {
+        ret = blk_meta_co_commit_from(q->meta, lowest);
+    }
+    if (ret == 0 && q->tables) {
+        /* A failure here leaves space unused until the next try; what was asked for is stable. */
+        blk_co_mutex_lock(&q->alloc_lock);
+        qcow2_co_drain_limbo(node);
+        blk_co_mutex_unlock(&q->alloc_lock);
+        qcow2_survey_committed(q);
+        qcow2_co_punch(node, writes_wait);
+    }
+    return ret;
+}
+
+/* Lazy refcounts: without the counts. */
+static int co_commit(BlkNode *node, bool writes_wait)
+{
+    Qcow2 *q = node->opaque;
+
+    if (!q->lazy || !blk_meta_is_dirty(q->meta)) {
+        return co_commit_from(node, BLK_META_COUNTS, writes_wait);      /* nothing to leave out: no need for the mark */
+    }
+    int ret = qcow2_co_recover(node);
+    ret = ret < 0 ? ret : qcow2_co_lazy_begin(node);
+    return ret < 0 ? ret : co_commit_from(node, BLK_META_MAP, writes_wait);
+}
+
+int qcow2_co_commit(BlkNode *node)
+{
+    return co_commit(node, false);
+}
+
+int qcow2_co_commit_all(BlkNode *node)
+{
+    return co_commit_from(node, BLK_META_COUNTS, false);
 }
 
 /* ---- reserve ---- */
@@ -273,17 +318,31 @@ static int co_reserve_locked(BlkNode *node, BlkReservation *res)
     }
 }
 
-/* Waits, not for ever, until readers let go of space that was dropped: else the file grows while they are slow. */
-static int co_wait_for_space(BlkNode *node, uint64_t limit)
+/* Space that was dropped and is not free yet. */
+static uint64_t pending_bytes(const Qcow2 *q)
+{
+    return q->dropped_bytes + q->frozen_bytes + q->limbo_bytes;
+}
+
+/* Commits when so much was dropped, while others go on: they wait, not for ever, for the commit and for readers only when
+ * as much again was dropped, else the file would grow. */
+static int co_bring_back_space(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
+    uint64_t window = MAX(DROPPED_BYTES_MIN, blk_node_length(node->file->node) / DROPPED_PART);
     int ret = 0;
 
-    for (unsigned tries = 0; ret == 0 && q->frozen_bytes + q->limbo_bytes > limit && tries < READER_WAITS; tries++) {
-        blk_co_sleep_ns(READER_WAIT_NS);
-        blk_co_mutex_lock(&q->alloc_lock);
-        ret = qcow2_co_drain_limbo(node);
-        blk_co_mutex_unlock(&q->alloc_lock);
+    for (unsigned tries = 0; ret == 0 && tries < SPACE_WAITS; tries++) {
+        if (q->dropped_bytes > window && !q->frozen_drops) {
+            ret = co_commit(node, true);
+        } else if (pending_bytes(q) > 2 * window) {
+            blk_co_sleep_ns(SPACE_WAIT_NS);
+            blk_co_mutex_lock(&q->alloc_lock);
+            ret = qcow2_co_drain_limbo(node);
+            blk_co_mutex_unlock(&q->alloc_lock);
+        } else {
+            break;
+        }
     }
     return ret;
 }
@@ -292,15 +351,9 @@ static int co_wait_for_space(BlkNode *node, uint64_t limit)
 static int co_throttle(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
-    uint64_t limit = MAX(DROPPED_BYTES_MIN, blk_node_length(node->file->node) / 32);
-    int ret = 0;
+    int ret = blk_meta_wants_commit(q->meta) ? qcow2_co_commit_all(node) : 0;
 
-    if (blk_meta_wants_commit(q->meta)) {
-        ret = qcow2_co_commit_all(node);
-    } else if (q->dropped_bytes > limit) {
-        ret = qcow2_co_commit(node);
-    }
-    return ret < 0 ? ret : co_wait_for_space(node, limit);
+    return ret < 0 ? ret : co_bring_back_space(node);
 }
 
 /* What clusters that lose their data become. */
@@ -431,42 +484,4 @@ void qcow2_cancel(BlkNode *node, BlkReservation *res)
         qcow2_drop(q, res->host_offset, res->host_bytes, res->kind == BLK_MAP_COMPRESSED);
     }
     blk_meta_put(q->meta, res->slice);
-}
-
-/* ---- commit ---- */
-
-static int co_commit_from(BlkNode *node, BlkMetaRank lowest)
-{
-    Qcow2 *q = node->opaque;
-    int ret = qcow2_co_recover(node);
-
-    if (ret == 0) {
-        ret = blk_meta_co_commit_from(q->meta, lowest);
-    }
-    if (ret == 0 && q->tables) {
-        /* A failure here leaves space unused until the next try; what was asked for is stable. */
-        blk_co_mutex_lock(&q->alloc_lock);
-        qcow2_co_drain_limbo(node);
-        blk_co_mutex_unlock(&q->alloc_lock);
-        qcow2_survey_committed(q);
-        qcow2_co_punch(node);
-    }
-    return ret;
-}
-
-int qcow2_co_commit(BlkNode *node)
-{
-    Qcow2 *q = node->opaque;
-
-    if (!q->lazy || !blk_meta_is_dirty(q->meta)) {
-        return qcow2_co_commit_all(node);           /* nothing to leave out: no need for the mark */
-    }
-    int ret = qcow2_co_recover(node);
-    ret = ret < 0 ? ret : qcow2_co_lazy_begin(node);
-    return ret < 0 ? ret : co_commit_from(node, BLK_META_MAP);
-}
-
-int qcow2_co_commit_all(BlkNode *node)
-{
-    return co_commit_from(node, BLK_META_COUNTS);
 }
