@@ -99,8 +99,12 @@ bool blk_engine_has_readers(BlkNode *node, uint64_t epoch)
 
 void blk_engine_set_decompressed_cache(BlkNode *node, uint64_t bytes)
 {
-    g_assert(!node->core->engine->cache);
-    node->core->engine->cache_bytes = bytes;
+    BlkEngine *engine = node->core->engine;
+
+    if (engine->cache_bytes != bytes) {
+        g_clear_pointer(&engine->cache, blk_cluster_cache_free);
+    }
+    engine->cache_bytes = bytes;
 }
 
 BlkClusterCache *blk_engine_cluster_cache(BlkNode *node)

@@ -37,13 +37,18 @@ typedef struct MetaImage {
     uint8_t *copies;                /* block_size bytes for each of @blocks */
 } MetaImage;
 
+void blk_meta_set_max_blocks(BlkMetaCache *cache, size_t max_blocks)
+{
+    cache->max_blocks = MAX(max_blocks, 16);
+}
+
 BlkMetaCache *blk_meta_new(BlkNode *node, size_t block_size, size_t max_blocks, const BlkMetaHooks *hooks)
 {
     BlkMetaCache *cache = g_new0(BlkMetaCache, 1);
 
     cache->node = node;
     cache->block_size = block_size;
-    cache->max_blocks = MAX(max_blocks, 16);
+    blk_meta_set_max_blocks(cache, max_blocks);
     cache->blocks = g_hash_table_new(g_int64_hash, g_int64_equal);
     cache->hooks = *hooks;
     g_queue_init(&cache->lru);

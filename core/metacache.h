@@ -64,6 +64,8 @@ typedef struct BlkMetaCache BlkMetaCache;
  * @max_blocks: kept in memory, at least 16; exceeded only while more blocks are held or changed
  */
 BlkMetaCache *blk_meta_new(BlkNode *node, size_t block_size, size_t max_blocks, const BlkMetaHooks *hooks);
+/* Another bound, as above; what is too much goes as others are needed. */
+void blk_meta_set_max_blocks(BlkMetaCache *cache, size_t max_blocks);
 void blk_meta_free(BlkMetaCache *cache);        /* changes are lost: commit first; NULL is ignored */
 
 /**

@@ -226,3 +226,16 @@ int blk_perm_refresh(BlkNode *const *nodes, unsigned n_nodes, GError **error)
     }
     return 0;
 }
+
+int blk_node_check_resizable(const BlkNode *node, GError **error)
+{
+    for (GList *l = node->core->parents.head; l; l = l->next) {
+        const BlkChild *edge = l->data;
+
+        if (!(edge->shared & BLK_PERM_RESIZE)) {
+            return blk_error(error, -EBUSY, "The length of the node '%s' cannot change, since '%s' relies on it", blk_node_name(node),
+                             edge->parent ? blk_node_name(edge->parent) : edge->name);
+        }
+    }
+    return 0;
+}

@@ -185,8 +185,10 @@ static void co_commit_step(ReopenStep *step)
         blk_co_drain_begin(node);
         uint64_t length = node->length;
         node->driver->co_reopen_commit(node);
-        if (node->length != length) {       /* somebody else has made it longer */
+        if (node->length != length) {       /* of a window; or somebody else has made it longer */
             blk_bitmaps_length_changed(node);
+        }
+        if (node->length != length || step->options) {
             blk_node_refresh_above(&node, 1, NULL);
         }
         blk_drain_end(node);

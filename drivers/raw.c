@@ -14,9 +14,14 @@
 
 enum { SECTOR = 512, STREAM_BYTES = 1 << 20 };
 
+typedef struct RawWindow {
+    uint64_t offset, size;
+    bool fixed_size;                /* else up to the end, and size is 0 */
+} RawWindow;
+
 typedef struct RawState {
-    uint64_t offset;
-    bool fixed_size;
+    RawWindow window;
+    RawWindow *next;                /* (nullable): that of a reopening, which may still be taken back */
 } RawState;
 
 static const BlkOption raw_options[] = {
@@ -25,6 +30,8 @@ static const BlkOption raw_options[] = {
     { "size", BLK_OPTION_SIZE, "length of the disk, a multiple of 512; without it up to the end of the file" },
     { NULL },
 };
+
+static const char *const raw_reopen_options[] = { "offset", "size", NULL };
 
 static const char *const prealloc_values[] = { "off", "falloc", "full", NULL };
 static const BlkPrealloc prealloc_modes[] = { BLK_PREALLOC_OFF, BLK_PREALLOC_FALLOC, BLK_PREALLOC_FULL };
@@ -40,42 +47,103 @@ static int raw_probe(const uint8_t *head, size_t bytes, const char *filename)
     return 1;           /* anything can be raw: the last choice */
 }
 
-static int raw_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+static RawWindow raw_get_window(const BlkOptions *options)
+{
+    return (RawWindow) {
+        .offset = blk_options_uint(options, "offset"),
+        .size = blk_options_uint(options, "size"),
+        .fixed_size = blk_options_has(options, "size"),
+    };
+}
+
+static int raw_check_window(const RawWindow *w, uint64_t file_length, GError **error)
+{
+    if (w->offset > file_length) {
+        return blk_error(error, -EINVAL, "offset %" PRIu64 " lies beyond the end of the containing file (%" PRIu64 ")",
+                         w->offset, file_length);
+    }
+    if (w->size % SECTOR != 0) {
+        return blk_error(error, -EINVAL, "Specified size %" PRIu64 " is not a multiple of %d", w->size, SECTOR);
+    }
+    if (w->size > file_length - w->offset) {
+        return blk_error(error, -EINVAL, "offset %" PRIu64 " and size %" PRIu64 " reach beyond the end of the "
+                         "containing file (%" PRIu64 ")", w->offset, w->size, file_length);
+    }
+    return 0;
+}
+
+static uint64_t raw_window_length(const RawWindow *w, uint64_t file_length)
+{
+    return w->fixed_size ? w->size : file_length - MIN(w->offset, file_length);
+}
+
+static void raw_use_window(BlkNode *node, const RawWindow *w)
 {
     RawState *s = node->opaque;
-    BlkChild *file = blk_co_open_child(node, options, "file", BLK_ROLE_IMAGE, error);
 
-    if (!file) {
-        return -EINVAL;
+    s->window = *w;
+    node->length = raw_window_length(w, node->file->node->length);
+    node->caps = BLK_CAP_FUA | (w->offset == 0 ? node->file->node->caps & BLK_CAP_ZERO_INIT : 0);
+}
+
+static int raw_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    BlkChild *file = blk_co_open_child(node, options, "file", BLK_ROLE_IMAGE, error);
+    const RawWindow window = raw_get_window(options);
+    int ret = file ? raw_check_window(&window, file->node->length, error) : -EINVAL;
+
+    if (ret == 0) {
+        raw_use_window(node, &window);
     }
-    uint64_t file_length = file->node->length;
-    s->offset = blk_options_uint(options, "offset");
-    s->fixed_size = blk_options_has(options, "size");
-    if (s->offset > file_length) {
-        return blk_error(error, -EINVAL, "offset %" PRIu64 " lies beyond the end of the containing file (%" PRIu64 ")",
-                         s->offset, file_length);
+    return ret;
+}
+
+/* ---- reopening ---- */
+
+static int raw_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    RawState *s = node->opaque;
+    RawWindow window;
+
+    if (!to->options) {
+        return 0;
     }
-    node->length = file_length - s->offset;
-    if (s->fixed_size) {
-        uint64_t size = blk_options_uint(options, "size");
-        if (size % SECTOR != 0) {
-            return blk_error(error, -EINVAL, "Specified size %" PRIu64 " is not a multiple of %d", size, SECTOR);
-        }
-        if (size > node->length) {
-            return blk_error(error, -EINVAL, "offset %" PRIu64 " and size %" PRIu64 " reach beyond the end of the "
-                             "containing file (%" PRIu64 ")", s->offset, size, file_length);
-        }
-        node->length = size;
+    window = raw_get_window(to->options);
+    if (raw_window_length(&window, node->file->node->length) != node->length && blk_node_check_resizable(node, error) < 0) {
+        return -EBUSY;
     }
-    node->caps = BLK_CAP_FUA | (s->offset == 0 ? file->node->caps & BLK_CAP_ZERO_INIT : 0);
+    s->next = g_memdup2(&window, sizeof(window));
     return 0;
+}
+
+/* The file may be another one, too, which is there now. */
+static int raw_check_child(BlkNode *node, BlkNode *child, GError **error)
+{
+    const RawState *s = node->opaque;
+
+    return s->next ? raw_check_window(s->next, child->length, error) : 0;
+}
+
+static void raw_co_reopen_commit(BlkNode *node)
+{
+    RawState *s = node->opaque;
+
+    if (s->next) {
+        raw_use_window(node, s->next);
+        g_clear_pointer(&s->next, g_free);
+    }
+}
+
+static void raw_co_reopen_abort(BlkNode *node)
+{
+    g_clear_pointer(&((RawState *)node->opaque)->next, g_free);
 }
 
 static void raw_refresh_limits(BlkNode *node)
 {
     RawState *s = node->opaque;
 
-    if (s->offset != 0) {
+    if (s->window.offset != 0) {
         node->limits.cluster_size = 0;
     }
 }
@@ -85,18 +153,19 @@ static uint64_t raw_length_below(const BlkNode *node)
     const RawState *s = node->opaque;
     uint64_t below = node->file->node->length;
 
-    if (s->fixed_size) {
+    if (s->window.fixed_size) {
         return node->length;
     }
-    return below > s->offset ? below - s->offset : 0;
+    return below > s->window.offset ? below - s->window.offset : 0;
 }
 
 static void raw_child_perm(BlkNode *node, BlkChild *child, unsigned perm, unsigned shared,
                            unsigned *child_perm, unsigned *child_shared)
 {
-    RawState *s = node->opaque;
+    const RawState *s = node->opaque;
+    bool fixed_size = s->window.fixed_size && (!s->next || s->next->fixed_size);
 
-    *child_perm = s->fixed_size ? perm & ~BLK_PERM_RESIZE : perm;
+    *child_perm = fixed_size ? perm & ~BLK_PERM_RESIZE : perm;
     /* Who reads a disk through a read-only node wants it to hold still; a writer coordinates with others itself. */
     *child_shared = node->read_only ? shared & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE) : shared;
 }
@@ -105,53 +174,53 @@ static int raw_co_preadv(BlkNode *node, BlkRequest *req)
 {
     RawState *s = node->opaque;
 
-    return blk_co_preadv(node->file->node, req->offset + s->offset, req->bytes, req->iov, req->flags);
+    return blk_co_preadv(node->file->node, req->offset + s->window.offset, req->bytes, req->iov, req->flags);
 }
 
 static int raw_co_pwritev(BlkNode *node, BlkRequest *req)
 {
     RawState *s = node->opaque;
 
-    return blk_co_pwritev(node->file->node, req->offset + s->offset, req->bytes, req->iov, req->flags);
+    return blk_co_pwritev(node->file->node, req->offset + s->window.offset, req->bytes, req->iov, req->flags);
 }
 
 static int raw_co_pwrite_zeroes(BlkNode *node, BlkRequest *req)
 {
     RawState *s = node->opaque;
 
-    return blk_co_pwrite_zeroes(node->file->node, req->offset + s->offset, req->bytes, req->flags);
+    return blk_co_pwrite_zeroes(node->file->node, req->offset + s->window.offset, req->bytes, req->flags);
 }
 
 static int raw_co_discard(BlkNode *node, BlkRequest *req)
 {
     RawState *s = node->opaque;
 
-    return blk_co_discard(node->file->node, req->offset + s->offset, req->bytes);
+    return blk_co_discard(node->file->node, req->offset + s->window.offset, req->bytes);
 }
 
 static int raw_co_block_status(BlkNode *node, uint64_t offset, uint64_t bytes, BlkStatus *status)
 {
     RawState *s = node->opaque;
 
-    return blk_co_block_status_above(node->file->node, NULL, offset + s->offset, bytes, status);
+    return blk_co_block_status_above(node->file->node, NULL, offset + s->window.offset, bytes, status);
 }
 
 static int raw_co_truncate(BlkNode *node, uint64_t length, BlkPrealloc prealloc, GError **error)
 {
     RawState *s = node->opaque;
 
-    if (s->fixed_size) {
+    if (s->window.fixed_size) {
         return blk_error(error, -ENOTSUP, "Cannot resize a raw disk of fixed size");
     }
-    if (length > BLK_MAX_LENGTH - s->offset) {
+    if (length > BLK_MAX_LENGTH - s->window.offset) {
         return blk_error(error, -EFBIG, "Length %" PRIu64 " is too large for a disk at offset %" PRIu64, length,
-                         s->offset);
+                         s->window.offset);
     }
-    int ret = blk_co_truncate(node->file->node, s->offset + length, prealloc, error);
+    int ret = blk_co_truncate(node->file->node, s->window.offset + length, prealloc, error);
     if (ret < 0) {
         return ret;
     }
-    node->length = node->file->node->length - s->offset;
+    node->length = node->file->node->length - s->window.offset;
     if (node->length >= length + SECTOR) {      /* a device or an export keeps what it has */
         return blk_error(error, -ENOTSUP, "'%s' cannot be made shorter", blk_node_filename(node->file->node));
     }
@@ -213,7 +282,11 @@ const BlkDriver blk_driver_raw = {
     .instance_size = sizeof(RawState),
     .probe = raw_probe,
     .co_open = raw_co_open,
-    .reopens_as_it_is = true,
+    .reopen_options = raw_reopen_options,
+    .co_reopen_prepare = raw_co_reopen_prepare,
+    .co_reopen_commit = raw_co_reopen_commit,
+    .co_reopen_abort = raw_co_reopen_abort,
+    .check_child = raw_check_child,
     .refresh_limits = raw_refresh_limits,
     .length_below   = raw_length_below,
     .child_perm = raw_child_perm,

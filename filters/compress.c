@@ -17,9 +17,11 @@
 typedef struct CompressState {
     uint64_t buffer_bytes;          /* of memory for the buffer; 0: none is wanted */
     WriteBuffer *buffer;            /* NULL: none; also while the filter is read-only */
-    bool new_buffer;                /* it is there since the reopening that is under way */
     unsigned flags;                 /* of compressed writes */
+    struct CompressState *before;   /* (nullable): what it was, while a reopening may still be taken back */
 } CompressState;
+
+static const char *const compress_reopen_options[] = { "write-buffer", "level", "threads", NULL };
 
 static const BlkOption compress_options[] = {
     { "file", BLK_OPTION_NODE, "the image", .required = true },
@@ -60,51 +62,75 @@ static int compress_check_child(BlkNode *node, BlkNode *child, GError **error)
     return blk_check_compression_level(child, blk_req_level(s->flags), error);
 }
 
-static int compress_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+static void compress_take_options(BlkNode *node, const BlkOptions *options)
 {
     CompressState *s = node->opaque;
     unsigned threads = (unsigned)blk_options_uint(options, "threads");
 
     s->flags = BLK_REQ_COMPRESSED | blk_req_compression((unsigned)blk_options_uint(options, "level"), threads);
+    s->buffer_bytes = blk_options_uint(options, "write-buffer");
     blk_context_need_workers(node->ctx, threads);
+}
+
+static int compress_co_open(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    CompressState *s = node->opaque;
+
+    compress_take_options(node, options);
     if (!blk_co_open_child(node, options, "file", BLK_ROLE_FILTERED, error)) {
         return -EINVAL;
     }
-    s->buffer_bytes = blk_options_uint(options, "write-buffer");
     if (s->buffer_bytes > 0 && !node->read_only) {
         s->buffer = write_buffer_new(node, s->buffer_bytes, s->flags);
     }
     return 0;
 }
 
+/* The buffer is empty, since the node is drained; so is what takes its place, unless a node above has written meanwhile. */
 static int compress_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
 {
     CompressState *s = node->opaque;
+    bool stays = !to->options && s->buffer;
 
-    s->new_buffer = !to->read_only && s->buffer_bytes > 0 && !s->buffer;
-    if (s->new_buffer) {
-        s->buffer = write_buffer_new(node, s->buffer_bytes, s->flags);
+    s->before = g_memdup2(s, sizeof(*s));
+    if (to->options) {
+        compress_take_options(node, to->options);
+    }
+    if (!to->read_only && !stays) {
+        s->buffer = s->buffer_bytes > 0 ? write_buffer_new(node, s->buffer_bytes, s->flags) : NULL;
+    }
+    if (s->buffer) {
+        write_buffer_set_unit(s->buffer, node->limits.cluster_size);
     }
     return 0;
 }
 
-/* The buffer is empty in any case, since the node is drained. */
 static void compress_co_reopen_commit(BlkNode *node)
 {
     CompressState *s = node->opaque;
+    CompressState *before = g_steal_pointer(&s->before);
 
+    if (before->buffer != s->buffer) {
+        write_buffer_free(before->buffer);
+    }
     if (node->read_only) {
         g_clear_pointer(&s->buffer, write_buffer_free);
     }
+    g_free(before);
 }
 
 static void compress_co_reopen_abort(BlkNode *node)
 {
     CompressState *s = node->opaque;
+    CompressState *before = g_steal_pointer(&s->before);
 
-    if (s->new_buffer) {
-        g_clear_pointer(&s->buffer, write_buffer_free);
+    if (s->buffer != before->buffer) {
+        write_buffer_free(s->buffer);
     }
+    s->buffer = before->buffer;
+    s->buffer_bytes = before->buffer_bytes;
+    s->flags = before->flags;
+    g_free(before);
 }
 
 static void compress_co_close(BlkNode *node)
@@ -248,6 +274,7 @@ const BlkDriver blk_driver_compress = {
     .instance_size = sizeof(CompressState),
     .co_open = compress_co_open,
     .co_close = compress_co_close,
+    .reopen_options = compress_reopen_options,
     .co_reopen_prepare = compress_co_reopen_prepare,
     .co_reopen_commit = compress_co_reopen_commit,
     .co_reopen_abort = compress_co_reopen_abort,

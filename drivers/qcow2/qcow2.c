@@ -9,6 +9,8 @@
 #include "drivers/drivers.h"
 #include "drivers/qcow2/bitmaps.h"
 
+#include <string.h>
+
 enum {
     META_BLOCK_BYTES = 4096,            /* part of a table that is cached as one */
     SETTLE_ROUNDS = 4,                  /* commits until nothing is left to be given back */
@@ -26,6 +28,8 @@ static const BlkOption qcow2_options[] = {
     { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
     { "l2-cache-size", BLK_OPTION_SIZE, "a part of cache-size, which then is the sum of its parts: all tables share it" },
     { "refcount-cache-size", BLK_OPTION_SIZE, "the other part of cache-size" },
+    { "l2-cache-entry-size", BLK_OPTION_SIZE, "accepted: tables are cached in parts of 4 KiB", .min = 512, .max = 2 << 20 },
+    { "cache-clean-interval", BLK_OPTION_UINT, "accepted: the cache stays within its bound", .max = UINT32_MAX },
     { "decompressed-cache", BLK_OPTION_SIZE, "memory for decompressed clusters; 0: none", "16M" },
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
     { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
@@ -49,6 +53,15 @@ static const BlkOption qcow2_options[] = {
     { 0 },
 };
 
+/* All but the children. */
+static const char *const qcow2_reopen_options[] = {
+    "cache-size", "l2-cache-size", "refcount-cache-size", "l2-cache-entry-size", "cache-clean-interval", "decompressed-cache",
+    "compression-level", "lazy-refcounts", "overlap-check", "overlap-check.template", "overlap-check.main-header", "overlap-check.active-l1",
+    "overlap-check.active-l2", "overlap-check.refcount-table", "overlap-check.refcount-block", "overlap-check.snapshot-table", "overlap-check.inactive-l1",
+    "overlap-check.inactive-l2", "overlap-check.bitmap-directory", "discard-no-unref", "pass-discard-request",
+    "pass-discard-snapshot", "pass-discard-other", NULL,
+};
+
 static uint64_t default_cache_bytes(const Qcow2 *q)
 {
     /* An L2 entry, and 8 bytes for counts, for each cluster. */
@@ -58,20 +71,20 @@ static uint64_t default_cache_bytes(const Qcow2 *q)
 }
 
 /* The size of the cache: one number, or the peer's two, of which one that is missing is the rest of the whole. */
-static int qcow2_cache_bytes(const Qcow2 *q, const BlkOptions *options, uint64_t *bytes, GError **error)
+static int qcow2_cache_bytes(Qcow2 *q, const BlkOptions *options, GError **error)
 {
     static const char *const parts[] = { "l2-cache-size", "refcount-cache-size" };
     bool whole = blk_options_has(options, "cache-size");
     uint64_t sum = 0;
     unsigned given = 0;
 
-    *bytes = whole ? blk_options_uint(options, "cache-size") : default_cache_bytes(q);
+    q->cache_bytes = whole ? blk_options_uint(options, "cache-size") : default_cache_bytes(q);
     for (unsigned i = 0; i < G_N_ELEMENTS(parts); i++) {
         if (!blk_options_has(options, parts[i])) {
             continue;
         }
         uint64_t part = blk_options_uint(options, parts[i]);
-        if (whole && part > *bytes) {
+        if (whole && part > q->cache_bytes) {
             return blk_error(error, -EINVAL, "%s may not exceed cache-size", parts[i]);
         }
         sum = part > UINT64_MAX - sum ? UINT64_MAX : sum + part;
@@ -81,7 +94,7 @@ static int qcow2_cache_bytes(const Qcow2 *q, const BlkOptions *options, uint64_t
         return blk_error(error, -EINVAL, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
     }
     if (!whole && given > 0) {
-        *bytes = given == G_N_ELEMENTS(parts) ? sum : MAX(sum, *bytes);
+        q->cache_bytes = given == G_N_ELEMENTS(parts) ? sum : MAX(sum, q->cache_bytes);
     }
     return 0;
 }
@@ -182,6 +195,22 @@ static int qcow2_open_discard(Qcow2 *q, const BlkOptions *options, GError **erro
     return 0;
 }
 
+static size_t meta_block_bytes(const Qcow2 *q)
+{
+    return MIN(q->cluster_size, META_BLOCK_BYTES);
+}
+
+/* Those that do not name children, and can change while the image is open. */
+static int qcow2_take_options(Qcow2 *q, const BlkOptions *options, GError **error)
+{
+    int ret = qcow2_open_lazy(q, options, error);
+
+    ret = ret < 0 ? ret : qcow2_overlap_options(q, options, error);
+    ret = ret < 0 ? ret : qcow2_open_discard(q, options, error);
+    ret = ret < 0 ? ret : qcow2_cache_bytes(q, options, error);
+    return ret < 0 ? ret : qcow2_open_codec(q, options, error);
+}
+
 /* What comes before an image's tables are used for writing. */
 static int qcow2_co_open_for_writing(BlkNode *node, GError **error)
 {
@@ -249,32 +278,18 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
     if (ret == 0 && guest_may_write(node)) {
         ret = qcow2_co_open_for_writing(node, error);
     }
-    if (ret == 0) {
-        ret = qcow2_open_lazy(q, options, error);
-    }
-    if (ret == 0) {
-        ret = qcow2_overlap_options(q, options, error);
-    }
-    if (ret == 0) {
-        ret = qcow2_open_discard(q, options, error);
-    }
     if (ret < 0) {
         return ret;
     }
     qcow2_set_geometry(q);
     node->length = q->header.size;
-    uint64_t block_size = MIN(q->cluster_size, META_BLOCK_BYTES);
-    uint64_t cache_bytes;
-    ret = qcow2_cache_bytes(q, options, &cache_bytes, error);
+    ret = qcow2_take_options(q, options, error);
     if (ret < 0) {
         return ret;
     }
-    q->meta = blk_meta_new(node, block_size, cache_bytes / block_size, &hooks);
+    q->meta = blk_meta_new(node, meta_block_bytes(q), q->cache_bytes / meta_block_bytes(q), &hooks);
     blk_engine_set_decompressed_cache(node, blk_options_uint(options, "decompressed-cache"));
-    ret = qcow2_open_codec(q, options, error);
-    if (ret == 0) {
-        ret = qcow2_co_open_data(node, options, error);
-    }
+    ret = qcow2_co_open_data(node, options, error);
     if (ret == 0) {
         ret = blk_co_open_backing(node, options, q->header.backing_file, q->header.backing_format, error);
     }
@@ -362,6 +377,81 @@ static int qcow2_co_begin_writing(BlkNode *node, GError **error)
     return ret < 0 ? ret : qcow2_co_clear_autoclear(node, error);
 }
 
+/* What was, while a reopening with other options may still be taken back. */
+typedef struct Qcow2Before {
+    bool lazy, discard_no_unref, pass_discard[QCOW2_DROP_REASONS];
+    unsigned overlap_kinds;
+    uint64_t cache_bytes, decompressed_bytes;   /* the latter: what will be */
+    BlkCodec *codec;
+    GHashTable *tables;                         /* NULL: the set is the same */
+} Qcow2Before;
+
+static void restore_options(Qcow2 *q)
+{
+    Qcow2Before *before = g_steal_pointer(&q->before);
+
+    q->lazy = before->lazy;
+    q->discard_no_unref = before->discard_no_unref;
+    memcpy(q->pass_discard, before->pass_discard, sizeof(q->pass_discard));
+    q->overlap_kinds = before->overlap_kinds;
+    q->cache_bytes = before->cache_bytes;
+    blk_codec_free(q->codec);
+    q->codec = before->codec;
+    if (before->tables) {
+        g_hash_table_unref(q->tables);
+        q->tables = before->tables;
+    }
+    g_free(before);
+}
+
+/* The set of tables, by q->overlap_kinds. */
+static int qcow2_co_collect_tables(BlkNode *node, GError **error)
+{
+    Qcow2 *q = node->opaque;
+
+    if (!q->tables || q->overlap_kinds == q->before->overlap_kinds) {
+        return 0;
+    }
+    q->before->tables = q->tables;
+    q->tables = g_hash_table_new(NULL, NULL);
+    return qcow2_co_tables_open(node, error);
+}
+
+static int qcow2_co_change_options(BlkNode *node, const BlkOptions *options, GError **error)
+{
+    Qcow2 *q = node->opaque;
+    int ret = q->tables ? qcow2_co_settle(node) : 0;        /* no mark is left that only lazy-refcounts explains */
+
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "The options of '%s' cannot change, since its tables could not be written",
+                               blk_node_filename(node));
+    }
+    q->before = g_new0(Qcow2Before, 1);
+    *q->before = (Qcow2Before) {
+        .lazy = q->lazy,
+        .discard_no_unref = q->discard_no_unref,
+        .overlap_kinds = q->overlap_kinds,
+        .cache_bytes = q->cache_bytes,
+        .decompressed_bytes = blk_options_uint(options, "decompressed-cache"),
+        .codec = g_steal_pointer(&q->codec),
+    };
+    memcpy(q->before->pass_discard, q->pass_discard, sizeof(q->pass_discard));
+    ret = qcow2_take_options(q, options, error);
+    return ret < 0 ? ret : qcow2_co_collect_tables(node, error);
+}
+
+static void commit_options(BlkNode *node)
+{
+    Qcow2 *q = node->opaque;
+    Qcow2Before *before = g_steal_pointer(&q->before);
+
+    blk_meta_set_max_blocks(q->meta, q->cache_bytes / meta_block_bytes(q));
+    blk_engine_set_decompressed_cache(node, before->decompressed_bytes);
+    blk_codec_free(before->codec);
+    g_clear_pointer(&before->tables, g_hash_table_unref);
+    g_free(before);
+}
+
 static void qcow2_co_reopen_abort(BlkNode *node)
 {
     Qcow2 *q = node->opaque;
@@ -370,21 +460,27 @@ static void qcow2_co_reopen_abort(BlkNode *node)
         qcow2_alloc_close(q);
         q->begun_writing = false;
     }
+    if (q->before) {
+        restore_options(q);
+    }
 }
 
 static int qcow2_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
 {
     Qcow2 *q = node->opaque;
     bool writes = q->tables != NULL, will_write = !to->read_only && guest_may_write(node);
+    int ret = to->options ? qcow2_co_change_options(node, to->options, error) : 0;
 
-    if (writes == will_write) {
-        return 0;
+    if (ret == 0 && writes && !will_write) {
+        ret = qcow2_co_end_writing(node, error);
     }
-    if (writes) {
-        return qcow2_co_end_writing(node, error);
+    if (ret == 0 && !writes && will_write) {
+        ret = blk_bitmaps_check_unclaimed(node, error);
     }
-    int ret = blk_bitmaps_check_unclaimed(node, error);
     if (ret < 0) {
+        qcow2_co_reopen_abort(node);
+    }
+    if (ret < 0 || writes == will_write || writes) {
         return ret;
     }
     ret = qcow2_co_begin_writing(node, error);
@@ -401,6 +497,9 @@ static void qcow2_co_reopen_commit(BlkNode *node)
     Qcow2 *q = node->opaque;
 
     q->begun_writing = false;
+    if (q->before) {
+        commit_options(node);
+    }
     if (q->tables && !guest_may_write(node)) {
         qcow2_alloc_close(q);
     }
@@ -480,6 +579,7 @@ const BlkDriver blk_driver_qcow2 = {
     .snapshots = &qcow2_snapshot_ops,
     .co_open = qcow2_co_open,
     .co_close = qcow2_co_close,
+    .reopen_options = qcow2_reopen_options,
     .co_reopen_prepare = qcow2_co_reopen_prepare,
     .co_reopen_commit = qcow2_co_reopen_commit,
     .co_reopen_abort = qcow2_co_reopen_abort,

@@ -97,6 +97,8 @@ typedef struct Qcow2 {
     Qcow2Survey *survey;            /* while it runs, else NULL */
     bool surveyed;                  /* it was begun */
     bool begun_writing;             /* by a reopening that may still be taken back */
+    struct Qcow2Before *before;     /* (nullable): what a reopening has changed, which may still be taken back */
+    uint64_t cache_bytes;           /* of tables, as the options say */
     GHashTable *tables;             /* host cluster (index) -> kind of table: see overlap.c */
     GArray *drops;                  /* since the last freeze */
     GArray *frozen_drops;           /* of the commit that runs */

@@ -341,7 +341,7 @@ uint64_t blk_engine_read_epoch(BlkNode *node);
 bool blk_engine_has_readers(BlkNode *node, uint64_t epoch);
 
 /* How much memory the node takes for decompressed clusters; 0 (the default): none. If not, one cluster at least. Payloads
- * may be changed otherwise than by BlkFormatOps only while the node is drained. Context: co_open. */
+ * may be changed otherwise than by BlkFormatOps only while the node is drained. Context: co_open; the node is drained. */
 void blk_engine_set_decompressed_cache(BlkNode *node, uint64_t bytes);
 
 /* ---- internal snapshots: control path; the node is drained ---- */
@@ -364,6 +364,9 @@ typedef struct BlkReopen {
     const BlkOpenFlags *flags;
     bool read_only;
 } BlkReopen;
+
+/* May it get another length, as far as its users are concerned? -EBUSY: one does not share that. */
+int blk_node_check_resizable(const BlkNode *node, GError **error);
 
 /* ---- the table ---- */
 
