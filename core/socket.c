@@ -195,6 +195,8 @@ int blk_co_socket_listen_tcp(BlkContext *ctx, int family, const char *host, cons
 
 /* ---- connecting ---- */
 
+#define CONNECT_NS UINT64_C(10000000000)    /* for one address; who waits for it holds up the end of a program */
+
 /* Returns: 0, or a negative errno. */
 static int co_connect(int fd, const struct sockaddr *address, socklen_t size)
 {
@@ -208,7 +210,7 @@ static int co_connect(int fd, const struct sockaddr *address, socklen_t size)
     if (errno != EINPROGRESS) {
         return -errno;
     }
-    ret = blk_co_poll(&poll, fd, POLLOUT, UINT64_MAX);
+    ret = blk_co_poll(&poll, fd, POLLOUT, blk_clock_ns() + CONNECT_NS);
     if (ret >= 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes) < 0) {
         ret = -errno;
     }

@@ -37,7 +37,7 @@ void blk_socket_path_remove(BlkSocketPath *made);
 int blk_co_socket_listen_tcp(BlkContext *ctx, int family, const char *host, const char *port, GArray *sockets,
                              GError **error);
 
-/* Each returns the connected socket, or a negative errno. Context: coroutine; may yield. */
+/* Each tries an address for 10 seconds, and returns the connected socket, or a negative errno. Context: coroutine; may yield. */
 int blk_co_socket_connect_unix(BlkContext *ctx, const char *path, GError **error);
 int blk_co_socket_connect_tcp(BlkContext *ctx, int family, const char *host, const char *port, GError **error);
 

@@ -229,6 +229,16 @@ sh @ --blockdev '{"driver": "null-co", "node-name": "n", "size": 1048576}' --cha
 --chardev socket,id=c,host=127.0.0.1,port=x,server=on,wait=off
 --chardev socket,id=c,host=127.0.0.1,port=1
 --chardev '{"id": "c"}'
+--chardev file,id=c
+--chardev file,id=c,path=/nonexistent/x
+--chardev socket,id=c,path=/nonexistent/s,reconnect=x
+--chardev socket,id=c,path=s,server=on,wait=off,reconnect=1
+--chardev socket,id=c,path=s,server=on,wait=off,telnet=maybe
+--chardev socket,id=c,type=vsock,cid=3,port=4,server=on
+--chardev socket,id=c,host=localhost,port=x,numeric=on,server=on,wait=off
+--chardev socket,id=c,host=127.0.0.1,port=x,to=9,server=on,wait=off
+--chardev pipe,id=c,path=missing
+--chardev null,id=c --monitor c --bogus
 = --monitor ''
 = --monitor bogus
 = --monitor chardev=bogus

@@ -4,6 +4,8 @@
  */
 #include "daemon/address.h"
 
+#include "core/socket.h"
+
 #include <string.h>
 #include <sys/socket.h>
 
@@ -74,6 +76,32 @@ int daemon_address_family(const BlkOptions *options)
     bool with6 = given6 ? blk_options_bool(options, "ipv6") : !given4 || !blk_options_bool(options, "ipv4");
 
     return with4 == with6 ? AF_UNSPEC : with4 ? AF_INET : AF_INET6;
+}
+
+int daemon_co_listen_tcp(Daemon *d, int family, const char *host, const char *port, const char *to, GArray *sockets,
+                         GError **error)
+{
+    guint64 first = 0, last = 0;
+    int ret = -EADDRINUSE;
+
+    if (!to) {
+        return blk_co_socket_listen_tcp(d->ctx, family, host, port, sockets, error);
+    }
+    if (!g_ascii_string_to_unsigned(port, 10, 1, UINT16_MAX, &first, NULL) ||
+        !g_ascii_string_to_unsigned(to, 10, first, UINT16_MAX, &last, NULL)) {
+        return blk_error(error, -EINVAL, "'port' (%.*s) and 'to' (%.*s) must be numbers from 1 to 65535 that make a range", 64, port,
+                         64, to);
+    }
+    for (guint64 n = first; n <= last && ret == -EADDRINUSE; n++) {
+        g_autofree char *text = g_strdup_printf("%u", (unsigned)n);
+        g_autoptr(GError) local = NULL;
+
+        ret = blk_co_socket_listen_tcp(d->ctx, family, host, text, sockets, &local);
+        if (ret < 0 && (ret != -EADDRINUSE || n == last)) {
+            g_propagate_error(error, g_steal_pointer(&local));
+        }
+    }
+    return ret;
 }
 
 static int parse_fd(DaemonAddress *address, const char *text, GError **error)

@@ -27,6 +27,10 @@ extern const BlkType daemon_address_type, daemon_legacy_address_type;
 void daemon_address_clear(DaemonAddress *address);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DaemonAddress, daemon_address_clear)
 
+/* Listens on the first of the ports @port..@to that is free, as blk_co_socket_listen_tcp() does; @to: (nullable): on @port. */
+int daemon_co_listen_tcp(Daemon *d, int family, const char *host, const char *port, const char *to, GArray *sockets,
+                         GError **error);
+
 /* What the options ipv4 and ipv6 say: AF_INET, AF_INET6 or, as without both, AF_UNSPEC. */
 int daemon_address_family(const BlkOptions *options);
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * chardev.c - where clients come from: sockets that listen, one that is connected, standard input and output.
+ * chardev.c - where clients come from: sockets that listen, one that is connected, standard input and output, files.
  *
- * Limitations: no TLS, telnet or websockets; a chardev has one user, a monitor.
+ * Limitations: no TLS or websockets; a chardev has one user, a monitor.
  */
 #include "daemon/address.h"
 #include "daemon/chardev.h"
 
 #include "core/options.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -65,6 +66,42 @@ static int co_accept(void *opaque)
     return 0;
 }
 
+/* The server that a socket with reconnect= is connected to: a descriptor, or a negative errno. */
+static int co_connect_to(Chardev *chardev, const char *path, int family, const char *host, const char *port, GError **error)
+{
+    return path ? blk_co_socket_connect_unix(chardev->d->ctx, path, error)
+                : blk_co_socket_connect_tcp(chardev->d->ctx, family, host, port, error);
+}
+
+/* One client at a time, again and again. Of attempts that fail one after another only the first is told of. */
+static int co_reconnect(void *opaque)
+{
+    Chardev *chardev = opaque;
+    Daemon *d = chardev->d;
+    bool told = false;
+
+    while (!d->over) {
+        g_autoptr(GError) error = NULL;
+        int fd = co_connect_to(chardev, chardev->again.unix_path, chardev->again.family, chardev->again.host, chardev->again.port,
+                               &error);
+
+        if (fd >= 0) {
+            hand_over(chardev, blk_channel_new(fd));
+        } else if (!told) {
+            tool_error("Unable to connect character device %s: %s", chardev->id, error->message);
+        }
+        told = fd < 0;
+        while (chardev->clients > 0 && !d->over) {
+            blk_co_queue_wait(&d->changed);
+        }
+        if (!d->over) {
+            blk_co_sleep_cancellable(&chardev->again.pause, blk_clock_ns() + chardev->again.pause_ns);
+        }
+    }
+    daemon_end(d);
+    return 0;
+}
+
 int chardev_use(Chardev *chardev, void (*connected)(Chardev *chardev, BlkChannel *channel, void *user), void *user,
                 GError **error)
 {
@@ -82,6 +119,10 @@ int chardev_use(Chardev *chardev, void (*connected)(Chardev *chardev, BlkChannel
         daemon_begin(chardev->d);
         blk_co_spawn(chardev->d->ctx, co_accept, chardev->listeners->pdata[i]);
     }
+    if (chardev->again.pause_ns > 0) {
+        daemon_begin(chardev->d);
+        blk_co_spawn(chardev->d->ctx, co_reconnect, chardev);
+    }
     return 0;
 }
 
@@ -92,10 +133,16 @@ static const BlkOption socket_options[] = {
     { "fd", BLK_OPTION_STRING, "number of a socket that the daemon was started with: one that listens, or is connected" },
     { "host", BLK_OPTION_STRING, "name or address of a TCP socket; a server without one listens on all addresses" },
     { "port", BLK_OPTION_STRING, "its port, a number or the name of a service; 0: a free one" },
+    { "to", BLK_OPTION_STRING, "a server listens on the first free port from port to this one" },
     { "ipv4", BLK_OPTION_BOOL, "off: no IPv4; on, without ipv6: nothing else" },
     { "ipv6", BLK_OPTION_BOOL, "off: no IPv6; on, without ipv4: nothing else" },
     { "server", BLK_OPTION_BOOL, "listen; else connect", "off" },
     { "wait", BLK_OPTION_BOOL, "a server goes on with the command line when the first client has come (default: on)" },
+    { "reconnect", BLK_OPTION_UINT, "seconds after which a connection that failed or was lost is tried again; 0: never", "0",
+      .max = G_MAXUINT32 },
+    { "telnet", BLK_OPTION_BOOL, "clients of a server speak the telnet protocol", "off" },
+    { "websocket", BLK_OPTION_BOOL, "not supported", "off" },
+    { "tn3270", BLK_OPTION_BOOL, "not supported", "off" },
     { "nodelay", BLK_OPTION_BOOL, "do not delay small packets, as is always done here", "off" },
     { NULL },
 };
@@ -141,17 +188,17 @@ static int co_listen(Chardev *chardev, const BlkOptions *options, GError **error
         ret = blk_socket_listen_unix(path, &chardev->path, error);
         if (ret >= 0) {
             add_listener(chardev, ret);
-            chardev->filename = g_strdup_printf("disconnected:unix:%s,server=on", path);
+            chardev->filename = g_strdup_printf("disconnected:%s:%s,server=on", chardev->telnet ? "telnet" : "unix", path);
         }
         return MIN(ret, 0);
     }
-    ret = blk_co_socket_listen_tcp(chardev->d->ctx, daemon_address_family(options), host, blk_options_string(options, "port"),
-                                   sockets, error);
+    ret = daemon_co_listen_tcp(chardev->d, daemon_address_family(options), host, blk_options_string(options, "port"),
+                               blk_options_string(options, "to"), sockets, error);
     for (guint i = 0; i < sockets->len; i++) {
         add_listener(chardev, g_array_index(sockets, int, i));
     }
     if (ret >= 0) {
-        chardev->filename = g_strdup_printf("disconnected:tcp:%s:%d,server=on", host ? host : "", ret);
+        chardev->filename = g_strdup_printf("disconnected:%s:%s:%d,server=on", chardev->telnet ? "telnet" : "tcp", host ? host : "", ret);
     }
     return MIN(ret, 0);
 }
@@ -171,12 +218,20 @@ static int co_connect(Chardev *chardev, const BlkOptions *options, GError **erro
 {
     const char *path = blk_options_string(options, "path"), *host = blk_options_string(options, "host");
     const char *port = blk_options_string(options, "port");
-    int fd = path ? blk_co_socket_connect_unix(chardev->d->ctx, path, error)
-                  : blk_co_socket_connect_tcp(chardev->d->ctx, daemon_address_family(options), host, port, error);
+    int family = daemon_address_family(options), fd;
 
+    chardev->filename = path ? g_strdup_printf("unix:%s", path) : g_strdup_printf("tcp:%s:%s", host, port);
+    if (blk_options_uint(options, "reconnect") > 0) {
+        chardev->again.pause_ns = blk_options_uint(options, "reconnect") * UINT64_C(1000000000);
+        chardev->again.unix_path = g_strdup(path);
+        chardev->again.host = g_strdup(host);
+        chardev->again.port = g_strdup(port);
+        chardev->again.family = family;
+        return 0;
+    }
+    fd = co_connect_to(chardev, path, family, host, port, error);
     if (fd >= 0) {
         chardev->channel = blk_channel_new(fd);
-        chardev->filename = path ? g_strdup_printf("unix:%s", path) : g_strdup_printf("tcp:%s:%s", host, port);
     }
     return MIN(fd, 0);
 }
@@ -195,6 +250,17 @@ static int check_socket(const BlkOptions *options, bool server, GError **error)
     if (!path && !fd && !host && !server) {
         return blk_error(error, -EINVAL, "chardev: socket: no host given");
     }
+    if (blk_options_bool(options, "websocket") || blk_options_bool(options, "tn3270")) {
+        return blk_error(error, -ENOTSUP, "'websocket' and 'tn3270' are not supported: monitors speak JSON over a plain socket, or "
+                         "with 'telnet'");
+    }
+    if (blk_options_uint(options, "reconnect") > 0 && (server || fd)) {
+        return blk_error(error, -EINVAL, "'reconnect' option is incompatible with %s",
+                         server ? "socket in server listen mode" : "'fd'");
+    }
+    if (blk_options_has(options, "to") && (!server || path || fd)) {
+        return blk_error(error, -EINVAL, "'to' needs a TCP server: server=on and 'port'");
+    }
     if (!server && blk_options_has(options, "wait")) {
         return blk_error(error, -EINVAL, "'wait' option is incompatible with socket in client connect mode");
     }
@@ -207,6 +273,7 @@ static int co_open_socket(Chardev *chardev, const BlkOptions *options, GError **
     bool server = blk_options_bool(options, "server");
     int ret = check_socket(options, server, error);
 
+    chardev->telnet = server && blk_options_bool(options, "telnet");
     if (ret == 0 && fd) {
         ret = adopt(chardev, fd, server, error);
     } else if (ret == 0) {
@@ -245,11 +312,53 @@ static int co_open_stdio(Chardev *chardev, const BlkOptions *options, GError **e
     return chardev->channel ? 0 : blk_error(error, -EBADF, "standard input and output are not open");
 }
 
+/* ---- nothing, and files ---- */
+
+static const BlkOption null_options[] = {
+    { NULL },
+};
+
+static int co_open_null(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    chardev->filename = g_strdup("null");
+    return 0;
+}
+
+static const BlkOption file_options[] = {
+    { "path", BLK_OPTION_STRING, "the file that gets what the monitor says; it hears nothing" },
+    { "append", BLK_OPTION_BOOL, "write behind what is in the file; else that is lost", "off" },
+    { NULL },
+};
+
+static int co_open_file(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    const char *path = blk_options_string(options, "path");
+    int mode = blk_options_bool(options, "append") ? O_APPEND : O_TRUNC, in, out;
+
+    if (!path) {
+        return blk_error(error, -EINVAL, "chardev: file: no filename given");
+    }
+    out = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | mode, 0666);
+    if (out < 0) {
+        return blk_error_errno(error, -errno, "Could not open '%s'", path);
+    }
+    in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    chardev->channel = blk_channel_new_pipe(in, out);
+    close(out);
+    if (in >= 0) {
+        close(in);
+    }
+    chardev->filename = g_strdup("file");
+    return chardev->channel ? 0 : blk_error(error, -EMFILE, "Could not open '%s': no descriptors are left", path);
+}
+
 /* ---- making ---- */
 
 static const ChardevType types[] = {
     { "socket", "a socket that listens or connects, unix or TCP", socket_options, co_open_socket },
     { "stdio", "standard input and output", stdio_options, co_open_stdio },
+    { "file", "a file that what is said is written to", file_options, co_open_file },
+    { "null", "nobody", null_options, co_open_null },
 };
 
 const ChardevType *chardev_type_nth(unsigned index)
@@ -303,6 +412,9 @@ static void chardev_free(Chardev *chardev)
     g_ptr_array_unref(chardev->listeners);
     blk_socket_path_remove(&chardev->path);
     blk_channel_free(chardev->channel);
+    g_free(chardev->again.unix_path);
+    g_free(chardev->again.host);
+    g_free(chardev->again.port);
     g_free(chardev->filename);
     g_free(chardev->id);
     g_free(chardev);
@@ -365,6 +477,7 @@ void chardev_stop_all(Daemon *d)
     for (guint i = 0; i < d->chardevs->len; i++) {
         Chardev *chardev = d->chardevs->pdata[i];
 
+        blk_sleep_cancel(&chardev->again.pause);
         for (guint j = 0; j < chardev->listeners->len; j++) {
             ChardevListener *listener = chardev->listeners->pdata[j];
 

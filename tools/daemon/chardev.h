@@ -35,6 +35,13 @@ struct Chardev {
     char *filename;                 /* for people, as query-chardev tells it */
     GPtrArray *listeners;           /* ChardevListener *: sockets that listen */
     BlkSocketPath path;             /* of a listener; empty: none */
+    bool telnet;                    /* clients speak the telnet protocol */
+    struct {                        /* a server to connect to whenever the user has no client */
+        uint64_t pause_ns;          /* before the next attempt; 0: there is none, and nothing of this counts */
+        char *unix_path, *host, *port;
+        int family;
+        BlkSleep pause;
+    } again;
     BlkChannel *channel;            /* (nullable): of one client that is there from the beginning */
     /* The user. @channel is its own. Does not yield. NULL: nobody uses the chardev. */
     void (*connected)(Chardev *chardev, BlkChannel *channel, void *user);

@@ -42,13 +42,16 @@ static GBytes *message_text(const MonitorClient *client, JsonObject *message)
     return g_string_free_to_bytes(text);
 }
 
-static void queue_message(MonitorClient *client, JsonObject *message)
+static void queue_bytes(MonitorClient *client, GBytes *text)
 {
-    GBytes *text = message_text(client, message);
-
     g_queue_push_tail(&client->output, text);
     client->output_bytes += g_bytes_get_size(text);
     blk_co_queue_wake_all(&client->output_changed);
+}
+
+static void queue_message(MonitorClient *client, JsonObject *message)
+{
+    queue_bytes(client, message_text(client, message));
 }
 
 void monitor_client_reply(MonitorClient *client, JsonObject *message)
@@ -161,6 +164,9 @@ static void co_read(MonitorClient *client)
         if (bytes <= 0) {
             break;
         }
+        if (client->monitor->chardev->telnet) {
+            bytes = (ssize_t)telnet_take(&client->telnet, buffer, (size_t)bytes);
+        }
         co_take_text(client, buffer, buffer + bytes);
         blk_co_reschedule();        /* who sends without a pause holds up nobody */
     }
@@ -187,6 +193,9 @@ static int co_serve(void *opaque)
     MonitorClient *client = opaque;
     Daemon *d = client->d;
 
+    if (client->monitor->chardev->telnet) {
+        queue_bytes(client, g_bytes_new_static(TELNET_OFFER, TELNET_OFFER_BYTES));
+    }
     monitor_client_reply(client, monitor_greeting());
     co_read(client);
     while (d->over && !client->closing) {       /* it hears how the daemon ends */

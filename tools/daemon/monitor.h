@@ -7,6 +7,7 @@
 
 #include "daemon/chardev.h"
 #include "daemon/json_stream.h"
+#include "daemon/telnet.h"
 
 #define MONITOR_QUEUE_BYTES ((size_t)1 << 20)   /* of output that waits for a client; see monitor_client_send() */
 
@@ -22,6 +23,7 @@ typedef struct MonitorClient {
     BlkChannel *channel;
     bool negotiated;            /* takes commands, and hears events */
 
+    TelnetState telnet;         /* if the chardev speaks telnet */
     JsonStream input;
     GQueue output;              /* GBytes *: the first one may be under way */
     size_t output_bytes;
