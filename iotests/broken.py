@@ -96,7 +96,8 @@ class Image:
 
     def tangled(self, tables):
         """L2 tables that refer to tables themselves, so that repairs change them: data there is no promise."""
-        l2s = {(e & OFFSET) // self.cluster for e in self.entries(self.l1, self.l1_size) if e & OFFSET}
+        l1s = [(self.l1, self.l1_size)] + [(l1, min(count, 1 << 16)) for _, l1, count in self.snapshots()]
+        l2s = {(e & OFFSET) // self.cluster for place, count in l1s for e in self.entries(place, count) if e & OFFSET}
         return {l2 for l2 in l2s if any(
             not e & COMPRESSED and (e & OFFSET) // self.cluster in tables | l2s
             for e in self.entries(l2 * self.cluster, self.cluster // 8) if e & OFFSET)}

@@ -310,24 +310,23 @@ def many_small_replies_that_nobody_reads():
         raise AssertionError("the server takes 200,000 requests whose replies nobody reads")
 
 
-# Each with the KiB that it may take above what the server had: buffers of MANY connections with 16 MiB in flight and
-# 4 MiB kept, where it may have that; all connections together: 256 MiB in flight, 32 MiB kept, and 320 KiB of each that count
-# on nobody.
-SMALL, LARGE, ALL = 24 << 10, MANY * 21 << 10, (288 << 10) + 100 * 320
+# Each with the KiB that it may take. SMALL: above what the server has before it. ALL: above what it had before all attacks, since
+# memory that is freed may stay its own: 256 MiB in flight and 32 MiB kept of all connections together, 320 KiB of each that count
+# on nobody, and what the attacks before left.
+SMALL, ALL = 24 << 10, (288 << 10) + 100 * 320 + (24 << 10)
 ATTACKS = [
     (drops_in_each_stage, SMALL), (wrong_client_flags, SMALL), (wrong_option_magic, SMALL), (unknown_options, SMALL),
     (long_names, SMALL), (lengths_that_lie, SMALL), (huge_options, SMALL), (option_storm, SMALL),
     (idle_handshakes, SMALL), (wrong_request_magic, SMALL), (ranges_past_the_end, SMALL), (lengths_of_64_bits, SMALL),
     (unknown_commands_and_flags, SMALL + (34 << 10)), (payloads_that_never_come, SMALL),
     (many_small_replies_that_nobody_reads, SMALL), (memory_that_all_want, ALL),
-    (replies_that_nobody_reads, LARGE // 4),            # most of what it took before is still there to be used
-    (replies_that_nobody_reads, LARGE // 4)]
+    (replies_that_nobody_reads, ALL), (replies_that_nobody_reads, ALL), (replies_that_nobody_reads, ALL)]
 
 
-def attack(function, most, good):
-    """Returns: what was wrong, or None; a text about memory."""
+def attack(function, most, start, good):
+    """@start: KiB that the server had before all attacks. Returns: what was wrong, or None; a text about memory."""
     forget_peak()
-    before = server_memory("VmRSS")
+    before = start if most == ALL else server_memory("VmRSS")
     rounds = good.rounds
     try:
         function()
@@ -350,8 +349,9 @@ def attack(function, most, good):
 def main():
     good = GoodClient()
     good.start()
+    start = server_memory("VmRSS")
     for function, most in ATTACKS:
-        wrong, memory = attack(function, most, good)
+        wrong, memory = attack(function, most, start, good)
         print(f"{'bad' if wrong else 'good'} {function.__name__}: {wrong + ', ' if wrong else ''}{memory}", flush=True)
         if good.error or not os.path.exists(f"/proc/{PID}"):
             break
