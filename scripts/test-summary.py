@@ -14,6 +14,8 @@ def failed_checks(test):
         keep = line.startswith(("not ok", "Bail out!")) or (keep and line.startswith("#"))
         if keep or line.startswith("# exit status") or line.startswith("# SEED"):
             lines.append("    " + line)
+    if not any("not ok" in line for line in lines):
+        lines += ["    " + line for line in (test.get("stdout") or "").splitlines()[-6:]]      # how far it came
     return lines + ["    " + line for line in (test.get("stderr") or "").splitlines() if line]
 
 
