@@ -69,10 +69,10 @@ static uint8_t *co_read_all(CrashRound *round, BlkNode *node)
 }
 
 /* Counts that are full are a good reason; the image is judged as if nothing had been asked for. */
-static bool succeeded(CrashRound *round, int ret, const char *what, const GError *error)
+static bool succeeded(CrashRound *round, int ret, const char *what, GError **error)
 {
     if (ret < 0 && ret != -ERANGE) {
-        crash_fail(round, "the workload could not %s a snapshot: %s", what, error->message);
+        crash_fail(round, "the workload could not %s a snapshot: %s", what, (*error)->message);
     }
     return ret == 0;
 }
@@ -89,7 +89,7 @@ static void co_create(CrashRound *round)
         .deleted = { NEVER, NEVER },
     };
 
-    if (succeeded(round, blk_co_snapshot_create(node, s.name, &error), "make", error)) {
+    if (succeeded(round, blk_co_snapshot_create(node, s.name, &error), "make", &error)) {
         s.created.end = ++round->now;
         g_array_append_val(round->flushes, s.created);
     } else {
@@ -110,7 +110,7 @@ static void co_apply(CrashRound *round, const CrashSnapshot *s)
     }
     Span flush = { .begin = ++round->now };
     if (succeeded(round, blk_co_snapshot_apply(blk_child_node(round->image), &(BlkSnapshotKey) { .id_or_name = s->name },
-                                               &error), "apply", error)) {
+                                               &error), "apply", &error)) {
         crash_guest_note_length(round, flush.begin, s->sectors);
         flush.end = ++round->now;
         g_array_append_val(round->flushes, flush);
