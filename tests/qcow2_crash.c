@@ -5,6 +5,7 @@
  *     qcow2_crash --seed S --rounds N             so many rounds, with the seeds S, S + 1, ... (or every --step)
  *     qcow2_crash --seed S --seconds T            rounds until the time is over: the long mode
  *     qcow2_crash --seed S --rounds 1 --jobs 1    one of them again
+ *     qcow2_crash --seed S --rounds N --only-work many, whose states nobody judges
  *
  * A round makes an image of properties that the seed chooses, lets a guest work on it, with a log-writes filter below,
  * and judges what a crash at each prefix of the log may leave. Rounds run in several processes at once. The exit
@@ -14,12 +15,20 @@
  */
 #include "crash.h"
 
+#include <execinfo.h>
 #include <glib/gstdio.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* ---- options ---- */
+
+static gint64 arg_seed = -1, arg_at_least;
+static int arg_step = 1, arg_rounds = 20, arg_seconds, arg_jobs, arg_samples = 3;
+static gboolean arg_only_work;
 
 /* ---- one round ---- */
 
@@ -122,7 +131,9 @@ static int co_round(void *opaque)
     crash_stack_co_close(round);
     crash_guest_index(round);
     crash_log_read(round);
-    crash_log_co_states(round);
+    if (!arg_only_work) {
+        crash_log_co_states(round);
+    }
     printf("seed %u: %s: %u entries, %" PRIu64 " states, in %" PRIu64 " a bitmap that may be trusted\n", round->seed,
            round->text, round->entries->len, round->states, round->trusted / 2);
     fflush(stdout);
@@ -136,6 +147,32 @@ static int co_round(void *opaque)
     return 0;
 }
 
+/* ---- a round that does not end ---- */
+
+enum { MAX_ROUND_SECONDS = 500 };
+
+static const CrashRound *watched;       /* by the handler of a signal: the one that this process runs */
+
+/* The process ends here, so that nothing else of it is used: what the C library's output locks is no matter. */
+static void tell_hang(int number)
+{
+    void *frames[32];
+    int n = backtrace(frames, G_N_ELEMENTS(frames));
+
+    printf("FAILED: seed %u: %s\n  no end after %d s: prefix %u of %u, %s\n", watched->seed, watched->text, MAX_ROUND_SECONDS,
+           watched->prefix, watched->entries ? watched->entries->len : 0, watched->mode ? watched->mode : "while the guest works");
+    fflush(stdout);
+    backtrace_symbols_fd(frames, n, STDOUT_FILENO);
+    _exit(EXIT_FAILURE);
+}
+
+static void watch(const CrashRound *round)
+{
+    watched = round;
+    signal(SIGALRM, tell_hang);
+    alarm(MAX_ROUND_SECONDS);
+}
+
 /* Returns: how many states were judged. */
 static uint64_t run_round(const char *dir, uint32_t seed, unsigned samples)
 {
@@ -146,14 +183,13 @@ static uint64_t run_round(const char *dir, uint32_t seed, unsigned samples)
     if (!ctx || blk_driver_register(ctx, &mem_disk_driver, &error) < 0) {
         crash_fail(&round, "%s", error->message);
     }
+    watch(&round);
     blk_run(ctx, co_round, &round);
+    alarm(0);
     return round.states;
 }
 
 /* ---- the program ---- */
-
-static gint64 arg_seed = -1, arg_at_least;
-static int arg_step = 1, arg_rounds = 20, arg_seconds, arg_jobs, arg_samples = 3;
 
 static const GOptionEntry entries[] = {
     { "seed", 0, 0, G_OPTION_ARG_INT64, &arg_seed, "of the first round; the next ones count up", "N" },
@@ -162,6 +198,7 @@ static const GOptionEntry entries[] = {
     { "seconds", 0, 0, G_OPTION_ARG_INT, &arg_seconds, "rounds until so much time has passed", "N" },
     { "jobs", 0, 0, G_OPTION_ARG_INT, &arg_jobs, "processes (default: as many as processors)", "N" },
     { "samples", 0, 0, G_OPTION_ARG_INT, &arg_samples, "states of each prefix beside all and nothing", "N" },
+    { "only-work", 0, 0, G_OPTION_ARG_NONE, &arg_only_work, "judge no states: does the guest meet an error?", NULL },
     { "at-least", 0, 0, G_OPTION_ARG_INT64, &arg_at_least, "states: fewer are a failure", "N" },
     { NULL },
 };

@@ -43,13 +43,16 @@ static int check_backing_names(const char *file, const char *format, GError **er
 int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format, GError **error)
 {
     Qcow2 *q = node->opaque;
-    Qcow2Header header = q->header;
+    Qcow2Header header;
     g_autofree char *old_file = NULL, *old_format = NULL;
     int ret = !q->tables ? blk_error(error, -EROFS, "the image is not open for writing")
                          : check_backing_names(file, format, error);
 
     if (ret == 0 && file && q->data_file_raw) {
         ret = blk_error(error, -EINVAL, "Backing file and data_file_raw cannot be used at the same time");
+    }
+    if (ret == 0) {
+        ret = qcow2_co_switch_begin(node, &header, error);
     }
     if (ret < 0) {
         return ret;
@@ -58,7 +61,7 @@ int qcow2_co_change_backing(BlkNode *node, const char *file, const char *format,
     header.backing_format = g_strdup(format);
     old_file = q->header.backing_file;
     old_format = q->header.backing_format;
-    ret = qcow2_co_switch_header(node, &header, error);
+    ret = qcow2_co_switch_end(node, &header, error);
     if (ret < 0) {      /* q->header has the old ones still */
         old_file = header.backing_file;
         old_format = header.backing_format;
@@ -196,24 +199,32 @@ static int co_plan(Amend *a, GError **error)
 
 static int co_upgrade(Amend *a, GError **error)
 {
-    Qcow2Header header = a->q->header;
+    Qcow2Header header;
+    int ret = qcow2_co_switch_begin(a->node, &header, error);
 
+    if (ret < 0) {
+        return ret;
+    }
     header.version = 3;
     header.header_length = QCOW2_HEADER_V3_BYTES;
-    return qcow2_co_switch_header(a->node, &header, error);
+    return qcow2_co_switch_end(a->node, &header, error);
 }
 
 static int co_set_lazy(Amend *a, GError **error)
 {
-    Qcow2Header header = a->q->header;
+    const bool lazy = a->q->header.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
+    Qcow2Header header;
 
-    header.compatible &= ~QCOW2_COMPAT_LAZY_REFCOUNTS;
-    header.compatible |= a->lazy ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0;
-    if (header.version < 3 || header.compatible == a->q->header.compatible) {
+    if (a->q->header.version < 3 || lazy == a->lazy) {
         return 0;
     }
+    int ret = qcow2_co_switch_begin(a->node, &header, error);
+    if (ret < 0) {
+        return ret;
+    }
+    header.compatible ^= QCOW2_COMPAT_LAZY_REFCOUNTS;
     a->q->lazy = a->lazy;
-    return qcow2_co_switch_header(a->node, &header, error);
+    return qcow2_co_switch_end(a->node, &header, error);
 }
 
 static int co_change_size(Amend *a, GError **error)
@@ -231,21 +242,26 @@ static int co_change_size(Amend *a, GError **error)
 static int co_set_data_file(Amend *a, GError **error)
 {
     Qcow2 *q = a->q;
-    Qcow2Header header = q->header;
-    bool renamed = g_strcmp0(a->data_file, header.data_file) != 0;
+    Qcow2Header header;
+    bool renamed = g_strcmp0(a->data_file, q->header.data_file) != 0;
+    bool clear_raw = !a->data_file_raw && (q->header.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
     g_autofree char *old = NULL;
 
-    if (!a->data_file_raw) {
-        header.autoclear &= ~QCOW2_AUTOCLEAR_RAW_DATA;
-    }
-    if (!renamed && header.autoclear == q->header.autoclear) {
+    if (!renamed && !clear_raw) {
         return 0;
+    }
+    int ret = qcow2_co_switch_begin(a->node, &header, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (clear_raw) {
+        header.autoclear &= ~QCOW2_AUTOCLEAR_RAW_DATA;
     }
     if (renamed) {
         old = header.data_file;
         header.data_file = g_strdup(a->data_file);
     }
-    int ret = qcow2_co_switch_header(a->node, &header, error);
+    ret = qcow2_co_switch_end(a->node, &header, error);
     if (ret < 0 && renamed) {
         g_free(header.data_file);
         g_steal_pointer(&old);          /* it is still the image's */

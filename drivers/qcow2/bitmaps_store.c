@@ -261,11 +261,12 @@ static int co_write_directory(Store *store, uint64_t *offset, uint64_t bytes)
     return ret;
 }
 
-/* Writes the directory; @header: (out): refers to it. All that it needs is stable afterwards. */
-static int co_prepare_switch(Store *store, Qcow2Header *header, GError **error)
+/* Writes the directory and lets the header refer to it. */
+static int co_switch_directory(Store *store, GError **error)
 {
     Qcow2 *q = store->node->opaque;
     uint64_t offset, bytes = qcow2_bitmaps_directory_bytes(store->entries);
+    Qcow2Header header;
     int ret = 0;
 
     if (qcow2_header_has_bitmaps(&q->header)) {
@@ -277,16 +278,20 @@ static int co_prepare_switch(Store *store, Qcow2Header *header, GError **error)
     if (ret < 0) {
         return blk_error_errno(error, ret, "could not write the bitmap directory");
     }
-    qcow2_header_set_bitmaps(header, store->entries->len, offset, bytes);
-    return qcow2_header_check_fits(header, error);
+    ret = qcow2_co_switch_begin(store->node, &header, error);
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_header_set_bitmaps(&header, store->entries->len, offset, bytes);
+    return qcow2_co_switch_end(store->node, &header, error);
 }
 
 /* The new state is the file's. */
-static void adopt(Store *store, const Qcow2Header *header)
+static void adopt(Store *store)
 {
     Qcow2 *q = store->node->opaque;
 
-    qcow2_bitmaps_place_directory(store->entries, header->bitmaps.directory_offset);
+    qcow2_bitmaps_place_directory(store->entries, q->header.bitmaps.directory_offset);
     for (guint i = 0; i < store->bitmaps->len; i++) {
         BlkDirtyBitmap *bitmap = g_ptr_array_index(store->bitmaps, i);
         Qcow2BitmapEntry *entry = g_ptr_array_index(store->entries, i);
@@ -329,7 +334,6 @@ int qcow2_co_bitmaps_store(BlkNode *node, GError **error)
 {
     Qcow2 *q = node->opaque;
     Store store = { .node = node };
-    Qcow2Header header = q->header;         /* strings and arrays stay q's */
     int ret;
 
     if (!q->removed_bitmaps || !needs_store(node)) {
@@ -345,13 +349,10 @@ int qcow2_co_bitmaps_store(BlkNode *node, GError **error)
     store.stale = g_array_new(FALSE, FALSE, sizeof(Extent));
     ret = co_store_bitmaps(&store, error);
     if (ret == 0) {
-        ret = co_prepare_switch(&store, &header, error);
+        ret = co_switch_directory(&store, error);
     }
     if (ret == 0) {
-        ret = qcow2_co_switch_header(node, &header, error);
-    }
-    if (ret == 0) {
-        adopt(&store, &header);
+        adopt(&store);
     } else {
         give_up(&store);
     }

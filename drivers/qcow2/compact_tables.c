@@ -233,9 +233,10 @@ static int co_move_snapshots(Tables *t)
 
 static int co_switch_directory(Tables *t, const GPtrArray *entries)
 {
-    Qcow2Header header = t->q->header;
+    Qcow2Header header;
     uint64_t bytes = qcow2_bitmaps_directory_bytes(entries), offset;
-    Run old = { header.bitmaps.directory_offset, header.bitmaps.directory_bytes }, new = { 0, bytes };
+    const Run old = { t->q->header.bitmaps.directory_offset, t->q->header.bitmaps.directory_bytes };
+    Run new = { 0, bytes };
     uint8_t *table = qcow2_table_buffer(t->node, bytes);
     int ret = table ? 0 : -ENOMEM;
 
@@ -250,8 +251,12 @@ static int co_switch_directory(Tables *t, const GPtrArray *entries)
     new.offset = offset;
     g_array_append_val(t->new, new);
     g_array_append_val(t->old, old);
+    ret = qcow2_co_switch_begin(t->node, &header, NULL);
+    if (ret < 0) {
+        return ret;
+    }
     qcow2_header_set_bitmaps(&header, entries->len, offset, bytes);
-    return qcow2_co_switch_header(t->node, &header, NULL);
+    return qcow2_co_switch_end(t->node, &header, NULL);
 }
 
 static int co_move_bitmaps(Tables *t)

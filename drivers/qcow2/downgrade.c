@@ -223,11 +223,15 @@ int qcow2_co_downgrade(BlkNode *node, Qcow2Progress *progress, GError **error)
     if (ret < 0) {
         return blk_error_errno(error, ret, "could not turn zero clusters into what version 2 can say");
     }
-    Qcow2Header header = q->header;
+    Qcow2Header header;
+    ret = qcow2_co_switch_begin(node, &header, error);
+    if (ret < 0) {
+        return ret;
+    }
     header.version = 2;
     header.incompatible = header.compatible = header.autoclear = 0;
     header.unknown_bytes = 0;
     header.header_length = QCOW2_HEADER_V2_BYTES;
     q->lazy = q->discard_no_unref = false;
-    return qcow2_co_switch_header(node, &header, error);
+    return qcow2_co_switch_end(node, &header, error);
 }

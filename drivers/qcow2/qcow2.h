@@ -438,13 +438,23 @@ int qcow2_co_recover(BlkNode *node);
 int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t bytes);
 
 /**
- * qcow2_co_switch_header:
- * @header: a changed copy of the image's own: what pointers it has in common with that stays where it is
+ * qcow2_co_switch_begin:
+ * @header: (out): a copy of the image's own, to be changed at once: strings and arrays are q->header's
  *
- * Writes it and makes it stable; then it is q->header. What it replaced in q->header is the caller's.
+ * Nobody else changes the header until qcow2_co_switch_end(), which must follow. May yield, but between the two the caller
+ * must not.
+ * Returns: 0; negative errno, and then nothing has begun.
+ */
+int qcow2_co_switch_begin(BlkNode *node, Qcow2Header *header, GError **error);
+
+/**
+ * qcow2_co_switch_end:
+ * @header: as changed
+ *
+ * Writes it and makes it stable; then it is q->header. What it replaced in q->header is the caller's. May yield.
  * Returns: 0; -EINVAL and -ENOSPC, where it does not fit; others as qcow2_co_switch().
  */
-int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **error);
+int qcow2_co_switch_end(BlkNode *node, const Qcow2Header *header, GError **error);
 
 /* ---- marks.c ---- */
 

@@ -210,17 +210,21 @@ static int co_switch(Rebuild *r, GError **error)
 {
     Qcow2 *q = r->q;
     g_autoptr(GArray) old = g_array_new(FALSE, FALSE, sizeof(uint64_t));
-    Qcow2Header header = q->header;
+    Qcow2Header header;
     int ret = co_old_clusters(r, old);
 
     if (ret < 0) {
         return blk_error_errno(error, ret, "could not read the refcount table");
     }
+    ret = qcow2_co_switch_begin(r->node, &header, error);
+    if (ret < 0) {
+        return ret;
+    }
     header.refcount_table_offset = r->start << q->cluster_bits;
     header.refcount_table_clusters = (uint32_t)r->table;
     header.refcount_order = r->order;
     blk_co_event(r->node->file->node, BLK_EVENT_refblock_alloc_switch_table);
-    ret = qcow2_co_switch_header(r->node, &header, error);
+    ret = qcow2_co_switch_end(r->node, &header, error);
     if (ret < 0) {
         return ret;
     }

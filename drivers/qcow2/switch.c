@@ -9,7 +9,8 @@
  * After a failed write nobody knows what the file says, so nothing that relies on it may be written before the header
  * says again what q->header does. That is tried at once, and again by whoever wants to change something.
  *
- * One write of the header at a time: marks_lock, which marks.c takes too.
+ * One write of the header at a time: marks_lock, which marks.c takes too. A new header is made of a copy that is taken with
+ * it held: whatever allocates may let the refcount table grow, so that an older copy would bring back the old one.
  */
 #include "drivers/qcow2/qcow2.h"
 
@@ -72,26 +73,33 @@ int qcow2_co_switch(BlkNode *node, uint64_t offset, const void *field, size_t by
     return ret;
 }
 
-int qcow2_co_switch_header(BlkNode *node, const Qcow2Header *header, GError **error)
+int qcow2_co_switch_begin(BlkNode *node, Qcow2Header *header, GError **error)
 {
     Qcow2 *q = node->opaque;
-    Qcow2Header new = *header;
+
+    blk_co_mutex_lock(&q->marks_lock);
+    int ret = co_recover_locked(node);
+    if (ret < 0) {
+        blk_co_mutex_unlock(&q->marks_lock);
+        return blk_error_errno(error, ret, "could not write the header");
+    }
+    *header = q->header;
+    return 0;
+}
+
+int qcow2_co_switch_end(BlkNode *node, const Qcow2Header *header, GError **error)
+{
+    Qcow2 *q = node->opaque;
     int ret = qcow2_header_check_fits(header, error);
 
-    if (ret < 0) {
-        return ret;
-    }
-    blk_co_mutex_lock(&q->marks_lock);
-    ret = co_recover_locked(node);
     if (ret == 0) {
-        if (new.version >= 3) {     /* a commit may have set the mark since the copy was made */
-            new.incompatible |= q->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+        ret = co_finish(node, qcow2_co_update_header(node->file->node, header, NULL));
+        if (ret == 0) {
+            q->header = *header;
+        } else {
+            blk_error_errno(error, ret, "could not write the header");
         }
-        ret = co_finish(node, qcow2_co_update_header(node->file->node, &new, NULL));
-    }
-    if (ret == 0) {
-        q->header = new;
     }
     blk_co_mutex_unlock(&q->marks_lock);
-    return ret < 0 ? blk_error_errno(error, ret, "could not write the header") : 0;
+    return ret;
 }
