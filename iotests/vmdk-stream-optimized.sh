@@ -95,6 +95,34 @@ else
     diag "python3-vmdkstream is not installed"
 fi
 
+label="random holes"
+say_seed
+for round in 1 2; do
+    grains=$(python3 -c '
+import random, sys
+rng, grains = random.Random(sys.argv[1]), []
+size = rng.randrange(3 << 20, 40 << 20) // 512 * 512
+with open("holes.raw", "wb") as f:
+    f.truncate(size)
+    for _ in range(rng.randrange(3, 25)):
+        at, length = rng.randrange(size), rng.randrange(1, 300000)
+        f.seek(at)
+        f.write(rng.choice([rng.randbytes(length), b"text " * (length // 5), bytes(length)])[:size - at])
+data = open("holes.raw", "rb").read()
+print(*(n for n in range((size + 65535) // 65536) if any(data[n * 65536:(n + 1) * 65536])))' "$SEED.$round")
+    for way in "convert -c" "convert -c -W"; do
+        # shellcheck disable=SC2086  # words
+        img $way -f raw -O vmdk -o subformat=streamOptimized holes.raw disk.vmdk
+        holds_vmdk disk.vmdk holes.raw "$way: both read it"
+        judge_vmdk disk.vmdk "$way"
+        is "$(walk disk.vmdk | tr ' ' '\n' | if [[ $way == *W ]]; then sort -n; else cat; fi | xargs)" "$grains" "$way: its grains"
+    done
+    img convert -f raw -O vmdk -o subformat=streamOptimized holes.raw - >disk.vmdk
+    holds_vmdk disk.vmdk holes.raw "a pipe: both read it"
+    img convert -f vmdk -O vmdk -o subformat=twoGbMaxExtentSparse disk.vmdk back.vmdk
+    holds_vmdk back.vmdk holes.raw "and back"
+done
+
 label="once"
 img create -q -f vmdk -o subformat=streamOptimized disk.vmdk 1M
 vio disk.vmdk "write -P 1 512k 64k" "write -P 2 0 128k" "write -c -P 3 256k 64k" "write -z 704k 128k"

@@ -19,7 +19,6 @@
 enum { EXIT_SKIP = 77 };
 
 #define MODEL_NAME "model.raw"
-#define BACKING_NAME "backing.img"
 #define DATA_NAME "data.raw"
 
 /* ---- notes ---- */
@@ -253,6 +252,9 @@ static int co_create_image(Sequence *seq)
     g_autofree char *path = g_build_filename(seq->dir, seq->image, NULL);
     g_autoptr(GError) error = NULL;
 
+    if (config->extents > 1) {
+        return format_co_create_extents(seq);
+    }
     json_object_set_int_member(options, "size", config->size);
     if (config->backing_format) {
         json_object_set_string_member(options, "backing_file", BACKING_NAME);
@@ -423,7 +425,7 @@ static int co_run_operations(Sequence *seq)
         }
         ret = seq->config.options ? 0 : co_change(seq, &done);
         if (ret == 0 && !done) {
-            ret = sequence_co_operation(seq);
+            ret = seq->config.once ? format_co_once(seq) : sequence_co_operation(seq);
         }
     }
     return ret;
@@ -475,6 +477,7 @@ static void sequence_clear(Sequence *seq)
     g_clear_pointer(&seq->snapshots, g_ptr_array_unref);
     g_free(seq->model);
     g_free(seq->backing);
+    g_free(seq->written);
     g_free(seq->must);
     g_free(seq->may);
     g_free(seq->config.backing_format);
@@ -498,6 +501,7 @@ static bool run_sequence(BlkContext *ctx, const char *dir, uint64_t seed, bool j
     }
     log_config(&seq);
     seq.model = g_malloc0(seq.config.most);
+    seq.written = seq.config.once ? g_malloc0(seq.config.most / seq.config.cluster_size + 1) : NULL;
     remove_files(dir);
     good = blk_run(ctx, co_sequence, &seq) == 0 && (!seq.config.data_file_raw || check_raw_data(&seq) == 0);
     if (!good) {

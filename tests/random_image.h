@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define SECTOR_SIZE 512u
+#define BACKING_NAME "backing.img"
 
 typedef struct Rng {
     uint64_t state;
@@ -42,6 +43,8 @@ typedef struct ImageConfig {
     bool v2, zstd, extended_l2, lazy, data_file, data_file_raw, preallocated, no_flush, unmap, direct;
     char *backing_format;       /* NULL: no backing file */
     uint64_t backing_size;
+    unsigned extents;           /* vmdk: more than 1: files that a descriptor of the test's own names */
+    bool once;                  /* clusters can be written once, as a whole */
     uint64_t granularity;       /* of a dirty bitmap; 0: none */
     uint64_t write_buffer;      /* of the filter, bytes */
 } ImageConfig;
@@ -56,6 +59,7 @@ typedef struct Sequence {
     ImageConfig config;
     uint8_t *model;             /* config.most bytes, zeroes from config.size on */
     uint8_t *backing;           /* (nullable): config.most bytes: what the backing file shows below the image */
+    uint8_t *written;           /* (nullable): a byte for each cluster of an image whose clusters are written once */
     uint8_t *must, *may;        /* (nullable): granules of config.most bytes that must be, and that may be dirty */
     GPtrArray *snapshots;       /* (nullable): what random_snapshot.c keeps */
     unsigned snapshots_made;
@@ -74,6 +78,10 @@ BlkNode *sequence_node(const Sequence *seq);
 /* random_format.c: properties of an image that is not qcow2. */
 bool format_is_known(const char *format);
 void format_pick_config(Rng *rng, const char *format, ImageConfig *config);
+/* Makes the files of an image of several extents, and its descriptor. */
+int format_co_create_extents(Sequence *seq);
+/* Of an image whose clusters are written once: a write, also of what has been written, which must fail; a read; a flush. */
+int format_co_once(Sequence *seq);
 /* random_requests.c: one random operation: a request or a batch of concurrent ones, checked against the model. */
 int sequence_co_operation(Sequence *seq);
 /* random_bitmap.c; without a bitmap all but bitmap_co_add() do nothing. */
