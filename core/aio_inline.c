@@ -8,8 +8,8 @@
  *     read     without leave to block, unless others are busy and the engine can send what they want together. What
  *              misses the cache goes to the engine. After a miss some reads go there at once, more after each further
  *              miss in a row.
- *     write    only where the driver knows that it is but a copy. When there are too many changed pages it blocks all
- *              the same; then no write is done here for a while.
+ *     write    only where the driver knows that it is but a copy, if the pages of which it is a part are cached. When there
+ *              are too many changed pages it blocks all the same; then no write is done here for a while.
  *
  * Others get their turn after every INLINE_OPS of a coroutine.
  */
@@ -41,12 +41,22 @@ static bool read_suits(const BlkContext *ctx, const BlkAioRequest *req)
     return true;
 }
 
+/* Need nothing be read of the block around @offset before a part of it is written? */
+static bool block_is_there(const BlkAioFile *file, uint64_t offset)
+{
+    uint64_t in_block = offset & (file->copy_align - 1);
+    uint8_t byte;
+    struct iovec vec = { .iov_base = &byte, .iov_len = 1 };
+
+    return in_block == 0 || preadv2(file->fd, &vec, 1, (off_t)(offset - in_block), RWF_NOWAIT) >= 0;
+}
+
 static bool write_suits(const BlkAioRequest *req)
 {
     const BlkAioFile *file = req->file;
 
     return file->copy_align > 0 && !req->dsync && req->bytes <= INLINE_WRITE_BYTES &&
-           ((req->offset | req->bytes) & (file->copy_align - 1)) == 0;
+           block_is_there(file, req->offset) && block_is_there(file, req->offset + req->bytes);
 }
 
 static bool read_now(BlkAioRequest *req)
