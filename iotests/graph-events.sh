@@ -71,7 +71,7 @@ def session(program):
         add(d, "bad")
         told = [requests(path, "bad", "read -P 1 0 64k", "write -P 2 64k 64k", "write -P 2 64k 64k", "write -P 3 0 64k")]
         events = corrupted(d)
-        told.append([(sorted(set(e) - {"offset", "size"}), e["device"], e["node-name"], e["fatal"]) for e in events])
+        told.append([(sorted(e), e.get("offset"), e.get("size"), e["device"], e["node-name"], e["fatal"]) for e in events])
         if program == OURS:         # the peer has nothing left of the node
             nodes = {n["node-name"]: n for n in d.command("query-named-block-nodes", flat=True)}
             is_equal(nodes["bad"]["image"]["format-specific"]["data"]["corrupt"], True, "the node says so")

@@ -81,8 +81,8 @@ static gint64 co_find_free(BlkNode *node, uint64_t max, uint64_t *first)
     }
     for (uint64_t i = 0; i < run; i++) {
         if (qcow2_is_table(q, cluster + i)) {
-            return qcow2_co_corrupt(node, "the free cluster at offset %#" PRIx64 " must not be allocated: %s lies there",
-                                    (cluster + i) << q->cluster_bits, qcow2_table_name(q, cluster + i));
+            return qcow2_co_corrupt_at(node, (cluster + i) << q->cluster_bits, q->cluster_size, "the free cluster at offset %#"
+                                       PRIx64 " must not be allocated: %s lies there", (cluster + i) << q->cluster_bits, qcow2_table_name(q, cluster + i));
         }
     }
     *first = cluster;

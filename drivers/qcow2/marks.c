@@ -108,18 +108,22 @@ int qcow2_co_lazy_end(BlkNode *node)
 
 /* ---- corrupt ---- */
 
-static void tell_corrupt(BlkNode *node, const char *what, bool fatal)
+static void tell_corrupt(BlkNode *node, uint64_t offset, uint64_t bytes, const char *what, bool fatal)
 {
     JsonObject *data = json_object_new();
 
     json_object_set_string_member(data, "device", "");
     json_object_set_string_member(data, "node-name", blk_node_name(node));
     json_object_set_string_member(data, "msg", what);
+    if (bytes > 0) {
+        json_object_set_int_member(data, "offset", (gint64)offset);
+        json_object_set_int_member(data, "size", (gint64)bytes);
+    }
     json_object_set_boolean_member(data, "fatal", fatal);
     blk_notify(node->ctx, "BLOCK_IMAGE_CORRUPTED", data);
 }
 
-int qcow2_co_corrupt(BlkNode *node, const char *format, ...)
+int qcow2_co_corrupt_at(BlkNode *node, uint64_t offset, uint64_t bytes, const char *format, ...)
 {
     Qcow2 *q = node->opaque;
     g_autofree char *what = NULL;
@@ -134,7 +138,7 @@ int qcow2_co_corrupt(BlkNode *node, const char *format, ...)
     va_end(args);
     blk_node_message(node, "Marking image as corrupt: %s; further corruption events will be suppressed; nothing is "
                      "written any more: repair the image with 'check -r all'", what);
-    tell_corrupt(node, what, true);
+    tell_corrupt(node, offset, bytes, what, true);
     blk_co_mutex_lock(&q->marks_lock);
     int ret = co_write_marks(node, q->header.incompatible | QCOW2_INCOMPAT_CORRUPT);
     blk_co_mutex_unlock(&q->marks_lock);
@@ -159,7 +163,7 @@ int qcow2_read_corrupt(BlkNode *node, const char *format, ...)
     va_end(args);
     blk_node_message(node, "Image is corrupt: %s; further non-fatal corruption events will be suppressed; repair the "
                      "image with 'check -r all'", what);
-    tell_corrupt(node, what, false);
+    tell_corrupt(node, 0, 0, what, false);
     return -EIO;
 }
 

@@ -112,7 +112,7 @@ int qcow2_co_tables_claim(BlkNode *node, Qcow2TableKind kind, uint64_t offset, u
     g_autoptr(GError) error = NULL;
     int ret = qcow2_tables_add(node->opaque, kind, offset, bytes, &error);
 
-    return ret < 0 ? qcow2_co_corrupt(node, "%s", error->message) : 0;
+    return ret < 0 ? qcow2_co_corrupt_at(node, offset, bytes, "%s", error->message) : 0;
 }
 
 void qcow2_tables_register_l2(Qcow2 *q, uint64_t offset)

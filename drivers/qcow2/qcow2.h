@@ -465,7 +465,9 @@ int qcow2_co_switch_end(BlkNode *node, const Qcow2Header *header, GError **error
  * that can be, and lets no further change of mappings begin. What was published before is still committed.
  * Returns: -EIO
  */
-int qcow2_co_corrupt(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
+#define qcow2_co_corrupt(node, ...) qcow2_co_corrupt_at(node, 0, 0, __VA_ARGS__)
+/* The same; @offset, @bytes: of the file, what the request was about. 0 bytes: that is not known. */
+int qcow2_co_corrupt_at(BlkNode *node, uint64_t offset, uint64_t bytes, const char *format, ...) G_GNUC_PRINTF(4, 5);
 /* The same where nothing is marked: the image is read only, or no other cluster is affected. Returns: -EIO */
 int qcow2_read_corrupt(BlkNode *node, const char *format, ...) G_GNUC_PRINTF(2, 3);
 

@@ -113,13 +113,13 @@ int qcow2_co_refcount_lower(BlkNode *node, uint64_t cluster, uint64_t refs, uint
         return ret;
     }
     if (!block) {
-        return qcow2_co_corrupt(node, "nothing counts the cluster at offset %#" PRIx64 ", which was in use",
+        return qcow2_co_corrupt_at(node, cluster << q->cluster_bits, q->cluster_size, "nothing counts the cluster at offset %#" PRIx64 ", which was in use",
                                 cluster << q->cluster_bits);
     }
     *value = qcow2_refcount_get(block->data, q->header.refcount_order, index);
     if (*value < refs) {
-        ret = qcow2_co_corrupt(node, "the refcount of the cluster at offset %#" PRIx64 " is %" PRIu64 ", but it had %" PRIu64
-                               " users", cluster << q->cluster_bits, *value, refs);
+        ret = qcow2_co_corrupt_at(node, cluster << q->cluster_bits, q->cluster_size, "the refcount of the cluster at offset %#"
+                                  PRIx64 " is %" PRIu64 ", but it had %" PRIu64 " users", cluster << q->cluster_bits, *value, refs);
     } else {
         *value -= refs;
         qcow2_refcount_set(block->data, q->header.refcount_order, index, *value);

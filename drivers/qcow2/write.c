@@ -165,16 +165,16 @@ static int co_check_droppable(BlkNode *node, uint64_t guest, Qcow2Entry entry)
     }
     for (uint64_t c = qcow2_cluster_of(q, offset); c <= qcow2_cluster_of(q, offset + bytes - 1); c++) {
         if (qcow2_is_table(q, c)) {
-            return qcow2_co_corrupt(node, "guest offset %#" PRIx64 " is said to lie at offset %#" PRIx64 ", where %s "
-                                    "is", guest, offset, qcow2_table_name(q, c));
+            return qcow2_co_corrupt_at(node, offset, bytes, "guest offset %#" PRIx64 " is said to lie at offset %#" PRIx64
+                                       ", where %s is", guest, offset, qcow2_table_name(q, c));
         }
         ret = qcow2_co_refcount_get(node, c, &refcount);
         if (ret < 0) {
             return ret;
         }
         if (refcount == 0) {
-            return qcow2_co_corrupt(node, "the refcount of the cluster at offset %#" PRIx64 " is 0, but guest offset %#"
-                                    PRIx64 " lies there", c << q->cluster_bits, guest);
+            return qcow2_co_corrupt_at(node, c << q->cluster_bits, q->cluster_size, "the refcount of the cluster at offset %#"
+                                       PRIx64 " is 0, but guest offset %#" PRIx64 " lies there", c << q->cluster_bits, guest);
         }
     }
     return 0;

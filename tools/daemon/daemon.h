@@ -92,7 +92,6 @@ typedef struct DaemonCommand {
      * say what they may be. */
     int (*co_run_tree)(Daemon *d, JsonObject *arguments, JsonNode **result, GError **error);
     const DaemonVariants *variants;     /* (nullable) */
-    const BlkType *result;              /* (nullable): of what it returns; NULL: {} */
     bool any_time;                      /* only asks, or asks for an end: does not wait for commands of other clients */
 } DaemonCommand;                        /* a table ends with a NULL name */
 

@@ -8,6 +8,8 @@
  */
 #include "daemon/schema.h"
 
+#include "daemon/results.h"
+
 #include "core/options.h"
 
 #include <string.h>
@@ -355,7 +357,8 @@ static void add_command(Schema *s, const DaemonCommand *command)
 {
     bool is_node = command->variants == &daemon_driver_variants;
     g_autofree char *type = is_node ? g_strdup(daemon_node_type.name) : g_strdup_printf("%s-arg", command->name);
-    const char *result = command->result ? name_of_type(s, command->result) : "Empty";
+    const BlkType *result_type = daemon_result_type(command->name);
+    const char *result = result_type ? name_of_type(s, result_type) : "Empty";
     JsonObject *entity;
 
     if (!is_node) {
@@ -376,6 +379,8 @@ static const BlkOption corrupted_data[] = {
     { "device", BLK_OPTION_STRING, "empty: there are no devices", .required = true },
     { "node-name", BLK_OPTION_STRING, "the node" },
     { "msg", BLK_OPTION_STRING, "what was found", .required = true },
+    { "offset", BLK_OPTION_SIZE, "in the file: where, if that is known" },
+    { "size", BLK_OPTION_SIZE, "bytes there" },
     { "fatal", BLK_OPTION_BOOL, "nothing is written to the image any more", .required = true },
     { NULL },
 };
@@ -402,12 +407,12 @@ static const BlkOption threshold_data[] = {
 
 static const BlkOption job_status_data[] = {
     { "id", BLK_OPTION_STRING, "the job", .required = true },
-    { "status", BLK_OPTION_STRING, "the state that it is in now", .required = true },
+    { "status", BLK_OPTION_ENUM, "the state that it is in now", .values = daemon_job_statuses, .required = true },
     { NULL },
 };
 
 #define BLOCK_JOB_DATA                                                                                          \
-    { "type", BLK_OPTION_STRING, "what the job does", .required = true },                                       \
+    { "type", BLK_OPTION_ENUM, "what the job does", .values = daemon_job_types, .required = true },             \
     { "device", BLK_OPTION_STRING, "the job", .required = true },                                               \
     { "len", BLK_OPTION_UINT, "bytes to do", .required = true },                                                \
     { "offset", BLK_OPTION_UINT, "bytes done", .required = true },                                              \
@@ -417,13 +422,13 @@ static const BlkOption block_job_end_data[] = { BLOCK_JOB_DATA, { "error", BLK_O
 
 static const BlkOption block_job_error_data[] = {
     { "device", BLK_OPTION_STRING, "the job", .required = true },
-    { "operation", BLK_OPTION_STRING, "read or write", .required = true },
-    { "action", BLK_OPTION_STRING, "report, ignore or stop", .required = true },
+    { "operation", BLK_OPTION_ENUM, "what failed", .values = io_operations, .required = true },
+    { "action", BLK_OPTION_ENUM, "what was done about it", .values = io_actions, .required = true },
     { NULL },
 };
 
 static const BlkOption block_job_pending_data[] = {
-    { "type", BLK_OPTION_STRING, "what the job does", .required = true },
+    { "type", BLK_OPTION_ENUM, "what the job does", .values = daemon_job_types, .required = true },
     { "id", BLK_OPTION_STRING, "the job", .required = true },
     { NULL },
 };
