@@ -77,7 +77,7 @@ like "$(cat cmd.out)" "longer than 200" "and it says why"
 
 label="a raw disk"
 truncate -s 1M guest.raw
-ends 1 3 "a guest cannot make a detected raw disk a VMDK image" "$BLKSTACK_IO" -c "write -s base.vmdk 0 64k" guest.raw
+ends 1 4 "a guest cannot make a detected raw disk a VMDK image" "$BLKSTACK_IO" -c "write -s base.vmdk 0 64k" guest.raw
 over x >text
-ends 1 3 "nor by a descriptor" "$BLKSTACK_IO" -c "write -s text 0 512" guest.raw
+ends 1 4 "nor by a descriptor" "$BLKSTACK_IO" -c "write -s text 0 512" guest.raw
 done_testing
