@@ -68,4 +68,14 @@ for _ in {1..200}; do
     sleep 0.02
 done
 is "$(find . -name pid -o -name s)" "" "SIGTERM ends it, and nothing is left"
+
+"$BLKSTACK_DAEMON" --pidfile closed --blockdev null-co,node-name=n <&- >&- 2>&- &
+pid=$!
+for _ in {1..500}; do
+    [ ! -s closed ] || break
+    sleep 0.02
+done
+is "$(readlink "/proc/$pid/fd/0" "/proc/$pid/fd/1" "/proc/$pid/fd/2" | sort -u)" /dev/null "what was closed becomes no other file"
+kill -TERM "$pid"
+wait "$pid" || true
 done_testing
