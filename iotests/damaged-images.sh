@@ -6,7 +6,7 @@
 any_backend
 requires qemu-img qemu-io python3
 
-cases=40
+cases=160
 [ "$BLKSTACK_TEST_LEVEL" != long ] || cases=2000
 
 # DIRECTORY FORMAT COMMAND...: the command makes the image disk.FORMAT there.

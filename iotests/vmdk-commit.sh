@@ -84,6 +84,19 @@ with Daemon() as daemon:
     is_equal(daemon.end(), 0, "the daemon ends")
 holds("top.vmdk", "a cancelled commit")
 
+# ---- the same, and then it becomes read-only: what it is over must be stable before ----
+fresh()
+with Daemon() as daemon:
+    add(daemon)
+    ready_commit(daemon, device="top", base_node="mid")
+    daemon.command("block-job-cancel", device="j", force=True)
+    daemon.event("JOB_STATUS_CHANGE", id="j", status="concluded")
+    daemon.command("job-dismiss", id="j")
+    daemon.command("blockdev-reopen", options=[{"driver": "vmdk", "node-name": "top", "read-only": True, "backing": "mid",
+                                                "file": file_node("top.vmdk")}])
+    is_equal(daemon.end(), 0, "the daemon ends")
+holds("top.vmdk", "reopened read-only")
+
 # ---- over one in between, which is not what it was ----
 fresh()
 with Daemon() as daemon:
