@@ -136,6 +136,9 @@ static int co_end(Qcow2Compact *c, int ret, bool marked, GError **error)
     if (end == 0 && marked && !c->counts_high) {
         end = qcow2_co_dirty_end(node);
     }
+    if (end == 0) {
+        end = blk_co_flush(node->file->node);       /* also what was written before, where nothing was to be done */
+    }
     qcow2_bitmaps_close(node);
     int bitmaps = qcow2_co_bitmaps_open(node, true, ret == 0 && end == 0 ? error : NULL);
     if (ret == 0 && end < 0) {

@@ -641,7 +641,7 @@ typedef struct BlkCompactOptions {
  *
  * Makes the image about as small as a compressed copy of its content would be, in place: compresses what is not, moves all
  * down in the file, cuts off the rest. What other nodes and users send meanwhile waits. A crash or a failure leaves an image
- * with the same content; the next call goes on from there.
+ * with the same content; the next call goes on from there. What was written before is stable when it has succeeded.
  * Context: coroutine; may yield. Returns: 0; -ENOTSUP if the format cannot; -EROFS; -EIO if the image is damaged.
  */
 int blk_co_compact(BlkNode *node, const BlkCompactOptions *options, GError **error);
