@@ -94,13 +94,20 @@ class Image:
             return None
         return self.bytes_at(offset, self.cluster)
 
+    def is_repaired(self, entry, tables):
+        """Does a repair change such an entry of an L2 table?"""
+        if entry & COMPRESSED:
+            return self.payload(entry) is None
+        offset = entry & OFFSET
+        return bool(entry & ~(COPIED | OFFSET | 1)) or offset % self.cluster != 0 or offset // self.cluster in tables or \
+            not self.inside(offset, self.cluster)
+
     def tangled(self, tables):
-        """L2 tables that refer to tables themselves, so that repairs change them: data there is no promise."""
+        """L2 tables that repairs change: data there is no promise. Where counts have few bits, copies may change any."""
         l1s = [(self.l1, self.l1_size)] + [(l1, min(count, 1 << 16)) for _, l1, count in self.snapshots()]
         l2s = {(e & OFFSET) // self.cluster for place, count in l1s for e in self.entries(place, count) if e & OFFSET}
-        return {l2 for l2 in l2s if any(
-            not e & COMPRESSED and (e & OFFSET) // self.cluster in tables | l2s
-            for e in self.entries(l2 * self.cluster, self.cluster // 8) if e & OFFSET)}
+        return {l2 for l2 in l2s if self.order < 3 or any(
+            self.is_repaired(e, tables | l2s) for e in self.entries(l2 * self.cluster, self.cluster // 8) if e & OFFSET)}
 
     def guest(self):
         per_table = self.cluster // 8

@@ -56,5 +56,6 @@ while read -r number seed; do
     diag "$(cat cases.out)"
 done <<'END'
 3 4262777598
+6 26794
 END
 done_testing
