@@ -4,6 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 requires shellcheck
 any_backend
+# timeout: 500
 
 cd "$BLKSTACK_SOURCE"
 for script in quickstart run-tests .ci/run scripts/*.sh iotests/run; do
