@@ -260,7 +260,8 @@ static void file_co_close(BlkNode *node)
 {
     FileState *s = node->opaque;
 
-    if (s->filename && s->io.fd >= 0) {        /* also drops the locks */
+    blk_file_lock_release(&s->lock);
+    if (s->filename && s->io.fd >= 0) {
         close(s->io.fd);
     }
     if (s->lock.enabled && s->lock.fd != s->io.fd) {

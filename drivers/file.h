@@ -36,7 +36,11 @@ int blk_file_lock_init(BlkFileLock *lock, int fd, BlkFileLocking locking, GError
  */
 int blk_file_lock_set(BlkFileLock *lock, unsigned perm, unsigned shared, const char *filename, GError **error);
 
-/* The same locks are held through another descriptor of the file, @fd, from now on; @lock's own may be closed then.
+/* Gives up all locks. To be called before the descriptor is closed: locks go with the last reference to the open file, and the
+ * kernel may keep one for a moment after the end of an asynchronous request. */
+void blk_file_lock_release(BlkFileLock *lock);
+
+/* The same locks are held through another descriptor of the file, @fd, from now on; @lock's own has none, and may be closed then.
  * Returns: 0; an error of fcntl(), and nothing has changed. */
 int blk_file_lock_move(BlkFileLock *lock, int fd);
 

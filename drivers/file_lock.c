@@ -139,6 +139,15 @@ int blk_file_lock_set(BlkFileLock *lock, unsigned perm, unsigned shared, const c
     return 0;
 }
 
+void blk_file_lock_release(BlkFileLock *lock)
+{
+    if (lock->enabled) {
+        unlock_bits(lock->fd, LOCK_BASE_PERM, BLK_PERM_ALL);
+        unlock_bits(lock->fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
+    }
+    lock->perm = lock->unshared = 0;
+}
+
 int blk_file_lock_move(BlkFileLock *lock, int fd)
 {
     unsigned done;
@@ -152,6 +161,8 @@ int blk_file_lock_move(BlkFileLock *lock, int fd)
             unlock_bits(fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
             return ret;
         }
+        unlock_bits(lock->fd, LOCK_BASE_PERM, BLK_PERM_ALL);
+        unlock_bits(lock->fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
     }
     lock->fd = fd;
     return 0;
