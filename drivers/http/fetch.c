@@ -16,8 +16,8 @@
 #include "config.h"
 
 #include "drivers/http/http.h"
+#include "drivers/http/libcurl.h"
 
-#include <curl/curl.h>
 #include <string.h>
 
 enum {
@@ -209,7 +209,7 @@ static int judge(HttpAnswer *a)
         return a->ret;
     }
     a->judged = true;
-    curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
+    a->fetch->state->curl->easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &status);
     ret = status == 206 ? judge_range(a, fetch->bytes - fetch->filled) : judge_status(a, status);
     if (ret == 0 && known) {
         ret = judge_marks(a);
@@ -278,49 +278,49 @@ static int still_alive(void *opaque, curl_off_t to_come, curl_off_t come, curl_o
 /* ---- requests ---- */
 
 /* With credentials of the user's own the system's authorities do not count. */
-static void set_tls_options(CURL *easy, const HttpOptions *options)
+static void set_tls_options(const HttpCurl *curl, CURL *easy, const HttpOptions *options)
 {
     const HttpTls *tls = &options->tls;
 
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, options->sslverify ? 1L : 0L);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, options->sslverify ? 2L : 0L);
+    curl->easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, options->sslverify ? 1L : 0L);
+    curl->easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, options->sslverify ? 2L : 0L);
     if (tls->creds) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO, tls->ca);
-        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-        curl_easy_setopt(easy, CURLOPT_CRLFILE, tls->crl);
-        curl_easy_setopt(easy, CURLOPT_SSLCERT, tls->cert);
-        curl_easy_setopt(easy, CURLOPT_SSLKEY, tls->key);
-        curl_easy_setopt(easy, CURLOPT_KEYPASSWD, tls->password);
+        curl->easy_setopt(easy, CURLOPT_CAINFO, tls->ca);
+        curl->easy_setopt(easy, CURLOPT_CAPATH, NULL);
+        curl->easy_setopt(easy, CURLOPT_CRLFILE, tls->crl);
+        curl->easy_setopt(easy, CURLOPT_SSLCERT, tls->cert);
+        curl->easy_setopt(easy, CURLOPT_SSLKEY, tls->key);
+        curl->easy_setopt(easy, CURLOPT_KEYPASSWD, tls->password);
     }
 }
 
-static void set_options(CURL *easy, const HttpOptions *options)
+static void set_options(const HttpCurl *curl, CURL *easy, const HttpOptions *options)
 {
-    curl_easy_setopt(easy, CURLOPT_URL, options->url);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "blkstack/" BLK_VERSION);
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl->easy_setopt(easy, CURLOPT_URL, options->url);
+    curl->easy_setopt(easy, CURLOPT_USERAGENT, "blkstack/" BLK_VERSION);
+    curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 #if LIBCURL_VERSION_NUM >= 0x075500
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+    curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl->easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
 #else
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
-    curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+    curl->easy_setopt(easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+    curl->easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
 #endif
 #if LIBCURL_VERSION_NUM >= 0x075700
-    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);     /* nobody waits for a look-up that was given up */
+    curl->easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);     /* nobody waits for a look-up that was given up */
 #endif
-    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS);
-    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
-    set_tls_options(easy, options);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)options->timeout_s);
-    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);        /* it looks each second, and calls still_alive() */
-    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)options->timeout_s + 1);
-    curl_easy_setopt(easy, CURLOPT_USERNAME, options->username);
-    curl_easy_setopt(easy, CURLOPT_PASSWORD, options->password);
-    curl_easy_setopt(easy, CURLOPT_PROXYUSERNAME, options->proxy_username);
-    curl_easy_setopt(easy, CURLOPT_PROXYPASSWORD, options->proxy_password);
+    curl->easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
+    curl->easy_setopt(easy, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS);
+    curl->easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    curl->easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
+    set_tls_options(curl, easy, options);
+    curl->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)options->timeout_s);
+    curl->easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);        /* it looks each second, and calls still_alive() */
+    curl->easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)options->timeout_s + 1);
+    curl->easy_setopt(easy, CURLOPT_USERNAME, options->username);
+    curl->easy_setopt(easy, CURLOPT_PASSWORD, options->password);
+    curl->easy_setopt(easy, CURLOPT_PROXYUSERNAME, options->proxy_username);
+    curl->easy_setopt(easy, CURLOPT_PROXYPASSWORD, options->proxy_password);
 }
 
 /* What identifies the version of the file in a request (RFC 9110, 13.1.5): a weak ETag does not. */
@@ -329,10 +329,11 @@ static const char *version_mark(const HttpFile *file)
     return file->etag && !g_str_has_prefix(file->etag, "W/") ? file->etag : file->last_modified;
 }
 
-static struct curl_slist *add_header(struct curl_slist *headers, const char *name, const char *value)
+static struct curl_slist *add_header(const HttpCurl *curl, struct curl_slist *headers, const char *name,
+                                     const char *value)
 {
     g_autofree char *line = g_strdup_printf("%s: %s", name, value);
-    struct curl_slist *longer = curl_slist_append(headers, line);
+    struct curl_slist *longer = curl->slist_append(headers, line);
 
     return longer ? longer : headers;
 }
@@ -341,12 +342,12 @@ static struct curl_slist *add_header(struct curl_slist *headers, const char *nam
  * the password, does not. */
 static struct curl_slist *make_headers(const HttpState *s)
 {
-    struct curl_slist *headers = add_header(NULL, "Accept-Encoding", "identity");
+    struct curl_slist *headers = add_header(s->curl, NULL, "Accept-Encoding", "identity");
 
     if (s->file.known && version_mark(&s->file)) {
-        headers = add_header(headers, "If-Range", version_mark(&s->file));
+        headers = add_header(s->curl, headers, "If-Range", version_mark(&s->file));
     }
-    return s->options.cookie ? add_header(headers, "Cookie", s->options.cookie) : headers;
+    return s->options.cookie ? add_header(s->curl, headers, "Cookie", s->options.cookie) : headers;
 }
 
 static bool is_transient(CURLcode code)
@@ -387,8 +388,8 @@ static int conclude(HttpAnswer *a, CURLcode code)
         return a->ret;
     }
     if (code != CURLE_OK) {
-        g_autofree char *text = blk_printable_text(*a->curl_text ? a->curl_text : curl_easy_strerror(code),
-                                                    CURL_ERROR_SIZE);
+        const char *said = *a->curl_text ? a->curl_text : fetch->state->curl->easy_strerror(code);
+        g_autofree char *text = blk_printable_text(said, CURL_ERROR_SIZE);
 
         return refuse(a, errno_of(code), is_transient(code), "%s", text);
     }
@@ -399,6 +400,7 @@ static int conclude(HttpAnswer *a, CURLcode code)
 static int co_ask(HttpFetch *fetch, bool *transient, uint64_t *retry_after_s, GError **error)
 {
     HttpState *s = fetch->state;
+    const HttpCurl *curl = s->curl;
     CURL *easy = fetch->transfer.easy;
     g_auto(HttpAnswer) answer = { .fetch = fetch, .easy = easy, .error = error, .heard_ns = blk_clock_ns() };
     struct curl_slist *headers = make_headers(s);
@@ -406,24 +408,24 @@ static int co_ask(HttpFetch *fetch, bool *transient, uint64_t *retry_after_s, GE
     g_autofree char *range = g_strdup_printf("%" G_GUINT64_FORMAT "-%" G_GUINT64_FORMAT, first, first + wanted - 1);
     curl_off_t retry_after = 0;
 
-    set_options(easy, &s->options);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(easy, CURLOPT_RANGE, range);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long)(s->options.timeout_s * 2 + wanted / SLOWEST_BYTES_PER_S));
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, head_line);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, &answer);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_part);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
-    curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, still_alive);
-    curl_easy_setopt(easy, CURLOPT_XFERINFODATA, &answer);
-    curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, answer.curl_text);
+    set_options(curl, easy, &s->options);
+    curl->easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+    curl->easy_setopt(easy, CURLOPT_RANGE, range);
+    curl->easy_setopt(easy, CURLOPT_TIMEOUT, (long)(s->options.timeout_s * 2 + wanted / SLOWEST_BYTES_PER_S));
+    curl->easy_setopt(easy, CURLOPT_HEADERFUNCTION, head_line);
+    curl->easy_setopt(easy, CURLOPT_HEADERDATA, &answer);
+    curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_part);
+    curl->easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
+    curl->easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, still_alive);
+    curl->easy_setopt(easy, CURLOPT_XFERINFODATA, &answer);
+    curl->easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+    curl->easy_setopt(easy, CURLOPT_ERRORBUFFER, answer.curl_text);
     int ret = conclude(&answer, (CURLcode)http_loop_co_run(s->loop, &fetch->transfer));
-    curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
+    curl->easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
     *retry_after_s = (uint64_t)MAX(retry_after, 0);
     *transient = answer.transient;
-    curl_easy_reset(easy);
-    curl_slist_free_all(headers);
+    curl->easy_reset(easy);
+    curl->slist_free_all(headers);
     return ret;
 }
 
@@ -462,12 +464,12 @@ int http_co_fetch(HttpFetch *fetch, GError **error)
     if (fetch->state->stale) {
         return blk_error(error, -ESTALE, "the file on the server has changed while it was open");
     }
-    fetch->transfer.easy = curl_easy_init();
+    fetch->transfer.easy = fetch->state->curl->easy_init();
     if (!fetch->transfer.easy) {
         return blk_error(error, -ENOMEM, "no memory for a request");
     }
     ret = co_ask_until_done(fetch, error);
-    curl_easy_cleanup(g_steal_pointer(&fetch->transfer.easy));
+    fetch->state->curl->easy_cleanup(g_steal_pointer(&fetch->transfer.easy));
     return ret;
 }
 

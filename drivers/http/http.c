@@ -8,6 +8,7 @@
  */
 #include "drivers/drivers.h"
 #include "drivers/http/http.h"
+#include "drivers/http/libcurl.h"
 
 enum { SECTOR = 512, MAX_TRANSFER = 4 << 20 };
 
@@ -23,7 +24,11 @@ static int http_co_open(BlkNode *node, const BlkOptions *options, GError **error
     if (ret < 0) {
         return ret;
     }
-    s->loop = http_loop_new(node->ctx, error);
+    s->curl = http_curl_load(error);
+    if (!s->curl) {
+        return -ENOTSUP;
+    }
+    s->loop = http_loop_new(node->ctx, s->curl, error);
     if (!s->loop) {
         return -EIO;
     }

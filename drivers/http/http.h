@@ -6,6 +6,7 @@
  *     windows.c    parts of the file in memory: what is read ahead, and what several readers wait for
  *     fetch.c      one range of the file: requests until it is there, and the judgement of each answer
  *     loop.c       transfers of libcurl, driven by the event loop
+ *     libcurl.c    libcurl itself, which is loaded when it is needed
  *     url.c        names and options; knows nothing of libcurl
  *
  * See docs/http.md.
@@ -46,6 +47,7 @@ void http_options_clear(HttpOptions *options);      /* also one that is all zero
 
 /* ---- loop.c ---- */
 
+typedef struct HttpCurl HttpCurl;       /* libcurl.h */
 typedef struct HttpLoop HttpLoop;
 
 /* Lives on the stack of the coroutine that waits for it. */
@@ -55,7 +57,7 @@ typedef struct HttpTransfer {
     int result;                 /* CURLcode */
 } HttpTransfer;
 
-HttpLoop *http_loop_new(BlkContext *ctx, GError **error);
+HttpLoop *http_loop_new(BlkContext *ctx, const HttpCurl *curl, GError **error);
 void http_loop_co_free(HttpLoop *loop);                 /* nothing is under way; NULL is ignored */
 
 /* Runs the transfer to its end. Callbacks of its easy handle must not yield. Context: coroutine; yields. Returns: a
@@ -137,6 +139,7 @@ int http_windows_co_read(HttpState *s, uint64_t offset, uint64_t bytes, BlkIov i
 struct HttpState {
     BlkNode *node;
     HttpOptions options;
+    const HttpCurl *curl;
     HttpLoop *loop;
     HttpFile file;
     bool stale;                 /* the file has changed: nothing can be read any more */

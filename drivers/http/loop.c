@@ -15,8 +15,8 @@
  * Limitations: TLS handshakes and deciphering happen in the loop's thread.
  */
 #include "drivers/http/http.h"
+#include "drivers/http/libcurl.h"
 
-#include <curl/curl.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -24,6 +24,7 @@ enum { EVENTS = 16, MS_NS = 1000000 };
 
 struct HttpLoop {
     BlkContext *ctx;
+    const HttpCurl *curl;
     CURLM *multi;
     int epoll_fd;
     uint64_t deadline_ns;       /* libcurl wants to be called then; UINT64_MAX: never */
@@ -68,14 +69,14 @@ static void end_transfers(HttpLoop *loop)
     CURLMsg *message;
     int left;
 
-    while ((message = curl_multi_info_read(loop->multi, &left))) {
+    while ((message = loop->curl->multi_info_read(loop->multi, &left))) {
         HttpTransfer *transfer;
         CURL *easy = message->easy_handle;
 
         if (message->msg == CURLMSG_DONE) {
-            curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&transfer);
+            loop->curl->easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&transfer);
             transfer->result = message->data.result;
-            curl_multi_remove_handle(loop->multi, easy);
+            loop->curl->multi_remove_handle(loop->multi, easy);
             blk_co_wake(g_steal_pointer(&transfer->co));
         }
     }
@@ -91,7 +92,7 @@ static void tell_sockets(HttpLoop *loop)
                    (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
                    (events[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
 
-        curl_multi_socket_action(loop->multi, events[i].data.fd, bits, &running);
+        loop->curl->multi_socket_action(loop->multi, events[i].data.fd, bits, &running);
     }
 }
 
@@ -111,7 +112,7 @@ static int pump_co_task(void *opaque)
         }
         if (!loop->closing && blk_clock_ns() >= loop->deadline_ns) {
             loop->deadline_ns = UINT64_MAX;
-            curl_multi_socket_action(loop->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+            loop->curl->multi_socket_action(loop->multi, CURL_SOCKET_TIMEOUT, 0, &running);
         }
         end_transfers(loop);
     }
@@ -120,39 +121,26 @@ static int pump_co_task(void *opaque)
 
 /* ---- making and freeing ---- */
 
-static int init_libcurl(GError **error)
+HttpLoop *http_loop_new(BlkContext *ctx, const HttpCurl *curl, GError **error)
 {
-    static gsize done;
+    HttpLoop *loop = g_new0(HttpLoop, 1);
 
-    if (g_once_init_enter(&done)) {
-        g_once_init_leave(&done, 1 + (gsize)curl_global_init(CURL_GLOBAL_DEFAULT));
-    }
-    return done == 1 + CURLE_OK ? 0 : blk_error(error, -EIO, "libcurl could not be started");
-}
-
-HttpLoop *http_loop_new(BlkContext *ctx, GError **error)
-{
-    HttpLoop *loop;
-
-    if (init_libcurl(error) < 0) {
-        return NULL;
-    }
-    loop = g_new0(HttpLoop, 1);
     loop->ctx = ctx;
+    loop->curl = curl;
     loop->deadline_ns = UINT64_MAX;
     loop->tasks.limit = 1;
-    loop->multi = curl_multi_init();
+    loop->multi = loop->curl->multi_init();
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (!loop->multi || loop->epoll_fd < 0) {
         blk_error_errno(error, loop->multi ? -errno : -ENOMEM, "libcurl could not be started");
         http_loop_co_free(loop);
         return NULL;
     }
-    curl_multi_setopt(loop->multi, CURLMOPT_SOCKETFUNCTION, socket_changed);
-    curl_multi_setopt(loop->multi, CURLMOPT_SOCKETDATA, loop);
-    curl_multi_setopt(loop->multi, CURLMOPT_TIMERFUNCTION, timer_changed);
-    curl_multi_setopt(loop->multi, CURLMOPT_TIMERDATA, loop);
-    curl_multi_setopt(loop->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)HTTP_REQUESTS);
+    loop->curl->multi_setopt(loop->multi, CURLMOPT_SOCKETFUNCTION, socket_changed);
+    loop->curl->multi_setopt(loop->multi, CURLMOPT_SOCKETDATA, loop);
+    loop->curl->multi_setopt(loop->multi, CURLMOPT_TIMERFUNCTION, timer_changed);
+    loop->curl->multi_setopt(loop->multi, CURLMOPT_TIMERDATA, loop);
+    loop->curl->multi_setopt(loop->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)HTTP_REQUESTS);
     blk_co_group_run(&loop->tasks, pump_co_task, loop);
     return loop;
 }
@@ -165,7 +153,7 @@ void http_loop_co_free(HttpLoop *loop)
     loop->closing = true;
     blk_poll_cancel(&loop->poll);
     blk_co_group_wait(&loop->tasks);
-    curl_multi_cleanup(loop->multi);
+    loop->curl->multi_cleanup(loop->multi);
     if (loop->epoll_fd >= 0) {
         close(loop->epoll_fd);
     }
@@ -178,8 +166,8 @@ int http_loop_co_run(HttpLoop *loop, HttpTransfer *transfer)
 {
     CURLMcode code;
 
-    curl_easy_setopt(transfer->easy, CURLOPT_PRIVATE, transfer);
-    code = curl_multi_add_handle(loop->multi, transfer->easy);
+    loop->curl->easy_setopt(transfer->easy, CURLOPT_PRIVATE, transfer);
+    code = loop->curl->multi_add_handle(loop->multi, transfer->easy);
     if (code != CURLM_OK) {
         return code == CURLM_OUT_OF_MEMORY ? CURLE_OUT_OF_MEMORY : CURLE_FAILED_INIT;
     }
@@ -192,7 +180,7 @@ void http_loop_cancel(HttpLoop *loop, HttpTransfer *transfer)
 {
     if (transfer->co) {
         transfer->result = CURLE_ABORTED_BY_CALLBACK;
-        curl_multi_remove_handle(loop->multi, transfer->easy);
+        loop->curl->multi_remove_handle(loop->multi, transfer->easy);
         blk_co_wake(g_steal_pointer(&transfer->co));
     }
 }
