@@ -72,17 +72,30 @@ void blk_node_make_inactive(BlkNode *node)
 
 /* ---- letting go ---- */
 
-/* (nullable): Who uses it. Users that only know the node, without asking for anything, do not count. */
+/* (nullable): Who uses it. Users that only know the node, without asking for anything, or that rest, do not count. */
 static const BlkChild *find_user(const BlkNode *node)
 {
     for (GList *l = node->core->parents.head; l; l = l->next) {
         const BlkChild *user = l->data;
 
-        if (user->parent ? blk_node_active(user->parent) : user->perm != 0) {
+        if (user->parent ? blk_node_active(user->parent) : user->perm != 0 && !user->rests) {
             return user;
         }
     }
     return NULL;
+}
+
+/* Does somebody ask something of it, and be it one that rests while it is inactive? */
+static bool is_in_use(const BlkNode *node)
+{
+    bool in_use = find_user(node);
+
+    for (GList *l = node->core->parents.head; !in_use && l; l = l->next) {
+        const BlkChild *user = l->data;
+
+        in_use = user->rests && user->perm != 0;
+    }
+    return in_use;
 }
 
 static int check_unused(const BlkNode *node, GError **error)
@@ -123,6 +136,18 @@ static int co_store(BlkNode *node, GError **error)
                                      blk_node_name(node)) : 0;
 }
 
+/* What it holds is stored, or need not be. */
+static void co_close_driver(BlkNode *node)
+{
+    node->core->open = false;               /* nobody may find it in between */
+    if (node->driver->co_close) {
+        node->driver->co_close(node);
+    }
+    blk_bitmaps_free(node);
+    blk_node_make_inactive(node);
+    node->core->open = true;
+}
+
 static int co_let_go(BlkNode *node, GError **error)
 {
     int ret = blk_co_drain_begin(node);
@@ -135,13 +160,7 @@ static int co_let_go(BlkNode *node, GError **error)
     ret = ret < 0 ? ret : check_bitmaps(node, error);
     ret = ret < 0 ? ret : co_store(node, error);
     if (ret == 0) {
-        node->core->open = false;           /* nobody may find it in between */
-        if (node->driver->co_close) {
-            node->driver->co_close(node);
-        }
-        blk_bitmaps_free(node);
-        blk_node_make_inactive(node);
-        node->core->open = true;
+        co_close_driver(node);
     }
     blk_drain_end(node);
     return ret;
@@ -175,14 +194,16 @@ static int co_open_again(BlkNode *node, GError **error)
     node->core->inactive = NULL;
     node->read_only = node->core->flags.read_only;
     ret = blk_co_open_driver(node, options, error);
-    if (ret < 0) {
-        if (node->driver->co_close) {
-            node->driver->co_close(node);
-        }
-        blk_bitmaps_free(node);
-        blk_node_make_inactive(node);
-    }
     node->core->open = true;
+    if (ret == 0) {
+        ret = blk_perm_refresh(&node, 1, error);        /* users that rested */
+        if (ret < 0) {
+            co_store(node, NULL);
+        }
+    }
+    if (ret < 0) {
+        co_close_driver(node);
+    }
     return ret;
 }
 
@@ -196,7 +217,7 @@ typedef struct Below {
 /* One that is active already, but that nobody uses, is opened anew: another process may have changed the image since. */
 static int co_bring_back(Below *below, BlkNode *node, GError **error)
 {
-    bool anew = blk_node_active(node) && !find_user(node) && !below->no_time_passed;
+    bool anew = blk_node_active(node) && !is_in_use(node) && !below->no_time_passed;
     int ret = anew ? blk_co_set_active(node, false, error) : 0;
 
     if (ret == 0 && !blk_node_active(node)) {

@@ -98,10 +98,11 @@ static int check_users(const BlkNode *node, GError **error)
     for (GList *l = node->core->parents.head; l; l = l->next) {
         const BlkChild *user = l->data;
 
-        if (node->read_only && (user->perm & ~BLK_PERM_READ)) {
+        unsigned changes = (user->perm | user->wanted) & ~(unsigned)BLK_PERM_READ;
+
+        if (node->read_only && changes) {
             return blk_error(error, -EACCES, "Block node '%s' (%s) is read-only: '%s' may not be given to '%s'",
-                             blk_node_name(node), blk_node_filename(node), blk_perm_name(user->perm & ~BLK_PERM_READ),
-                             user_name(user));
+                             blk_node_name(node), blk_node_filename(node), blk_perm_name(changes), user_name(user));
         }
         for (GList *m = node->core->parents.head; m; m = m->next) {
             int ret = m == l ? 0 : check_conflict(node, user, m->data, error);
@@ -121,12 +122,30 @@ static void remember(GArray *undo, BlkChild *edge, BlkNode *node, unsigned perm,
     g_array_append_val(undo, entry);
 }
 
+/* Users that rest ask for nothing while the node is inactive. */
+static void set_resting_users(BlkNode *node, GArray *undo)
+{
+    bool active = blk_node_active(node) && node->core->open;
+
+    for (GList *l = node->core->parents.head; l; l = l->next) {
+        BlkChild *user = l->data;
+        unsigned perm = active ? user->wanted : 0;
+
+        if (user->rests && user->perm != perm) {
+            remember(undo, user, NULL, user->perm, user->shared);
+            user->perm = perm;
+        }
+    }
+}
+
 static int set_node(BlkNode *node, GArray *undo, GError **error)
 {
     unsigned perm = 0, shared = BLK_PERM_ALL;
     BlkNodeCore *core = node->core;
-    int ret = check_users(node, error);
+    int ret;
 
+    set_resting_users(node, undo);
+    ret = check_users(node, error);
     if (ret < 0) {
         return ret;
     }
@@ -225,6 +244,18 @@ int blk_perm_refresh(BlkNode *const *nodes, unsigned n_nodes, GError **error)
         set_children(next, undo);
     }
     return 0;
+}
+
+int blk_child_rest(BlkChild *user, unsigned perm, GError **error)
+{
+    user->rests = true;
+    user->wanted = perm;
+    int ret = blk_perm_refresh(&user->node, 1, error);
+    if (ret < 0) {
+        user->rests = false;
+        user->wanted = 0;
+    }
+    return ret;
 }
 
 int blk_node_check_resizable(const BlkNode *node, GError **error)

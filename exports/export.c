@@ -54,7 +54,10 @@ int blk_co_export_init(BlkExport *export, BlkNode *node, const BlkExportOptions 
     unsigned perm = BLK_PERM_READ | (options->writable ? BLK_PERM_WRITE : 0);
     int ret = 0;
 
-    export->user = blk_co_attach(node, options->id, perm, BLK_PERM_ALL, error);
+    export->user = blk_co_attach(node, options->id, options->allow_inactive ? 0 : perm, BLK_PERM_ALL, error);
+    if (export->user && options->allow_inactive && blk_child_rest(export->user, perm, error) < 0) {
+        blk_co_detach(g_steal_pointer(&export->user));
+    }
     if (!export->user) {
         return -EPERM;
     }
@@ -101,8 +104,11 @@ BlkDirtyBitmap *blk_co_export_bitmap(const BlkExport *export, unsigned index)
 void blk_export_tell_error(const BlkExport *export, bool write, int ret)
 {
     BlkNode *node = blk_export_node(export);
-    JsonObject *data = json_object_new();
 
+    if (!blk_node_active(node)) {
+        return;                 /* nothing is wrong with it: it has become inactive while the request waited */
+    }
+    JsonObject *data = json_object_new();
     json_object_set_string_member(data, "device", "");
     json_object_set_string_member(data, "node-name", blk_node_name(node));
     json_object_set_string_member(data, "operation", write ? "write" : "read");

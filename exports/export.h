@@ -26,6 +26,7 @@ typedef struct BlkExportOptions {
     const char *id, *name;
     const char *description;    /* (nullable) */
     bool writable;
+    bool allow_inactive;        /* the node may be inactive, and become so: requests fail meanwhile */
     const BlkBitmapRef *bitmaps;    /* (nullable): a NULL name ends them */
 } BlkExportOptions;
 

@@ -200,6 +200,9 @@ static uint32_t check(const NbdRequest *r, const BlkNode *node, const Command **
         return flaw(message, NBD_EINVAL, "the server does not know this command");
     }
     *command = &commands[h->type];
+    if (!blk_node_active(node)) {
+        return flaw(message, NBD_EPERM, "the export is inactive");
+    }
     if (flags & ~(*command)->flags || (flags & NBD_CMD_FLAG_DF && c->mode == NBD_MODE_SIMPLE) ||
         (c->mode != NBD_MODE_EXTENDED && flags & NBD_CMD_FLAG_PAYLOAD_LEN)) {
         return flaw(message, NBD_EINVAL, "the command does not take one of its flags");

@@ -118,6 +118,11 @@ static NbdExport *find_export(const NbdConnection *c, NbdString name)
     return export && blk_nbd_tls_allows(c->channel, export) ? export : NULL;
 }
 
+static bool is_inactive(const NbdExport *export)
+{
+    return !blk_node_active(blk_export_node(&export->base));
+}
+
 /* Waits for a place in @name. Returns: the export, in which it is counted; NULL: there is none, or no place in time.
  * */
 static NbdExport *co_enter_export(NbdConnection *c, NbdString name)
@@ -155,7 +160,7 @@ static Outcome co_export_name(Negotiation *n)
     uint8_t reply[10 + 124] = { 0 };
     NbdExport *export = c->mode != NBD_MODE_EXTENDED ? co_enter_export(c, name) : NULL;
 
-    if (!export) {
+    if (!export || is_inactive(export)) {
         return THE_END;
     }
     check_contexts(c, name);
@@ -218,6 +223,9 @@ static Outcome co_info_or_go(Negotiation *n)
     export = find_export(n->c, request.name);
     if (!export) {
         return refuse_unknown(n);
+    }
+    if (is_inactive(export)) {          /* how long it is may be known only when it is opened again */
+        return refuse(n, NBD_REP_ERR_POLICY, "the export is inactive: another process may have its image now");
     }
     if (go) {
         export = co_enter_export(n->c, request.name);

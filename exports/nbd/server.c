@@ -100,7 +100,7 @@ int blk_co_nbd_export_add(BlkNbdServer *server, BlkNode *node, const BlkNbdExpor
     const char *name = or_empty(options->name);
     const BlkExportOptions base = {
         .id = options->id ? options->id : name, .name = name, .description = options->description,
-        .writable = options->writable, .bitmaps = options->bitmaps,
+        .writable = options->writable, .allow_inactive = options->allow_inactive, .bitmaps = options->bitmaps,
     };
     NbdExport *export;
     int ret = check_export(server, options, error);

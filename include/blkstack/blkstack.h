@@ -268,6 +268,9 @@ uint64_t blk_node_write_threshold(const BlkNode *node);
 int blk_co_replace_node(BlkNode *from, BlkNode *to, GError **error);
 /* @user, an edge of somebody who works on the node itself (a job), does not follow when another takes the node's place. */
 void blk_child_stay(BlkChild *user);
+/* A user that was attached without permissions gets @perm, and stays one while its node is inactive: then it has none, and its
+ * requests fail. Without @perm the node cannot become active. Returns: 0; as blk_co_attach(), and the user is what it was. */
+int blk_child_rest(BlkChild *user, unsigned perm, GError **error);
 /* Requests of @served (nullable: none; else it lives as long as @user says so) may wait for some that @user sends: a drain of @user's node drains
  * @served first, as it does the nodes above. Nothing of @user's node may wait for @served. */
 void blk_child_serve(BlkChild *user, BlkNode *served);
@@ -319,7 +322,7 @@ int blk_co_reopen_writable(BlkNode *node, bool writable, GError **error);
  *
  * An inactive node stays where it is in the graph, but has nothing open: no file, no lock, so that another process may use its
  * image. All that it held is stable then. Children that nobody else uses become inactive with it, and active before
- * it. A node in use by a parent that is active, or by a user, stays active. What the image holds is read anew when it
+ * it. A node in use by a parent that is active, or by a user that does not rest (blk_child_rest()), stays active. What the image holds is read anew when it
  * becomes active. Does nothing if it is so already.
  * Context: coroutine, with no request of its own in flight at the node; may yield.
  * Returns: 0; -EBUSY: it is in use, or has dirty bitmaps that are not stored; those of data that could not be stored, and

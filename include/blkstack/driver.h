@@ -107,6 +107,8 @@ struct BlkChild {
     BlkNode *parent;        /* NULL: a user edge */
     BlkNode *node;          /* changes only inside a drain: do not keep it over a yield without a request in flight */
     unsigned perm, shared;
+    unsigned wanted;        /* with @rests: what @perm is while the node is active */
+    bool rests;             /* see blk_child_rest() */
     bool stays;             /* see blk_child_stay() */
     BlkNode *served;        /* (nullable): see blk_child_serve() */
     GList link_parent, link_node;       /* core's own */

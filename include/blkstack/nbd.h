@@ -75,6 +75,8 @@ typedef struct BlkNbdExportOptions {
     bool writethrough;                  /* every write is stable before it is answered */
     unsigned max_connections;           /* in transmission at once; 0: no limit. Others wait in their handshake */
     const BlkBitmapRef *bitmaps;        /* (nullable): dirty bitmaps to offer; a NULL name ends them */
+    bool allow_inactive;                /* the node may be inactive, and become so: nobody gets in meanwhile, and the requests
+                                         * of those who are in fail with EPERM */
     bool allocation_depth;              /* offers qemu:allocation-depth */
     const char *tls_authz;              /* (nullable): as for the server, for this export alone, in addition */
 } BlkNbdExportOptions;

@@ -111,6 +111,7 @@ const BlkOption daemon_export_options[] = {
     { "writable", BLK_OPTION_BOOL, "clients may write", "off" },
     { "writethrough", BLK_OPTION_BOOL, "every write is stable before it is answered", "off" },
     { "iothread", BLK_OPTION_STRING, "id of an iothread object; here all exports run in one thread" },
+    { "allow-inactive", BLK_OPTION_BOOL, "the node may be inactive, and become so; else it is made active", "off" },
     { "fixed-iothread", BLK_OPTION_BOOL, "taken, and means nothing here", "off" },
     { NULL },
 };
@@ -174,6 +175,7 @@ static int co_add_nbd(Daemon *d, const BlkOptions *args, BlkNode *node, GError *
         .writable = blk_options_bool(args, "writable"),
         .writethrough = blk_options_bool(args, "writethrough"),
         .bitmaps = bitmaps ? (const BlkBitmapRef *)(const void *)bitmaps->data : NULL,
+        .allow_inactive = blk_options_bool(args, "allow-inactive"),
         .allocation_depth = blk_options_bool(args, "allocation-depth"),
     };
 
@@ -191,7 +193,7 @@ int daemon_co_add_export(Daemon *d, const BlkOptions *args, GError **error)
     if (ret == 0) {
         ret = check_iothread(d, blk_options_string(args, "iothread"), error);
     }
-    if (ret == 0) {
+    if (ret == 0 && !blk_options_bool(args, "allow-inactive")) {
         ret = blk_co_set_active(node, true, error);
     }
     return ret < 0 ? ret : co_add_nbd(d, args, node, error);
