@@ -11,6 +11,8 @@
  * edges, names, options and counters stay. When it becomes active again its own driver opens it anew, with the children that
  * are there already, since everything in the image may have changed.
  *
+ * The same lets a node drop changes that could not be written: blk_co_drop_changes().
+ *
  * Limitation: bitmaps that are not stored in the image would be lost, and are refused.
  */
 #include "core/bitmap.h"
@@ -288,6 +290,39 @@ static int co_come_back(BlkNode *node, bool no_time_passed, GError **error)
         co_set_below(node, NULL);           /* it may have got some */
     }
     co_end_below(&below, ret < 0);
+    return ret;
+}
+
+/* ---- letting go of changes ---- */
+
+static int check_unwritten(const BlkNode *node, GError **error)
+{
+    for (GList *l = node->core->parents.head; l; l = l->next) {
+        const BlkChild *user = l->data;
+
+        if ((user->perm | user->wanted) & ~(unsigned)BLK_PERM_READ) {
+            return blk_error(error, -EBUSY, "'%s' writes to the node '%s'", user->parent ? blk_node_name(user->parent) : user->name,
+                             blk_node_name(node));
+        }
+    }
+    return 0;
+}
+
+int blk_co_drop_changes(BlkNode *node, GError **error)
+{
+    blk_node_ref(node);
+    blk_co_drain_begin(node);               /* what is held there is what is dropped */
+    int ret = check_unwritten(node, error);
+
+    ret = ret < 0 ? ret : check_bitmaps(node, error);
+    if (ret == 0) {
+        co_close_driver(node);
+        node->core->flags.read_only = true;
+        ret = co_open_again(node, error);
+        blk_node_length_changed(node);
+    }
+    blk_drain_end(node);
+    blk_co_unref(node);
     return ret;
 }
 

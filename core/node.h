@@ -117,6 +117,10 @@ int blk_co_open_driver(BlkNode *node, const BlkOptions *options, GError **error)
 /* ---- inactive.c ---- */
 /* It has nothing open; children that it has ask for nothing any more. */
 void blk_node_make_inactive(BlkNode *node);
+/* Drops what @node holds and could not store, as a crash would: its image is read anew, read-only. For changes that nobody relies on.
+ * Context: coroutine; may yield. Returns: 0; an error with all as it was: -EBUSY: somebody writes to it, or has bitmaps that would be
+ * lost; or one of reading the image, and the node is inactive. */
+int blk_co_drop_changes(BlkNode *node, GError **error);
 /* Its driver, also while it is inactive. */
 static inline const BlkDriver *blk_node_own_driver(const BlkNode *node)
 {

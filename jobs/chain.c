@@ -162,15 +162,46 @@ int blk_co_chain_make(BlkNode *place, bool writable, GArray *changed, GError **e
     return ret == 0 && writable ? co_make_one(place, true, changed, error) : ret;
 }
 
-void blk_co_chain_make_as_before(GArray *changed)
+/* What a job that has failed wrote to it lies below an image that hides it, so it need not be stored. */
+static void co_drop_changes(BlkNode *node)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (blk_co_drop_changes(node, &error) < 0) {
+        blk_node_message(node, "the image of a job that has failed does not become read-only again: %s", error->message);
+        return;
+    }
+    for (GList *l = node->core->children.head; l; l = l->next) {
+        BlkNode *child = ((BlkChild *)l->data)->node;
+
+        if (blk_node_opener(child) == node) {
+            blk_co_reopen_writable(child, false, NULL);
+        }
+    }
+}
+
+static void co_change_back(GArray *changed, bool drop)
 {
     for (guint i = changed->len; i-- > 0; ) {
         const BlkChainChange *change = &g_array_index(changed, BlkChainChange, i);
+        int ret = blk_co_reopen_writable(change->node, !change->was_read_only, NULL);
 
-        blk_co_reopen_writable(change->node, !change->was_read_only, NULL);
+        if (ret < 0 && drop && change->was_read_only) {
+            co_drop_changes(change->node);
+        }
         blk_co_unref(change->node);
     }
     g_array_set_size(changed, 0);
+}
+
+void blk_co_chain_make_as_before(GArray *changed)
+{
+    co_change_back(changed, false);
+}
+
+void blk_co_chain_undo(GArray *changed)
+{
+    co_change_back(changed, true);
 }
 
 /* ---- the change ---- */

@@ -43,6 +43,10 @@ int blk_co_chain_make(BlkNode *place, bool writable, GArray *changed, GError **e
 /* Gives the references back, too, and leaves @changed empty. What cannot be as it was stays as it is. */
 void blk_co_chain_make_as_before(GArray *changed);
 
+/* The same after a job that has failed: what a node still holds of it and cannot write is dropped, as a crash would, so that it can be
+ * read-only again. */
+void blk_co_chain_undo(GArray *changed);
+
 /* How the header of an image is to name its new backing file. */
 typedef struct BlkChainName {
     const char *filename;       /* (nullable): NULL: as it is found best from where the overlay lies */

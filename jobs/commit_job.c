@@ -25,6 +25,7 @@ typedef struct CommitJob {
     BlkNode *hide, *compress;   /* (nullable): the filters */
     BlkChild *target;           /* (nullable): the job's user of the base, through the compress filter */
     GArray *changed;            /* nodes that were made writable, or read-only */
+    bool failed;                /* or was cancelled */
     char *backing_file;         /* (nullable) */
     BlkChainName name;          /* of the base */
 } CommitJob;
@@ -117,13 +118,23 @@ static int co_prepare(BlkJob *job, GError **error)
     return ret;
 }
 
+/* Here nobody needs what the base has got: the overlays are what they were. */
+static void co_abort(BlkJob *job)
+{
+    ((CommitJob *)job->opaque)->failed = true;
+}
+
 static void co_release(void *state)
 {
     CommitJob *s = state;
 
     blk_co_hide_remove(s->hide);
     if (s->changed) {
-        blk_co_chain_make_as_before(s->changed);
+        if (s->failed) {
+            blk_co_chain_undo(s->changed);
+        } else {
+            blk_co_chain_make_as_before(s->changed);
+        }
         g_array_unref(s->changed);
     }
     blk_co_unref(s->base);
@@ -145,10 +156,12 @@ static void co_clean(BlkJob *job)
 
 static const BlkJobType commit_type = {
     .name = "commit",
+    .alone = true,
     .moves_data = true,
     .instance_size = sizeof(CommitJob),
     .co_run = co_run,
     .co_prepare = co_prepare,
+    .co_abort = co_abort,
     .co_clean = co_clean,
 };
 

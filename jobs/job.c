@@ -171,11 +171,18 @@ static int check_id(BlkContext *ctx, const char *id, GError **error)
     return 0;
 }
 
+static int check_txn(const BlkJobType *type, const BlkJobOptions *options, GError **error)
+{
+    return !options->txn || !type->alone ? 0
+        : blk_error(error, -ENOTSUP, "A job of type '%s' cannot be grouped with others: what it changes in its last step cannot be undone "
+                    "when one of those fails", type->name);
+}
+
 BlkJob *blk_job_new(BlkContext *ctx, const BlkJobType *type, const BlkJobOptions *options, GError **error)
 {
     BlkJob *job;
 
-    if (check_id(ctx, options->id, error) < 0) {
+    if (check_id(ctx, options->id, error) < 0 || check_txn(type, options, error) < 0) {
         return NULL;
     }
     job = g_new0(BlkJob, 1);

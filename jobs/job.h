@@ -18,6 +18,7 @@
 
 typedef struct BlkJobType {
     const char *name;                   /* as the control protocol calls it: "backup" */
+    bool alone;                         /* nothing undoes what co_prepare does: no transaction with other jobs */
     bool moves_data;                    /* the protocol's commands and notices about block jobs know it */
     size_t instance_size;
     /* The work. Comes to a pause point at least between two requests. Returns: 0; -ECANCELED; others with @error. */
@@ -61,7 +62,8 @@ struct BlkJob {
  * blk_job_new:
  *
  * Makes a job, which does nothing until blk_job_start(). If it is not to be started: blk_co_job_cancel(@job, true, NULL).
- * Returns: (transfer none): owned by the context; NULL with @error set: -EINVAL, -EEXIST: the id.
+ * Returns: (transfer none): owned by the context; NULL with @error set: -EINVAL, -EEXIST: the id;
+ * -ENOTSUP: a transaction, and a type that is alone.
  */
 BlkJob *blk_job_new(BlkContext *ctx, const BlkJobType *type, const BlkJobOptions *options, GError **error);
 

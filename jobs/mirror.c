@@ -45,6 +45,7 @@ typedef struct MirrorJob {
     bool missed;                        /* ... but one was not, since the job is paused or the copy failed */
     bool waiting;                       /* for a change */
     bool complete, end;                 /* somebody has said so */
+    bool failed;                        /* or was cancelled */
 } MirrorJob;
 
 static uint64_t left_to_copy(const MirrorJob *s)
@@ -292,8 +293,18 @@ static void co_undo_graph(void *state)
     blk_co_job_top_remove(s->top);
     blk_co_compress_target_end(s->compress);
     blk_co_hide_remove(s->hide);
-    blk_co_chain_make_as_before(s->changed);
+    if (s->failed) {
+        blk_co_chain_undo(s->changed);
+    } else {
+        blk_co_chain_make_as_before(s->changed);
+    }
     g_array_unref(s->changed);
+}
+
+/* The source is what it was: what the base of a commit has got lies below it. */
+static void mirror_co_abort(BlkJob *job)
+{
+    ((MirrorJob *)job->opaque)->failed = true;
 }
 
 static void mirror_co_clean(BlkJob *job)
@@ -337,9 +348,9 @@ static bool mirror_cancel(BlkJob *job, bool force)
 
 #define MIRROR_JOB_TYPE(type_name)                                                                              \
     {                                                                                                           \
-        .name = (type_name), .moves_data = true, .instance_size = sizeof(MirrorJob), .co_run = mirror_co_run,   \
-        .co_prepare = mirror_co_prepare, .co_clean = mirror_co_clean, .complete = mirror_complete,              \
-        .cancel = mirror_cancel,                                                                                \
+        .name = (type_name), .alone = true, .moves_data = true, .instance_size = sizeof(MirrorJob),             \
+        .co_run = mirror_co_run, .co_prepare = mirror_co_prepare, .co_abort = mirror_co_abort,                  \
+        .co_clean = mirror_co_clean, .complete = mirror_complete, .cancel = mirror_cancel,                      \
     }
 static const BlkJobType mirror_job_type = MIRROR_JOB_TYPE("mirror");
 static const BlkJobType commit_job_type = MIRROR_JOB_TYPE("commit");

@@ -100,6 +100,7 @@ static void co_clean(BlkJob *job)
 
 static const BlkJobType stream_type = {
     .name = "stream",
+    .alone = true,
     .moves_data = true,
     .instance_size = sizeof(Stream),
     .co_run = co_run,

@@ -2,6 +2,8 @@
 /* test_chain_job.c - what stream and commit copy from where, and what they leave when they are refused, fail or are cancelled. */
 #include "chain_test.h"
 
+#include "jobs/mirror.h"
+
 #include <inttypes.h>
 
 static const uint64_t equal[IMAGES] = { 8 * CLUSTER, 8 * CLUSTER, 8 * CLUSTER, 8 * CLUSTER };
@@ -332,6 +334,21 @@ CO_TEST(refused_and_nothing_has_changed)
     ck_assert_ptr_null(blk_co_stream_new(&(BlkStreamOptions) { .device = top }, &(BlkJobOptions) { .id = "1" }, &error));
     ck_assert_str_eq(error->message, "Invalid job ID '1' (a letter, then letters, digits, '-', '.', '_')");
     g_clear_error(&error);
+
+    /* a transaction: what they change at the end cannot be undone */
+    BlkJobTxn *txn = blk_job_txn_new();
+    const BlkJobOptions grouped = { .id = "grouped", .txn = txn };
+    ck_assert_ptr_null(blk_co_stream_new(&(BlkStreamOptions) { .device = top }, &grouped, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "A job of type 'stream' cannot be grouped"));
+    g_clear_error(&error);
+    ck_assert_ptr_null(blk_co_commit_job_new(&(BlkCommitJobOptions) { .top = node(t, 2), .base = node(t, 0) }, &grouped, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "A job of type 'commit' cannot be grouped"));
+    g_clear_error(&error);
+    ck_assert_ptr_null(blk_co_mirror_job_new(&(BlkMirrorOptions) { .source = top, .target = node(t, 0), .commit = true, .job = grouped },
+                                             &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "A job of type 'commit' cannot be grouped"));
+    g_clear_error(&error);
+    blk_job_txn_unref(txn);
 
     /* an image between that somebody lets nobody read */
     BlkChild *other = blk_co_attach(node(t, 1), "other", BLK_PERM_READ, BLK_PERM_READ, NULL);

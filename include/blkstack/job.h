@@ -45,7 +45,7 @@ typedef struct BlkJobOptions {
     bool auto_finalize;             /* false: waits, pending, for blk_co_job_finalize() */
     bool auto_dismiss;              /* false: stays, concluded, until blk_job_dismiss() */
     BlkOnError on_source_error, on_target_error;
-    BlkJobTxn *txn;                 /* (nullable): jobs that all succeed, or all fail */
+    BlkJobTxn *txn;                 /* (nullable): jobs that all succeed, or all fail; not for stream, commit, mirror */
 } BlkJobOptions;
 
 /* A transaction of jobs: each job holds a reference. */
