@@ -142,13 +142,22 @@ with Daemon() as daemon:
     for name in "top", "r":
         daemon.command("block-export-add", type="nbd", id=f"e-{name}", node_name=name, name=name, writable=True)
     with connect(daemon, b"top") as client:
-        def payload(**options):
-            """Bytes that the same clusters take when they are written with these options."""
-            daemon.command("blockdev-reopen", options=chain(**options))
+        def payload_now():
+            """Bytes that the same clusters take when they are written with the options that there are."""
             before = stats(daemon, "disk").get("driver-specific", {"payload-bytes": 0})["payload-bytes"]
             write(client, 0, TEXT)
             flush(client)
             return stats(daemon, "disk")["driver-specific"]["payload-bytes"] - before
+
+        def payload(**options):
+            daemon.command("blockdev-reopen", options=chain(**options))
+            return payload_now()
+
+        def goes_down():
+            """Is a small write handed down before a flush?"""
+            before = stats(daemon, "disk")["stats"]["wr_operations"]
+            write(client, 2 << 20, b"x" * 4096)
+            return stats(daemon, "disk")["stats"]["wr_operations"] > before
 
         low, high = payload(level=1), payload(level=12)
         ok(high < low, "level: what is written later is stored in less space", f"{low} {high}")
@@ -157,9 +166,7 @@ with Daemon() as daemon:
         writes = []
         for size in 1 << 20, 0, 1 << 20:
             daemon.command("blockdev-reopen", options=chain(write_buffer=size))
-            before = stats(daemon, "disk")["stats"]["wr_operations"]
-            write(client, 2 << 20, b"x" * 4096)
-            writes.append(stats(daemon, "disk")["stats"]["wr_operations"] > before)
+            writes.append(goes_down())
         is_equal(writes, [False, True, False], "write-buffer: whether a small write goes down at once")
         marks = []
         for number, lazy in enumerate((False, True, False)):
@@ -168,16 +175,41 @@ with Daemon() as daemon:
             flush(client)
             marks.append(is_marked_dirty())
         is_equal(marks, [False, True, False], "lazy-refcounts: whether the image is marked")
+        # With and without a buffer: the level is known to the one, or to the filter.
+        for size, other in (1 << 20, 0), (1 << 20, 1 << 21), (0, 0), (0, 1 << 20):
+            low, small = payload(level=1, write_buffer=size), goes_down()
+            gone = [*chain(level=12, write_buffer=other), {"driver": "raw", "node-name": "r", "size": 8 << 20,
+                                                           "file": {"driver": "file", "filename": "r.img"}}]
+            contains(daemon.refused("blockdev-reopen", options=gone), "beyond the end", f"write-buffer={size}: the last node fails")
+            is_equal((payload_now(), goes_down()), (low, small), f"write-buffer={size}, not {other}: level and buffer are what they were")
+        daemon.command("blockdev-reopen", options=chain(level=1))
         wrong = [*chain(lazy=True, level=12, write_buffer=0, group="g2"), {"driver": "raw", "node-name": "r", "file": "gone"}]
         contains(daemon.refused("blockdev-reopen", options=wrong), "gone", "one that is wrong")
         wrong[-1] = {"driver": "raw", "node-name": "r", "file": {"driver": "file", "filename": "r.img"}, "size": 8 << 20}
         contains(daemon.refused("blockdev-reopen", options=wrong), "beyond the end", "one that fails when the others are prepared")
-        is_equal(payload(level=1), low, "the others are what they were: level")
+        is_equal(payload_now(), low, "the others are what they were: level")
         write(client, (3 << 20) + 5 * 65536, os.urandom(65536))
         flush(client)
         is_equal((is_marked_dirty(), daemon.refused("object-del", id="g1") != ""), (False, True), "refcounts, group")
         write(client, 0, bytes(SIZE))
         flush(client)
+
+    # A filter that is read-only makes its buffer when it becomes writable: of the size that there was.
+    img("create", "-q", "-f", "qcow2", "late", "1M")
+    late = {"driver": "compress", "node-name": "late", "write-buffer": 0,
+            "file": {"driver": "qcow2", "node-name": "late-disk", "file": {"driver": "file", "filename": "late"}}}
+    daemon.command("blockdev-add", {**late, "read-only": True})
+    failing = {"driver": "raw", "node-name": "r", "size": 8 << 20, "file": {"driver": "file", "filename": "r.img"}}
+    contains(daemon.refused("blockdev-reopen", options=[{**late, "read-only": True, "write-buffer": 1 << 20}, failing]), "beyond the end",
+             "read-only: the last node fails")
+    daemon.command("blockdev-reopen", options=[{**late, "read-only": False}])
+    daemon.command("block-export-add", type="nbd", id="late", node_name="late", name="late", writable=True)
+    with connect(daemon, b"late") as client:
+        before = stats(daemon, "late-disk")["stats"]["wr_operations"]
+        done = write(client, 0, b"x" * 4096)
+        ok(stats(daemon, "late-disk")["stats"]["wr_operations"] > before, "read-only: write-buffer is what it was", f"{done} {before} {stats(daemon, 'late-disk')}")
+    daemon.command("block-export-del", id="late", mode="hard")
+    daemon.event("BLOCK_EXPORT_DELETED", id="late")
 
     # A window that moves: who is connected reads from there, within the length that there was.
     window = {"driver": "raw", "node-name": "r", "file": {"driver": "file", "filename": "r.img"}}
