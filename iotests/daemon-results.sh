@@ -17,6 +17,7 @@ from schema_types import Schema
 # Members that one of the two has not, or has otherwise: a pattern of the path, and why.
 DIFFERENCES = [
     (r"block(dev-add|dev-reopen|dev-create).*\.(metadata-only|check-only|active)", "options of ours for all nodes"),
+    (r"block-export-add\.allow-inactive", "newer"),
     (r".*<(fault|log-writes)>.*", "drivers that the peer calls otherwise"),
     (r".*<compress>\.(level|threads|write-buffer)", "ours"),
     (r".*<copy-before-write>\.bitmap\.(name|node)", "whether both are there is asked when it is opened"),

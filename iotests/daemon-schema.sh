@@ -13,7 +13,7 @@ import re
 from control import PEER, Daemon, done_testing, is_equal, ok
 
 LIBRARY = ("core", "drivers", "exports", "filters", "jobs")
-OWN = ("metadata-only", "check-only", "active")     # options of nodes that the peer has not; newer ones have the last
+OWN = ("metadata-only", "check-only", "active", "allow-inactive")     # what the peer has not; newer ones have the last two
 CHAIN_JOBS = ("compress", "backing-mask-protocol")       # newer ones have the second
 OWN_OF = {"block-stream": CHAIN_JOBS, "block-commit": CHAIN_JOBS, "blockdev-mirror": ("compress", "unmap")}
 
