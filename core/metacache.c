@@ -11,6 +11,7 @@
  */
 #include "core/metacache.h"
 
+#include "core/loop.h"
 #include "core/request.h"
 
 #include <string.h>
@@ -26,6 +27,8 @@ struct BlkMetaCache {
     GHashTable *blocks;             /* &block->offset -> block */
     GQueue lru;                     /* blocks that are not held, the oldest first */
     BlkMetaHooks hooks;
+    BlkTimer timer;                 /* of the next cleaning: runs while there are blocks */
+    uint64_t clean_ns, turn;        /* 0: none; of cleaning */
     BlkCoMutex commit_lock;
     uint64_t requests;              /* commits asked for */
     uint64_t served[BLK_META_RANKS];    /* [rank]: of those that begin at this rank, all up to this one are through */
@@ -69,6 +72,7 @@ void blk_meta_free(BlkMetaCache *cache)
     if (!cache) {
         return;
     }
+    blk_timer_stop(&cache->node->ctx->timers, &cache->timer);
     g_hash_table_iter_init(&iter, cache->blocks);
     while (g_hash_table_iter_next(&iter, NULL, &block)) {
         meta_destroy_block(block);
@@ -98,6 +102,44 @@ static void meta_evict(BlkMetaCache *cache)
     }
 }
 
+/* ---- cleaning: what nobody uses goes after a while ---- */
+
+static void meta_expect_cleaning(BlkMetaCache *cache);
+
+static void meta_clean_turn(BlkTimer *timer)
+{
+    BlkMetaCache *cache = (BlkMetaCache *)((char *)timer - offsetof(BlkMetaCache, timer));
+    GList *link = cache->lru.head;
+
+    while (link) {
+        BlkMetaBlock *block = link->data;
+
+        link = link->next;
+        if (block->used < cache->turn && block->rank == BLK_META_CLEAN && !block->in_commit) {
+            g_queue_unlink(&cache->lru, &block->lru);
+            meta_remove(cache, block);
+        }
+    }
+    cache->turn++;
+    meta_expect_cleaning(cache);
+}
+
+static void meta_expect_cleaning(BlkMetaCache *cache)
+{
+    if (cache->clean_ns > 0 && cache->timer.place == 0 && g_hash_table_size(cache->blocks) > 0) {
+        blk_timer_start(&cache->node->ctx->timers, &cache->timer, blk_clock_ns() + cache->clean_ns, meta_clean_turn);
+    }
+}
+
+void blk_meta_set_clean_interval(BlkMetaCache *cache, uint64_t ns)
+{
+    blk_timer_stop(&cache->node->ctx->timers, &cache->timer);
+    cache->clean_ns = ns;
+    meta_expect_cleaning(cache);
+}
+
+/* ---- blocks ---- */
+
 static void meta_hold(BlkMetaCache *cache, BlkMetaBlock *block)
 {
     if (block->refs++ == 0) {
@@ -111,6 +153,7 @@ void blk_meta_put(BlkMetaCache *cache, BlkMetaBlock *block)
         return;
     }
     g_assert(block->refs > 0);
+    block->used = cache->turn;
     if (--block->refs == 0) {
         g_queue_push_tail_link(&cache->lru, &block->lru);
     }
@@ -152,6 +195,7 @@ static BlkMetaBlock *meta_add(BlkMetaCache *cache, uint64_t offset)
     block->lru.data = block;
     block->refs = 1;
     g_hash_table_insert(cache->blocks, &block->offset, block);
+    meta_expect_cleaning(cache);
     return block;
 }
 

@@ -34,6 +34,7 @@ typedef struct BlkMetaBlock {
     unsigned refs;
     BlkMetaRank rank;
     bool loading, in_commit;
+    uint64_t used;                      /* the turn of cleaning in which it was used last */
     BlkCoQueue loaders;
     GList lru;
 } BlkMetaBlock;
@@ -66,6 +67,9 @@ typedef struct BlkMetaCache BlkMetaCache;
 BlkMetaCache *blk_meta_new(BlkNode *node, size_t block_size, size_t max_blocks, const BlkMetaHooks *hooks);
 /* Another bound, as above; what is too much goes as others are needed. */
 void blk_meta_set_max_blocks(BlkMetaCache *cache, size_t max_blocks);
+/* Blocks that nobody has used for that time go, at the latest when it is over for the second time; 0: they stay. Those that are
+ * changed stay until a commit has written them. Does not yield. */
+void blk_meta_set_clean_interval(BlkMetaCache *cache, uint64_t ns);
 void blk_meta_free(BlkMetaCache *cache);        /* changes are lost: commit first; NULL is ignored */
 
 /**

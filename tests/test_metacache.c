@@ -5,6 +5,7 @@
 #include "log_disk.h"
 
 #include "core/metacache.h"
+#include "core/poll.h"
 
 enum { BLOCK = 4096, BLOCKS = 16 };
 
@@ -175,6 +176,58 @@ static void release(Stack *s)
     while (s->running > 0) {
         blk_co_reschedule();
     }
+}
+
+/* The file is changed behind the cache, to see what comes from there. */
+static void rewrite(Stack *s, unsigned number, uint8_t value)
+{
+    uint8_t content[BLOCK] = { value };
+
+    ck_assert_int_eq(blk_co_pwrite(blk_child_node(s->user)->file->node, (uint64_t)number * BLOCK, BLOCK, content, 0), 0);
+}
+
+static uint8_t first_byte(Stack *s, unsigned number)
+{
+    BlkMetaBlock *block;
+
+    ck_assert_int_eq(blk_meta_co_get(s->cache, (uint64_t)number * BLOCK, &block), 0);
+    uint8_t value = block->data[0];
+    blk_meta_put(s->cache, block);
+    return value;
+}
+
+CO_TEST(test_unused_blocks_go)
+{
+    enum { HELD = 1, CHANGED = 2, UNUSED = 3, MS = 1000000 };
+    BlkSleep sleep = { .co = NULL };
+    BlkMetaBlock *held;
+    Stack s;
+
+    stack_open(&s, t, 5);
+    ck_assert_int_eq(blk_meta_co_get(s.cache, HELD * BLOCK, &held), 0);
+    change(&s, CHANGED, 7, BLK_META_MAP);
+    ck_assert_uint_eq(first_byte(&s, UNUSED), UNUSED);
+    for (unsigned i = HELD; i <= UNUSED; i++) {
+        rewrite(&s, i, 100);
+    }
+    ck_assert_uint_eq(first_byte(&s, UNUSED), UNUSED);
+    blk_meta_set_clean_interval(s.cache, 5 * MS);
+    for (unsigned i = 0; i < 200 && first_byte(&s, UNUSED) == UNUSED; i++) {
+        blk_co_sleep_cancellable(&sleep, blk_clock_ns() + 20 * MS);     /* longer than it may stay */
+    }
+    ck_assert_uint_eq(first_byte(&s, UNUSED), 100);
+    ck_assert_uint_eq(held->data[0], HELD);
+    ck_assert_uint_eq(first_byte(&s, HELD), HELD);
+    ck_assert_uint_eq(first_byte(&s, CHANGED), CHANGED);
+    blk_meta_put(s.cache, held);
+
+    /* Then they stay again. */
+    blk_meta_set_clean_interval(s.cache, 0);
+    rewrite(&s, UNUSED, 101);
+    blk_co_sleep_cancellable(&sleep, blk_clock_ns() + 20 * MS);
+    ck_assert_uint_eq(first_byte(&s, UNUSED), 100);
+    ck_assert_int_eq(blk_meta_co_commit(s.cache), 0);
+    stack_close(&s);
 }
 
 CO_TEST(test_loads)
@@ -403,5 +456,5 @@ CO_TEST(test_forget)
     stack_close(&s);
 }
 
-BLK_TEST_MAIN("metacache", test_loads, test_order, test_barrier_before_mapping, test_log, test_freeze_and_sharing,
+BLK_TEST_MAIN("metacache", test_unused_blocks_go, test_loads, test_order, test_barrier_before_mapping, test_log, test_freeze_and_sharing,
               test_failure_is_tried_again, test_lower_ranks_wait, test_eviction, test_forget)

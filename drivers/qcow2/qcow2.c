@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum {
+    MIN_CACHE_ENTRY = 512,              /* bytes, of l2-cache-entry-size */
     META_BLOCK_BYTES = 4096,            /* part of a table that is cached as one */
     SETTLE_ROUNDS = 4,                  /* commits until nothing is left to be given back */
     SMALL_HOLES = 256 << 10,            /* bytes */
@@ -28,8 +29,9 @@ static const BlkOption qcow2_options[] = {
     { "cache-size", BLK_OPTION_SIZE, "memory for tables (default: enough for the whole disk, 1 MiB to 32 MiB)" },
     { "l2-cache-size", BLK_OPTION_SIZE, "a part of cache-size, which then is the sum of its parts: all tables share it" },
     { "refcount-cache-size", BLK_OPTION_SIZE, "the other part of cache-size" },
-    { "l2-cache-entry-size", BLK_OPTION_SIZE, "accepted: tables are cached in parts of 4 KiB", .min = 512, .max = 2 << 20 },
-    { "cache-clean-interval", BLK_OPTION_UINT, "accepted: the cache stays within its bound", .max = UINT32_MAX },
+    { "l2-cache-entry-size", BLK_OPTION_SIZE, "checked, and without effect: tables are cached in parts of 4 KiB, whatever the cluster size" },
+    { "cache-clean-interval", BLK_OPTION_UINT, "seconds after which parts of tables that nobody uses leave the cache; 0: never", "600",
+      .max = UINT32_MAX },
     { "decompressed-cache", BLK_OPTION_SIZE, "memory for decompressed clusters; 0: none", "16M" },
     { "compression-level", BLK_OPTION_STRING, "of compressed writes, as the image's codec counts (default: the codec's)" },
     { "lazy-refcounts", BLK_OPTION_BOOL, "write reference counts late; after a crash the next who opens the image for writing "
@@ -97,6 +99,16 @@ static int qcow2_cache_bytes(Qcow2 *q, const BlkOptions *options, GError **error
         q->cache_bytes = given == G_N_ELEMENTS(parts) ? sum : MAX(sum, q->cache_bytes);
     }
     return 0;
+}
+
+/* What the option could do, small reads of tables, is so for all images; the values that the peer refuses are wrong here, too. */
+static int qcow2_check_entry_size(const Qcow2 *q, const BlkOptions *options, GError **error)
+{
+    uint64_t size = blk_options_has(options, "l2-cache-entry-size") ? blk_options_uint(options, "l2-cache-entry-size") : q->cluster_size;
+
+    return size >= MIN_CACHE_ENTRY && size <= q->cluster_size && (size & (size - 1)) == 0 ? 0
+        : blk_error(error, -EINVAL, "L2 cache entry size must be a power of two between %d and the cluster size (%" G_GUINT64_FORMAT
+                    ")", MIN_CACHE_ENTRY, (guint64)q->cluster_size);
 }
 
 static int qcow2_open_codec(Qcow2 *q, const BlkOptions *options, GError **error)
@@ -200,6 +212,11 @@ static size_t meta_block_bytes(const Qcow2 *q)
     return MIN(q->cluster_size, META_BLOCK_BYTES);
 }
 
+static uint64_t clean_interval_ns(const BlkOptions *options)
+{
+    return blk_options_uint(options, "cache-clean-interval") * UINT64_C(1000000000);
+}
+
 /* Those that do not name children, and can change while the image is open. */
 static int qcow2_take_options(Qcow2 *q, const BlkOptions *options, GError **error)
 {
@@ -208,6 +225,7 @@ static int qcow2_take_options(Qcow2 *q, const BlkOptions *options, GError **erro
     ret = ret < 0 ? ret : qcow2_overlap_options(q, options, error);
     ret = ret < 0 ? ret : qcow2_open_discard(q, options, error);
     ret = ret < 0 ? ret : qcow2_cache_bytes(q, options, error);
+    ret = ret < 0 ? ret : qcow2_check_entry_size(q, options, error);
     return ret < 0 ? ret : qcow2_open_codec(q, options, error);
 }
 
@@ -288,6 +306,7 @@ static int qcow2_co_open(BlkNode *node, const BlkOptions *options, GError **erro
         return ret;
     }
     q->meta = blk_meta_new(node, meta_block_bytes(q), q->cache_bytes / meta_block_bytes(q), &hooks);
+    blk_meta_set_clean_interval(q->meta, clean_interval_ns(options));
     blk_engine_set_decompressed_cache(node, blk_options_uint(options, "decompressed-cache"));
     ret = qcow2_co_open_data(node, options, error);
     if (ret == 0) {
@@ -381,7 +400,8 @@ static int qcow2_co_begin_writing(BlkNode *node, GError **error)
 typedef struct Qcow2Before {
     bool lazy, discard_no_unref, pass_discard[QCOW2_DROP_REASONS];
     unsigned overlap_kinds;
-    uint64_t cache_bytes, decompressed_bytes;   /* the latter: what will be */
+    uint64_t cache_bytes;
+    uint64_t decompressed_bytes, clean_ns;      /* what will be */
     BlkCodec *codec;
     GHashTable *tables;                         /* NULL: the set is the same */
 } Qcow2Before;
@@ -433,6 +453,7 @@ static int qcow2_co_change_options(BlkNode *node, const BlkOptions *options, GEr
         .overlap_kinds = q->overlap_kinds,
         .cache_bytes = q->cache_bytes,
         .decompressed_bytes = blk_options_uint(options, "decompressed-cache"),
+        .clean_ns = clean_interval_ns(options),
         .codec = g_steal_pointer(&q->codec),
     };
     memcpy(q->before->pass_discard, q->pass_discard, sizeof(q->pass_discard));
@@ -446,6 +467,7 @@ static void commit_options(BlkNode *node)
     Qcow2Before *before = g_steal_pointer(&q->before);
 
     blk_meta_set_max_blocks(q->meta, q->cache_bytes / meta_block_bytes(q));
+    blk_meta_set_clean_interval(q->meta, before->clean_ns);
     blk_engine_set_decompressed_cache(node, before->decompressed_bytes);
     blk_codec_free(before->codec);
     g_clear_pointer(&before->tables, g_hash_table_unref);
