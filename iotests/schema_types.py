@@ -64,6 +64,9 @@ class Schema:
         if not isinstance(value, dict):
             return [f"{path}: no object"]
         members = {member["name"]: member for member in entity["members"]}
+        for variant in entity.get("variants", []):
+            if variant["case"] == value.get(entity["tag"]):
+                members.update({member["name"]: member for member in self.of[variant["type"]]["members"]})
         told = [f"{path}.{key}: not in the schema" for key in value if key not in members]
         told += [f"{path}.{key}: missing" for key, member in members.items() if "default" not in member and key not in value]
         for key in set(members) & set(value):

@@ -381,6 +381,7 @@ int qcow2_co_stream(BlkSource *source, const BlkOptions *options, const BlkStrea
 int qcow2_co_create(BlkContext *ctx, BlkNode *file, const BlkOptions *options, GError **error);
 
 /* From the file: what is only in caches must have been written. */
+extern const BlkOption qcow2_info_members[];
 int qcow2_co_info(BlkNode *node, BlkInfo *info, GError **error);
 
 /**

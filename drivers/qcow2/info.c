@@ -4,6 +4,46 @@
  */
 #include "drivers/qcow2/format.h"
 
+/* ---- what there is to tell ---- */
+
+static const char *const bitmap_flags[] = { "in-use", "auto", NULL };
+static const BlkOption bitmap_flag[] = {
+    { "flag", BLK_OPTION_ENUM, "one of them", .values = bitmap_flags }, { NULL },
+};
+static const BlkType bitmap_flags_type = { .kind = BLK_TYPE_ARRAY, .members = bitmap_flag };
+static const BlkOption bitmap_members[] = {
+    { "name", BLK_OPTION_STRING, "of the bitmap", .required = true },
+    { "granularity", BLK_OPTION_UINT, "bytes of one bit", .required = true },
+    { "flags", BLK_OPTION_JSON, "of the entry", .json = &bitmap_flags_type, .required = true },
+    { NULL },
+};
+static const BlkType bitmap_type = { "Qcow2BitmapInfo", BLK_TYPE_OBJECT, bitmap_members };
+static const BlkOption bitmap_element[] = { { "bitmap", BLK_OPTION_JSON, "one of them", .json = &bitmap_type }, { NULL } };
+static const BlkType bitmaps_type = { .kind = BLK_TYPE_ARRAY, .members = bitmap_element };
+
+static const char *const compression_types[] = { "zlib", "zstd", NULL };
+static const char *const encryption_formats[] = { "aes", "luks", NULL };
+static const BlkOption encrypt_members[] = {
+    { "format", BLK_OPTION_ENUM, "how", .values = encryption_formats, .required = true }, { NULL },
+};
+static const BlkType encrypt_type = { "ImageInfoSpecificQCow2Encryption", BLK_TYPE_OBJECT, encrypt_members };
+
+const BlkOption qcow2_info_members[] = {
+    { "compat", BLK_OPTION_STRING, "0.10: version 2, 1.1: version 3", .required = true },
+    { "data-file", BLK_OPTION_STRING, "the file with the data, as the image says" },
+    { "data-file-raw", BLK_OPTION_BOOL, "it can be read as a raw image" },
+    { "extended-l2", BLK_OPTION_BOOL, "clusters have subclusters" },
+    { "lazy-refcounts", BLK_OPTION_BOOL, "counts may be written late" },
+    { "corrupt", BLK_OPTION_BOOL, "it is marked so" },
+    { "refcount-bits", BLK_OPTION_UINT, "of one count", .required = true },
+    { "encrypt", BLK_OPTION_JSON, "of an encrypted image", .json = &encrypt_type },
+    { "bitmaps", BLK_OPTION_JSON, "that the image keeps", .json = &bitmaps_type },
+    { "compression-type", BLK_OPTION_ENUM, "of compressed clusters", .values = compression_types, .required = true },
+    { NULL },
+};
+
+/* ---- telling it ---- */
+
 static JsonObject *describe_bitmap(const Qcow2BitmapEntry *entry)
 {
     g_autofree char *name = g_utf8_make_valid(entry->name, -1);
@@ -11,10 +51,10 @@ static JsonObject *describe_bitmap(const Qcow2BitmapEntry *entry)
     JsonArray *flags = json_array_new();
 
     if (entry->flags & QCOW2_BITMAP_IN_USE) {
-        json_array_add_string_element(flags, "in-use");
+        json_array_add_string_element(flags, bitmap_flags[0]);
     }
     if (entry->flags & QCOW2_BITMAP_AUTO) {
-        json_array_add_string_element(flags, "auto");
+        json_array_add_string_element(flags, bitmap_flags[1]);
     }
     json_object_set_array_member(object, "flags", flags);
     json_object_set_string_member(object, "name", name);
@@ -38,7 +78,7 @@ static JsonObject *describe_format(const Qcow2Header *h, const GPtrArray *bitmap
 
     json_object_set_string_member(data, "compat", h->version == 2 ? "0.10" : "1.1");
     json_object_set_string_member(data, "compression-type",
-                                  h->compression_type == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
+                                  compression_types[h->compression_type == QCOW2_COMPRESSION_ZSTD]);
     if (h->version >= 3) {
         json_object_set_boolean_member(data, "lazy-refcounts", (h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0);
     }
@@ -55,7 +95,7 @@ static JsonObject *describe_format(const Qcow2Header *h, const GPtrArray *bitmap
     if (h->crypt_method != QCOW2_CRYPT_NONE) {
         JsonObject *encrypt = json_object_new();
 
-        json_object_set_string_member(encrypt, "format", h->crypt_method == QCOW2_CRYPT_LUKS ? "luks" : "aes");
+        json_object_set_string_member(encrypt, "format", encryption_formats[h->crypt_method == QCOW2_CRYPT_LUKS]);
         json_object_set_object_member(data, "encrypt", encrypt);
     }
     if (h->version >= 3) {

@@ -608,6 +608,7 @@ const BlkDriver blk_driver_qcow2 = {
     .refresh_limits = qcow2_refresh_limits,
     .co_truncate = qcow2_co_truncate,
     .co_info = qcow2_co_info,
+    .info_members = qcow2_info_members,
     .co_check = qcow2_co_check_image,
     .co_compact = qcow2_co_compact,
     .co_amend = qcow2_co_amend,

@@ -4,6 +4,26 @@
  */
 #include "drivers/vmdk/vmdk.h"
 
+static const BlkOption extent_members[] = {
+    { "filename", BLK_OPTION_STRING, "where it is, if it is a file of its own" },
+    { "format", BLK_OPTION_STRING, "what kind of extent it is", .required = true },
+    { "virtual-size", BLK_OPTION_UINT, "bytes of the disk", .required = true },
+    { "cluster-size", BLK_OPTION_UINT, "bytes of a grain" },
+    { "compressed", BLK_OPTION_BOOL, "its grains are" },
+    { NULL },
+};
+static const BlkType extent_type = { "VmdkExtentInfo", BLK_TYPE_OBJECT, extent_members };
+static const BlkOption extent_element[] = { { "extent", BLK_OPTION_JSON, "one of them", .json = &extent_type }, { NULL } };
+static const BlkType extents_type = { .kind = BLK_TYPE_ARRAY, .members = extent_element };
+
+const BlkOption vmdk_info_members[] = {
+    { "create-type", BLK_OPTION_STRING, "the subformat", .required = true },
+    { "cid", BLK_OPTION_UINT, "changes with the content", .required = true },
+    { "parent-cid", BLK_OPTION_UINT, "that of the parent when it was made", .required = true },
+    { "extents", BLK_OPTION_JSON, "of the disk, in order", .json = &extents_type, .required = true },
+    { NULL },
+};
+
 static JsonObject *describe_extent(const VmdkExtent *extent)
 {
     JsonObject *object = json_object_new();

@@ -310,6 +310,7 @@ const BlkDriver blk_driver_vmdk = {
     .co_pwrite_zeroes = vmdk_co_pwrite_zeroes,
     .co_discard = vmdk_co_discard,
     .co_info = vmdk_co_info,
+    .info_members = vmdk_info_members,
     .co_check = vmdk_co_check,
     .co_change_backing = vmdk_co_change_backing,
     .co_make_empty = vmdk_co_make_empty,

@@ -250,6 +250,7 @@ int vmdk_check_compressed(const BlkOptions *options, GError **error);
 void vmdk_plan_header(const BlkOptions *options, uint64_t sectors, bool with_descriptor, VmdkHeader *header);
 
 int vmdk_co_stream(BlkSource *source, const BlkOptions *options, const BlkStream *out, GError **error);
+extern const BlkOption vmdk_info_members[];
 int vmdk_co_info(BlkNode *node, BlkInfo *info, GError **error);
 int vmdk_co_check(BlkNode *node, const BlkCheckOptions *options, BlkCheckResult *result, GError **error);
 

@@ -407,6 +407,7 @@ struct BlkDriver {
     const BlkOption *options;               /* beside the common ones of every node */
     const BlkOption *create_options;        /* NULL: cannot be created */
     const BlkOption *amend_options;         /* what co_amend can change */
+    const BlkOption *info_members;          /* (nullable): what BlkInfo.specific has: made by co_info */
     size_t instance_size;
     bool url_names;                         /* protocols: names are URLs, and have directories: relative ones start there */
     const char *const *prefixes;            /* protocols: "nbd" for nbd:..., NULL-terminated; (nullable) */

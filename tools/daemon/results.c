@@ -2,9 +2,13 @@
 /*
  * results.c - what commands return: the tables behind "ret-type" in the schema. The names of the types are the protocol's.
  *
- * Limitations: what is special to a format or a driver is of type "any", as are the entities of the schema itself.
+ * What a format tells is in the table of its driver (info_members).
+ *
+ * Limitations: the entities of the schema itself are of type "any".
  */
 #include "daemon/results.h"
+
+#include "daemon/daemon.h"
 
 #include <string.h>
 
@@ -94,10 +98,27 @@ static const BlkOption snapshot[] = {
 OBJECT(snapshot_type, "SnapshotInfo", snapshot);
 LIST(snapshot_list, snapshot_type);
 
-static const BlkOption specific[] = {
-    REQUIRED("type", STRING, "the format"), OF("data", any_type, "what it tells", .required = true), { NULL },
-};
-OBJECT(specific_type, "ImageInfoSpecific", specific);
+/* The formats that tell more than all do, and what. */
+static const char *nth_specific(Daemon *d, unsigned index)
+{
+    const BlkDriver *driver;
+
+    for (unsigned i = 0; (driver = blk_driver_nth(d->ctx, i)); i++) {
+        if (driver->info_members && index-- == 0) {
+            return driver->name;
+        }
+    }
+    return NULL;
+}
+
+static const BlkOption *specific_members(Daemon *d, const char *format)
+{
+    return blk_driver_find(d->ctx, format)->info_members;
+}
+
+static const DaemonVariants specific_variants = { "type", nth_specific, specific_members, .wrapper = "data" };
+static const BlkOption specific[] = { REQUIRED("type", STRING, "the format"), { NULL } };
+static const BlkType specific_type = { "ImageInfoSpecific", BLK_TYPE_OBJECT, specific, &specific_variants };
 
 static const BlkType image_type;
 static const BlkOption image[] = {
