@@ -73,6 +73,7 @@ class Measurer:
         image = self._prepare(case, side)
         if case.group != "ceilings":
             files.take_memory(self.work / "memory", self.inputs.dense_bytes + SPARE_BYTES)
+            self._read_again(case, image)
         if case.server:
             return served.measure(self._words(case.server, side, image), self._words(case.argv, side, image))
         argv = case.argv + (case.ours_only if side.name == "ours" else ())
@@ -114,10 +115,21 @@ class Measurer:
             files.sync(image)
         elif case.image:
             image = self.inputs.path(case.image)
-        for name, path in self._files(image).items():
-            if f"{{{name}}}" in " ".join(case.argv + case.server) and path.exists():
-                self._fill_page_cache(case, path, case.in_place and path == image)
+        for path in self._read_by(case, image):
+            self._fill_page_cache(case, path, case.in_place and path == image)
         return image
+
+    def _read_by(self, case, image):
+        """The files that the case works on and that exist before."""
+        words = " ".join(case.argv + case.server)
+        return [path for name, path in self._files(image).items() if f"{{{name}}}" in words and path.exists()]
+
+    def _read_again(self, case, image):
+        """Just before a run: the codecs alone find their blocks in the processor's caches, if these are large. They have lost
+        a file that was read some seconds ago, and then reading it takes more than twice as long."""
+        if not case.cold:
+            for path in self._read_by(case, image):
+                files.warm(path)
 
     def _fill_page_cache(self, case, path, written):
         """A file that programs write to itself is put on the disk and read anew each time, so that all find its pages
