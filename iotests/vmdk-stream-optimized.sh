@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # vmdk: streamOptimized images: what we write into files and pipes, in order, with markers, footers and the end of the
 # stream as their readers expect them; what VMDKstream, the peer and libvmdk write or read; a grain is written once.
-# (vmdktool, another judge, is not in Debian 12.)
+# vmdktool, another judge, is asked by vmdk-vmdktool.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vmdk-lib.inc"
 requires qemu-img qemu-io python3

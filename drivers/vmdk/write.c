@@ -74,23 +74,37 @@ static void give_space_back(VmdkExtent *extent, uint64_t offset, uint64_t bytes)
 
 /* ---- tables ---- */
 
+/* Who reads a compressed extent from its begin to its end expects a marker before a table. */
+static int co_write_table_marker(const VmdkExtent *extent, uint64_t offset)
+{
+    uint8_t marker[VMDK_SECTOR];
+
+    vmdk_marker_build(VMDK_MARKER_GT, vmdk_table_bytes(extent) / VMDK_SECTOR, marker);
+    return blk_co_pwrite(extent->file->node, offset, sizeof(marker), marker, 0);
+}
+
 /* Writes a table of nothing at the end of the file, in whole grains where grains are aligned. */
 static int co_write_empty_table(VmdkExtent *extent, uint64_t *offset)
 {
-    uint64_t bytes = vmdk_table_bytes(extent), space = bytes;
+    bool compressed = vmdk_header_is_compressed(&extent->header);
+    uint64_t bytes = vmdk_table_bytes(extent), head = compressed ? VMDK_SECTOR : 0, space = head + bytes, start;
 
-    if (!vmdk_header_is_compressed(&extent->header)) {
+    if (!compressed) {
         space = (bytes + extent->grain_bytes - 1) & ~(extent->grain_bytes - 1);
     }
-    int ret = take_end(extent, space, offset);
+    int ret = take_end(extent, space, &start);
     if (ret < 0) {
         return ret;
     }
-    ret = blk_co_pwrite_zeroes(extent->file->node, *offset, space, 0);
+    ret = compressed ? co_write_table_marker(extent, start) : 0;
+    if (ret == 0) {
+        ret = blk_co_pwrite_zeroes(extent->file->node, start + head, space - head, 0);
+    }
     if (ret < 0) {
-        give_space_back(extent, *offset, space);
+        give_space_back(extent, start, space);
         return ret;
     }
+    *offset = start + head;
     vmdk_add_table(extent, *offset, bytes);
     return 0;
 }
