@@ -219,6 +219,40 @@ int block_table_co_commit(BlkNode *node)
     return t->writable ? blk_meta_co_commit(t->meta) : 0;
 }
 
+/* ---- who writes ---- */
+
+int block_table_co_end_writing(BlkNode *node)
+{
+    BlockTable *t = node->opaque;
+    int ret = block_table_co_commit(node);
+
+    return ret == 0 && t->writable && t->ops->co_end_writing ? t->ops->co_end_writing(node) : ret;
+}
+
+int block_table_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    BlockTable *t = node->opaque;
+
+    if (t->writable != to->read_only) {
+        return 0;
+    }
+    if (!to->read_only) {
+        blk_meta_co_forget(t->meta, 0, UINT64_MAX);
+        g_array_set_size(t->free, 0);
+        return t->ops->co_find_space(node, error);
+    }
+    int ret = block_table_co_end_writing(node);
+    return ret < 0 ? blk_error_errno(error, ret, "The image '%s' cannot become read-only, since its table of blocks could not "
+                                     "be written", blk_node_filename(node)) : 0;
+}
+
+void block_table_co_reopen_commit(BlkNode *node)
+{
+    BlockTable *t = node->opaque;
+
+    t->writable = !node->read_only;
+}
+
 /* ---- the whole table ---- */
 
 int block_table_co_walk(BlkNode *node, BlockTableFn *fn, void *opaque)

@@ -35,6 +35,10 @@ typedef struct BlockTableOps {
     bool (*is_ready)(BlkNode *node, uint64_t block);
     /* Sees to it that they may. */
     int (*co_make_ready)(BlkNode *node, uint64_t block, uint64_t place);
+    /* The node is to be written to: finds what is used and what is free. What it found before does not count. */
+    int (*co_find_space)(BlkNode *node, GError **error);
+    /* (nullable): All is committed, and nobody will write: says so in the file. */
+    int (*co_end_writing)(BlkNode *node);
 } BlockTableOps;
 
 typedef struct BlockTable {
@@ -65,6 +69,11 @@ int block_table_co_reserve(BlkNode *node, BlkReservation *res);
 void block_table_publish(BlkNode *node, BlkReservation *res);
 void block_table_cancel(BlkNode *node, BlkReservation *res);
 int block_table_co_commit(BlkNode *node);
+
+/* For BlkDriver: between read-only and not; and writes out what is kept when the node is closed. */
+int block_table_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error);
+void block_table_co_reopen_commit(BlkNode *node);
+int block_table_co_end_writing(BlkNode *node);
 
 /* For BlockTableOps.co_alloc. Do not yield. false: no place is free. */
 bool block_table_take_free(BlkNode *node, uint64_t *place);

@@ -131,10 +131,29 @@ static int vdi_co_alloc(BlkNode *node, uint64_t block, uint64_t *place)
     return ret;
 }
 
+/* Which blocks are used, and which may be given to others. */
+static int vdi_co_find_space(BlkNode *node, GError **error)
+{
+    VdiState *s = node->opaque;
+    BlockPlaces places;
+    int ret = block_table_co_sound_places(node, BLOCK_BYTES, &places, error);
+
+    s->next = 0;
+    for (uint64_t i = 0; ret == 0 && i < places.n; i++) {
+        for (; s->next < block_number(s, places.at[i].place); s->next++) {
+            block_table_give_back(node, block_place(s, s->next));
+        }
+        s->next++;
+    }
+    g_free(places.at);
+    return ret;
+}
+
 static const BlockTableOps vdi_table = {
     .decode = vdi_decode,
     .encode = vdi_encode,
     .co_alloc = vdi_co_alloc,
+    .co_find_space = vdi_co_find_space,
 };
 
 /* ---- open and close ---- */
@@ -221,23 +240,6 @@ static int parse_header(BlkNode *node, const uint8_t *h, GError **error)
     return ret;
 }
 
-/* Which blocks are used, and which may be given to others. */
-static int co_find_free(BlkNode *node, GError **error)
-{
-    VdiState *s = node->opaque;
-    BlockPlaces places;
-    int ret = block_table_co_sound_places(node, BLOCK_BYTES, &places, error);
-
-    for (uint64_t i = 0; ret == 0 && i < places.n; i++) {
-        for (; s->next < block_number(s, places.at[i].place); s->next++) {
-            block_table_give_back(node, block_place(s, s->next));
-        }
-        s->next++;
-    }
-    g_free(places.at);
-    return ret;
-}
-
 static int vdi_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     VdiState *s = node->opaque;
@@ -266,7 +268,7 @@ static int vdi_co_open(BlkNode *node, const BlkOptions *options, GError **error)
     node->caps = BLK_CAP_ZERO_INIT;
     block_table_open(node, SECTOR, &hooks);
     if (!node->read_only && !flags->check_only) {
-        ret = co_find_free(node, error);
+        ret = vdi_co_find_space(node, error);
         s->table.writable = ret == 0;
     }
     return ret;
@@ -425,6 +427,8 @@ const BlkDriver blk_driver_vdi = {
     .format = &vdi_format,
     .co_open = vdi_co_open,
     .co_close = vdi_co_close,
+    .co_reopen_prepare = block_table_co_reopen_prepare,
+    .co_reopen_commit = block_table_co_reopen_commit,
     .refresh_limits = block_table_refresh_limits,
     .co_info = vdi_co_info,
     .co_check = vdi_co_check,

@@ -68,7 +68,8 @@ enum { COOKIE_BYTES = 8, CREATOR_BYTES = 4 };
 
 typedef struct VpcState {
     BlockTable table;               /* of a dynamic disk */
-    bool fixed, writable;
+    bool fixed;
+    bool copy_at_begin;             /* of the footer, and sound */
     uint8_t footer[FOOTER_BYTES];
     uint64_t header, table_end;     /* of a dynamic disk, in the file, bytes */
     uint64_t bitmap_bytes;          /* before the data of a block */
@@ -214,12 +215,46 @@ static int vpc_co_alloc(BlkNode *node, uint64_t block, uint64_t *place)
     return ret;
 }
 
+/* Finds what is in use. The footer at the end may be missing; then the next block goes behind all there is. */
+static int vpc_co_find_space(BlkNode *node, GError **error)
+{
+    VpcState *s = node->opaque;
+    BlkNode *file = node->file->node;
+    uint64_t length = blk_node_length(file);
+    uint8_t last[FOOTER_BYTES];
+    BlockPlaces places;
+
+    if (!s->copy_at_begin) {
+        return blk_error(error, -EINVAL, "The VHD is damaged, since the copy of its footer at its begin is: open it "
+                         "read-only and convert it");
+    }
+    g_free(s->ready);
+    s->ready = g_try_malloc0(s->table.blocks / 8 + 1);
+    if (!s->ready) {
+        return blk_error(error, -ENOMEM, "No memory for %" PRIu64 " blocks", s->table.blocks);
+    }
+    int ret = blk_co_pread(file, length - FOOTER_BYTES, FOOTER_BYTES, last, 0);
+    if (ret < 0) {
+        return blk_error_errno(error, ret, "Could not read the VHD footer");
+    }
+    s->end = MAX(s->table_end, is_footer(last) ? length - FOOTER_BYTES : length);
+    s->end = (s->end + SECTOR - 1) & ~(uint64_t)(SECTOR - 1);
+    s->end = MAX(s->end, s->header + HEADER_BYTES);
+    ret = block_table_co_sound_places(node, stride(s), &places, error);
+    if (ret == 0 && places.n > 0) {
+        s->end = MAX(s->end, places.at[places.n - 1].place + s->table.block_size);
+    }
+    g_free(places.at);
+    return ret;
+}
+
 static const BlockTableOps vpc_table = {
     .decode = vpc_decode,
     .encode = vpc_encode,
     .co_alloc = vpc_co_alloc,
     .is_ready = vpc_is_ready,
     .co_make_ready = vpc_co_make_ready,
+    .co_find_space = vpc_co_find_space,
 };
 
 /* ---- where things lie: a fixed disk is as long as its data ---- */
@@ -232,7 +267,7 @@ static int vpc_co_map(BlkNode *node, uint64_t offset, uint64_t bytes, BlkMapping
         return block_table_co_map(node, offset, bytes, map);
     }
     *map = (BlkMapping) {
-        .kind = BLK_MAP_DATA, .in_place = s->writable, .may_have_holes = true, .bytes = bytes, .child = node->file,
+        .kind = BLK_MAP_DATA, .in_place = s->table.writable, .may_have_holes = true, .bytes = bytes, .child = node->file,
         .host_offset = offset,
     };
     return 0;
@@ -245,8 +280,8 @@ static int vpc_co_reserve(BlkNode *node, BlkReservation *res)
     if (!s->fixed) {
         return block_table_co_reserve(node, res);
     }
-    if (!s->writable || res->kind == BLK_MAP_DATA || res->kind == BLK_MAP_COMPRESSED) {
-        return s->writable ? -ENOTSUP : -EROFS;
+    if (!s->table.writable || res->kind == BLK_MAP_DATA || res->kind == BLK_MAP_COMPRESSED) {
+        return s->table.writable ? -ENOTSUP : -EROFS;
     }
     res->child = node->file;
     res->host_offset = res->offset;
@@ -342,7 +377,7 @@ static int parse_footer(BlkNode *node, const BlkOptions *options, GError **error
 }
 
 /* Finds the footer: a dynamic disk has a copy at its begin, with which the search begins. */
-static int co_read_footer(BlkNode *node, bool *at_begin, GError **error)
+static int co_read_footer(BlkNode *node, GError **error)
 {
     VpcState *s = node->opaque;
     BlkNode *file = node->file->node;
@@ -359,8 +394,8 @@ static int co_read_footer(BlkNode *node, bool *at_begin, GError **error)
     if (ret < 0) {
         return blk_error_errno(error, ret, "Could not read the VHD footer");
     }
-    *at_begin = is_footer(s->footer) && blk_get_be32(s->footer + AT_TYPE) != TYPE_FIXED;
-    if (*at_begin) {
+    s->copy_at_begin = is_footer(s->footer) && blk_get_be32(s->footer + AT_TYPE) != TYPE_FIXED;
+    if (s->copy_at_begin) {
         return 0;
     }
     if (!is_footer(last)) {
@@ -442,48 +477,16 @@ static int co_open_dynamic(BlkNode *node, GError **error)
     return ret;
 }
 
-/* Finds what is in use. The footer at the end may be missing; then the next block goes behind all there is. */
-static int co_open_for_writing(BlkNode *node, bool footer_at_begin, GError **error)
-{
-    VpcState *s = node->opaque;
-    BlkNode *file = node->file->node;
-    uint64_t length = blk_node_length(file);
-    uint8_t last[FOOTER_BYTES];
-    BlockPlaces places;
-
-    if (!footer_at_begin) {
-        return blk_error(error, -EINVAL, "The VHD is damaged, since the copy of its footer at its begin is: open it "
-                         "read-only and convert it");
-    }
-    s->ready = g_try_malloc0(s->table.blocks / 8 + 1);
-    if (!s->ready) {
-        return blk_error(error, -ENOMEM, "No memory for %" PRIu64 " blocks", s->table.blocks);
-    }
-    int ret = blk_co_pread(file, length - FOOTER_BYTES, FOOTER_BYTES, last, 0);
-    if (ret < 0) {
-        return blk_error_errno(error, ret, "Could not read the VHD footer");
-    }
-    s->end = MAX(s->table_end, is_footer(last) ? length - FOOTER_BYTES : length);
-    s->end = (s->end + SECTOR - 1) & ~(uint64_t)(SECTOR - 1);
-    s->end = MAX(s->end, s->header + HEADER_BYTES);
-    ret = block_table_co_sound_places(node, stride(s), &places, error);
-    if (ret == 0 && places.n > 0) {
-        s->end = MAX(s->end, places.at[places.n - 1].place + s->table.block_size);
-    }
-    g_free(places.at);
-    return ret;
-}
-
 static int vpc_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     VpcState *s = node->opaque;
     const BlkOpenFlags *flags = blk_node_open_flags(node);
-    bool writes = !node->read_only && !flags->check_only, at_begin = false;
+    bool writes = !node->read_only && !flags->check_only;
 
     if (!blk_co_open_child(node, options, "file", BLK_ROLE_IMAGE, error)) {
         return -EINVAL;
     }
-    int ret = co_read_footer(node, &at_begin, error);
+    int ret = co_read_footer(node, error);
     if (ret == 0) {
         ret = parse_footer(node, options, error);
     }
@@ -491,18 +494,26 @@ static int vpc_co_open(BlkNode *node, const BlkOptions *options, GError **error)
         ret = co_open_dynamic(node, error);
     }
     if (ret == 0 && !s->fixed && writes) {
-        ret = co_open_for_writing(node, at_begin, error);
+        ret = vpc_co_find_space(node, error);
     }
     node->caps = BLK_CAP_ZERO_INIT;
-    s->writable = s->table.writable = ret == 0 && writes;
+    s->table.writable = ret == 0 && writes;
     return ret;
+}
+
+/* A fixed disk keeps nothing. */
+static int vpc_co_reopen_prepare(BlkNode *node, const BlkReopen *to, GError **error)
+{
+    const VpcState *s = node->opaque;
+
+    return s->fixed ? 0 : block_table_co_reopen_prepare(node, to, error);
 }
 
 static void vpc_co_close(BlkNode *node)
 {
     VpcState *s = node->opaque;
 
-    if (s->writable) {
+    if (s->table.writable) {
         (void)vpc_co_commit(node);              /* who wants to know flushes first */
     }
     block_table_close(node);
@@ -682,6 +693,8 @@ const BlkDriver blk_driver_vpc = {
     .format = &vpc_format,
     .co_open = vpc_co_open,
     .co_close = vpc_co_close,
+    .co_reopen_prepare = vpc_co_reopen_prepare,
+    .co_reopen_commit = block_table_co_reopen_commit,
     .refresh_limits = vpc_refresh_limits,
     .co_info = vpc_co_info,
     .check_create = vpc_check_create,

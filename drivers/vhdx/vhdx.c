@@ -81,6 +81,22 @@ static int vhdx_co_make_ready(BlkNode *node, uint64_t block, uint64_t place)
     return vhdx_co_announce(node, true);
 }
 
+/* Where new blocks go. */
+static int vhdx_co_find_space(BlkNode *node, GError **error)
+{
+    VhdxState *s = node->opaque;
+    BlockPlaces places;
+    int ret = block_table_co_sound_places(node, s->table.block_size, &places, error);
+    const VhdxExtent *last = &g_array_index(s->extents, VhdxExtent, s->extents->len - 1);
+
+    s->end = last->offset + last->bytes;
+    if (ret == 0 && places.n > 0) {
+        s->end = MAX(s->end, places.at[places.n - 1].place + s->table.block_size);
+    }
+    g_free(places.at);
+    return ret;
+}
+
 static const BlockTableOps vhdx_table = {
     .entry_index = vhdx_entry_index,
     .decode = vhdx_decode,
@@ -88,6 +104,8 @@ static const BlockTableOps vhdx_table = {
     .co_alloc = vhdx_co_alloc,
     .is_ready = vhdx_is_ready,
     .co_make_ready = vhdx_co_make_ready,
+    .co_find_space = vhdx_co_find_space,
+    .co_end_writing = vhdx_co_log_clear,        /* one that stays is replayed, once more, by who opens the image */
 };
 
 /* ---- open and close ---- */
@@ -114,22 +132,6 @@ static int open_table(BlkNode *node, GError **error)
     return 0;
 }
 
-/* Where new blocks go. */
-static int co_find_end(BlkNode *node, GError **error)
-{
-    VhdxState *s = node->opaque;
-    BlockPlaces places;
-    int ret = block_table_co_sound_places(node, s->table.block_size, &places, error);
-    const VhdxExtent *last = &g_array_index(s->extents, VhdxExtent, s->extents->len - 1);
-
-    s->end = last->offset + last->bytes;
-    if (ret == 0 && places.n > 0) {
-        s->end = MAX(s->end, places.at[places.n - 1].place + s->table.block_size);
-    }
-    g_free(places.at);
-    return ret;
-}
-
 static int vhdx_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 {
     VhdxState *s = node->opaque;
@@ -153,7 +155,7 @@ static int vhdx_co_open(BlkNode *node, const BlkOptions *options, GError **error
     ret = ret < 0 ? ret : open_table(node, error);
     node->caps = BLK_CAP_ZERO_INIT;
     if (ret == 0 && !node->read_only && !flags->check_only) {
-        ret = co_find_end(node, error);
+        ret = vhdx_co_find_space(node, error);
         s->table.writable = ret == 0;
     }
     return ret;
@@ -163,9 +165,7 @@ static void vhdx_co_close(BlkNode *node)
 {
     VhdxState *s = node->opaque;
 
-    if (s->table.writable && block_table_co_commit(node) == 0) {
-        (void)vhdx_co_log_clear(node);          /* a log that stays there is replayed, once more, by who opens the image */
-    }
+    (void)block_table_co_end_writing(node);     /* who wants to know flushes first */
     block_table_close(node);
     g_clear_pointer(&s->extents, g_array_unref);
 }
@@ -229,6 +229,8 @@ const BlkDriver blk_driver_vhdx = {
     .format = &vhdx_format,
     .co_open = vhdx_co_open,
     .co_close = vhdx_co_close,
+    .co_reopen_prepare = block_table_co_reopen_prepare,
+    .co_reopen_commit = block_table_co_reopen_commit,
     .refresh_limits = block_table_refresh_limits,
     .co_info = vhdx_co_info,
     .co_check = vhdx_co_check,
