@@ -315,7 +315,10 @@ const BlkOpenFlags *blk_node_open_flags(const BlkNode *node)
 
 int blk_node_only_read(BlkNode *node, const char *why, GError **error)
 {
-    if (!node->read_only && !node->core->flags.auto_read_only) {
+    const BlkOpenFlags *flags = &node->core->flags;
+    bool only_checked = flags->check_only && node->driver->kind == BLK_FORMAT;
+
+    if (!node->read_only && !flags->auto_read_only && !only_checked) {
         return blk_error(error, -EACCES, "%s", why);
     }
     node->read_only = true;

@@ -291,6 +291,9 @@ static int parallels_co_check(BlkNode *node, const BlkCheckOptions *options, Blk
     }
     check_overlaps(s, &check);
     check_end(s, &check);
+    if ((options->fix_errors || options->fix_leaks) && (result->corruptions || result->leaks)) {
+        blk_check_tell(options, "Nothing was repaired: Parallels images can only be read; convert the image to qcow2");
+    }
     return 0;
 }
 

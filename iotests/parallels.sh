@@ -71,7 +71,11 @@ changed "f.seek(64); entry = f.read(4); f.seek(68); f.write(entry)"
 like "$(check_says "$BLKSTACK_IMG" bad.hds)" "overlaps another.*status 2" "two clusters in one place"
 changed "f.write(b'WithoutFreeSpace'); put(64, 1)"
 like "$(check_says "$BLKSTACK_IMG" bad.hds)" "ERROR cluster 0 is over the table" "over the table"
-fails "no repair" "can only be read" img check -r all -f parallels small.hds
+for repair in leaks all; do
+    is "$(img check -r $repair -f parallels small.hds; echo $?)" "$(qimg check -r $repair -f parallels small.hds; echo $?)" "check -r $repair, as the peer"
+    like "$(img check -r $repair -f parallels bad.hds 2>&1 || echo "status $?")" "Nothing was repaired: .*can only be read.*status 2" \
+        "check -r $repair of a damaged one"
+done
 label=
 
 qimg create -q -f qcow2 -b small.hds -F parallels top.qcow2

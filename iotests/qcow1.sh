@@ -52,4 +52,12 @@ fails "encrypted: reading" "encrypted \(AES\)" io -r -f qcow -c "read 0 512" loc
 succeeds "encrypted: info" img info locked.qcow
 like "$(cat cmd.out)" "encrypted: yes" "encrypted: says so"
 only_read qcow plain.qcow
+qimg create -q -f qcow checked.qcow 1M
+for repair in "" "-r leaks" "-r all"; do
+    for program in "$QEMU_IMG" "$BLKSTACK_IMG"; do
+        # shellcheck disable=SC2086  # words
+        is "$({ "$program" check $repair -f qcow checked.qcow 2>&1 || echo $?; } | sed -e 's/^[a-z]*-img: //' -e '/^#/d' | xargs)" \
+            "This image format does not support checks 63" "check $repair, as the peer: ${program##*/}"
+    done
+done
 done_testing

@@ -150,7 +150,8 @@ const BlkOpenFlags *blk_node_open_flags(const BlkNode *node);
  * blk_node_only_read:
  * @why: a sentence for who wanted to write: why this cannot be, and what to do instead
  *
- * Of a node that can only be read: makes it read-only, if the user left that open (auto-read-only). Context: co_open.
+ * Of a node that can only be read: makes it read-only, if the user left that open (auto-read-only), or if it is a format that
+ * is only checked: co_check() says what it cannot repair. Context: co_open.
  * Returns: 0; -EACCES.
  */
 int blk_node_only_read(BlkNode *node, const char *why, GError **error);

@@ -171,6 +171,9 @@ BlkChild *tool_co_open(BlkContext *ctx, const ToolOpen *open, GError **error)
     if (!node) {
         return NULL;
     }
+    if (open->check_only && blk_node_read_only(node)) {
+        perm = BLK_PERM_READ;           /* of a format that can only be read: the check says that nothing is repaired */
+    }
     user = blk_co_attach(node, tool_program(), perm, BLK_PERM_ALL, error);
     if (!user) {
         g_prefix_error(error, "Could not open '%s': ", open->name);
