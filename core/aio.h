@@ -36,7 +36,6 @@ typedef struct BlkAioRequest {
 
 typedef struct BlkAioEngine {
     const char *name;
-    bool batches;                           /* operations that are submitted in one turn share their cost */
     void *(*create)(BlkContext *ctx, GError **error);
     void (*destroy)(void *state);           /* nothing is in flight */
     void (*submit)(void *state, BlkAioRequest *req);    /* begins @req; its end is told by blk_context_complete() */

@@ -5,9 +5,9 @@
  * To copy some pages costs less than a turn of the loop, and far less than a thread: the kernel hands buffered writes
  * of some file systems (ext4) from the ring to threads of its own.
  *
- *     read     without leave to block, unless others are busy and the engine can send what they want together. What
- *              misses the cache goes to the engine. After a miss some reads go there at once, more after each further
- *              miss in a row.
+ *     read     without leave to block. What misses the cache goes to the engine. After a miss some reads go there at
+ *              once, more after each further miss in a row. To send those of many coroutines together would save system
+ *              calls, but each coroutine would have to sleep, which costs more.
  *     write    only where the driver knows that it is but a copy, if the pages of which it is a part are cached. When there
  *              are too many changed pages it blocks all the same; then no write is done here for a while.
  *
@@ -26,12 +26,11 @@ enum {
     SLOW_WRITE_REST = 16,               /* so many times as long no write is done here */
 };
 
-/* Where many are sent at once, that costs least. */
-static bool read_suits(const BlkContext *ctx, const BlkAioRequest *req)
+static bool read_suits(const BlkAioRequest *req)
 {
     BlkAioFile *file = req->file;
 
-    if (!file->cached || req->bytes > INLINE_READ_BYTES || (ctx->engine->batches && !blk_context_is_alone(ctx))) {
+    if (!file->cached || req->bytes > INLINE_READ_BYTES) {
         return false;
     }
     if (file->reads_skipped < file->read_rest) {
@@ -96,7 +95,7 @@ bool blk_aio_co_try_inline(BlkContext *ctx, BlkAioRequest *req)
 {
     bool read = req->op == BLK_AIO_READ;
 
-    if (req->file == NULL || !(read ? read_suits(ctx, req) : write_suits(req))) {
+    if (req->file == NULL || !(read ? read_suits(req) : write_suits(req))) {
         return false;
     }
     if (ctx->inline_ops >= INLINE_OPS) {

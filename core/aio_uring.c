@@ -339,7 +339,6 @@ static void uring_destroy(void *state)
 
 const BlkAioEngine blk_aio_uring = {
     .name    = "io_uring",
-    .batches = true,
     .create  = uring_create,
     .destroy = uring_destroy,
     .submit  = uring_submit,
