@@ -47,7 +47,16 @@ int blk_channel_co_wait_to_send(BlkChannel *ch, short events, uint64_t deadline_
     return co_wait(ch->send_fd, &ch->sending, &ch->send_cancelled, events, deadline_ns);
 }
 
-ssize_t blk_channel_co_recv(BlkChannel *ch, void *buf, size_t bytes, uint64_t deadline_ns)
+/* One try into the first of @vec, or into all, if the channel can. */
+static ssize_t try_to_recv(BlkChannel *ch, const struct iovec *vec, unsigned count, short *events)
+{
+    if (count > 1 && ch->ops->recvv) {
+        return ch->ops->recvv(ch, vec, count, events);
+    }
+    return ch->ops->recv(ch, vec->iov_base, vec->iov_len, events);
+}
+
+static ssize_t co_recvv(BlkChannel *ch, const struct iovec *vec, unsigned count, uint64_t deadline_ns)
 {
     short events = POLLIN;
     ssize_t ret = -EAGAIN;
@@ -56,7 +65,7 @@ ssize_t blk_channel_co_recv(BlkChannel *ch, void *buf, size_t bytes, uint64_t de
         return -ECANCELED;
     }
     if (!ch->drained) {
-        ret = ch->ops->recv(ch, buf, bytes, &events);
+        ret = try_to_recv(ch, vec, count, &events);
     }
     while (ret == -EAGAIN) {
         int waited = blk_channel_co_wait_to_recv(ch, events, deadline_ns);
@@ -64,9 +73,16 @@ ssize_t blk_channel_co_recv(BlkChannel *ch, void *buf, size_t bytes, uint64_t de
         if (waited < 0) {
             return waited;
         }
-        ret = ch->ops->recv(ch, buf, bytes, &events);
+        ret = try_to_recv(ch, vec, count, &events);
     }
     return ret;
+}
+
+ssize_t blk_channel_co_recv(BlkChannel *ch, void *buf, size_t bytes, uint64_t deadline_ns)
+{
+    struct iovec vec = { buf, bytes };
+
+    return co_recvv(ch, &vec, 1, deadline_ns);
 }
 
 int blk_channel_co_recv_all(BlkChannel *ch, void *buf, size_t bytes, uint64_t deadline_ns)
@@ -80,6 +96,25 @@ int blk_channel_co_recv_all(BlkChannel *ch, void *buf, size_t bytes, uint64_t de
         done += (size_t)ret;
     }
     return 0;
+}
+
+ssize_t blk_channel_co_recv_ahead(BlkChannel *ch, void *buf, size_t bytes, void *ahead, size_t ahead_bytes,
+                                  uint64_t deadline_ns)
+{
+    struct iovec vec[2] = { { buf, bytes }, { ahead, ahead_bytes } };
+
+    for (;;) {
+        ssize_t ret = co_recvv(ch, vec, 2, deadline_ns);
+
+        if (ret <= 0) {
+            return ret < 0 ? ret : -EPIPE;
+        }
+        if ((size_t)ret >= vec[0].iov_len) {
+            return ret - (ssize_t)vec[0].iov_len;
+        }
+        vec[0].iov_base = (char *)vec[0].iov_base + ret;
+        vec[0].iov_len -= (size_t)ret;
+    }
 }
 
 ssize_t blk_channel_try_sendv(BlkChannel *ch, const struct iovec *vec, unsigned count, short *events)
@@ -173,19 +208,29 @@ void blk_channel_free(BlkChannel *ch)
 
 /* ---- the plain socket ---- */
 
+/* @ret: of a system call that was asked for @bytes. */
+static ssize_t plain_received(BlkChannel *ch, ssize_t ret, size_t bytes, short *events)
+{
+    ch->drained = ret > 0 && (size_t)ret < bytes;
+    *events = POLLIN;
+    return ret < 0 ? -errno : ret;
+}
+
 static ssize_t plain_recv(BlkChannel *ch, void *buf, size_t bytes, short *events)
 {
-    ssize_t ret;
+    return plain_received(ch, TEMP_FAILURE_RETRY(recv(ch->fd, buf, bytes, MSG_DONTWAIT)), bytes, events);
+}
 
-    do {
-        ret = recv(ch->fd, buf, bytes, MSG_DONTWAIT);
-    } while (ret < 0 && errno == EINTR);
-    ch->drained = ret > 0 && (size_t)ret < bytes;
-    if (ret < 0) {
-        *events = POLLIN;
-        return -errno;
+static ssize_t plain_recvv(BlkChannel *ch, const struct iovec *vec, unsigned count, short *events)
+{
+    struct msghdr msg = { .msg_iov = (struct iovec *)vec, .msg_iovlen = count };
+    ssize_t ret = TEMP_FAILURE_RETRY(recvmsg(ch->fd, &msg, MSG_DONTWAIT));
+    size_t bytes = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        bytes += vec[i].iov_len;
     }
-    return ret;
+    return plain_received(ch, ret, bytes, events);
 }
 
 static ssize_t plain_sendv(BlkChannel *ch, const struct iovec *vec, unsigned count, short *events)
@@ -213,6 +258,7 @@ static void plain_free(BlkChannel *ch)
 static const BlkChannelOps plain_ops = {
     .name     = "plain",
     .recv     = plain_recv,
+    .recvv    = plain_recvv,
     .sendv    = plain_sendv,
     .shutdown = plain_shutdown,
     .free     = plain_free,

@@ -21,6 +21,7 @@ typedef struct BlkChannelOps {
      * socket is ready for *events (out), which is POLLIN or POLLOUT; another negative errno.
      */
     ssize_t (*recv)(BlkChannel *ch, void *buf, size_t bytes, short *events);
+    ssize_t (*recvv)(BlkChannel *ch, const struct iovec *vec, unsigned count, short *events); /* (nullable) */
     ssize_t (*sendv)(BlkChannel *ch, const struct iovec *vec, unsigned count, short *events);
     /* (nullable): says to the peer that nothing more will be sent. 0; -EAGAIN as above; another negative errno. */
     int (*shutdown)(BlkChannel *ch, short *events);
@@ -67,6 +68,19 @@ ssize_t blk_channel_co_recv(BlkChannel *ch, void *buf, size_t bytes, uint64_t de
 
 /* All of @bytes. Returns: 0; -EPIPE: the stream ended before; the errors above. */
 int blk_channel_co_recv_all(BlkChannel *ch, void *buf, size_t bytes, uint64_t deadline_ns);
+
+/**
+ * blk_channel_co_recv_ahead:
+ * @bytes: at least 1
+ * @ahead: place for what follows
+ * @ahead_bytes: at least 1
+ *
+ * All of @bytes, and with them as much of what follows as comes along; it is not waited for. Context: coroutine; may
+ * yield.
+ * Returns: 0..@ahead_bytes: so many of @ahead; -EPIPE: the stream ended before @bytes; the errors above.
+ */
+ssize_t blk_channel_co_recv_ahead(BlkChannel *ch, void *buf, size_t bytes, void *ahead, size_t ahead_bytes,
+                                  uint64_t deadline_ns);
 
 /* What can be sent at once. Returns: bytes, 1 or more; -EAGAIN: nothing before @events of the socket, for which
  * blk_channel_co_wait_to_send() waits: then it is to be tried again, with vectors that begin with the same bytes at the

@@ -66,6 +66,30 @@ CO_TEST(waits_for_all)
     disconnect(&pair);
 }
 
+CO_TEST(takes_what_follows)
+{
+    Pair pair = connected();
+    char buf[4], ahead[8] = "";
+
+    ck_assert_int_eq(co_send_text(pair.a, "abcdef"), 0);
+    ck_assert_int_eq(blk_channel_co_recv_ahead(pair.b, buf, 4, ahead, sizeof(ahead), UINT64_MAX), 2);
+    ck_assert_mem_eq(buf, "abcd", 4);
+    ck_assert_mem_eq(ahead, "ef", 2);
+    ck_assert_int_eq(co_send_text(pair.a, "abcdefghij"), 0);
+    ck_assert_int_eq(blk_channel_co_recv_ahead(pair.b, buf, 1, ahead, 3, UINT64_MAX), 3);
+    ck_assert_mem_eq(ahead, "bcd", 3);
+    ck_assert_int_eq(blk_channel_co_recv_ahead(pair.b, ahead, 6, buf, 4, UINT64_MAX), 0);   /* is not waited for */
+    ck_assert_mem_eq(ahead, "efghij", 6);
+    blk_co_spawn(t->ctx, co_send_later, pair.a);
+    ck_assert_int_eq(blk_channel_co_recv_ahead(pair.b, buf, 3, ahead, sizeof(ahead), UINT64_MAX), 1);
+    ck_assert_mem_eq(buf, "abc", 3);
+    ck_assert_mem_eq(ahead, "d", 1);
+    ck_assert_int_eq(co_send_text(pair.a, "xy"), 0);
+    ck_assert_int_eq(blk_channel_co_shutdown(pair.a, UINT64_MAX), 0);
+    ck_assert_int_eq(blk_channel_co_recv_ahead(pair.b, buf, 3, ahead, sizeof(ahead), UINT64_MAX), -EPIPE);
+    disconnect(&pair);
+}
+
 CO_TEST(tells_the_end)
 {
     Pair pair = connected();
@@ -173,5 +197,5 @@ CO_TEST(notices_a_peer_that_is_gone)
     blk_channel_free(pair.a);
 }
 
-BLK_TEST_MAIN("channel", takes_what_is_there, waits_for_all, tells_the_end, sends_all_of_many_vectors,
-              ends_at_the_deadline, can_be_cancelled, notices_a_peer_that_is_gone)
+BLK_TEST_MAIN("channel", takes_what_is_there, waits_for_all, takes_what_follows, tells_the_end,
+              sends_all_of_many_vectors, ends_at_the_deadline, can_be_cancelled, notices_a_peer_that_is_gone)

@@ -379,6 +379,61 @@ CO_TEST(a_payload_that_is_too_long_is_skipped)
     finish(server, node);
 }
 
+/* Small and large ones in one stream, cut at any place, some of which are refused. */
+static void payloads_reach_their_places(Test *t, NbdMode mode)
+{
+    static const uint32_t lengths[] = { 65536, 65536, 1, 16383, 16384, 512, 4096, 65536, 70000, 16385, 4096, 65536 };
+    enum { LENGTHS = G_N_ELEMENTS(lengths), REQUESTS = 7 * LENGTHS, PLACE = 70000 };
+    static const BlkNbdExportOptions options = { .writable = true };
+    unsigned flags = mode == NBD_MODE_EXTENDED ? NBD_CMD_FLAG_PAYLOAD_LEN : 0, refused = 0;
+    g_autofree uint8_t *data = g_malloc(PLACE + REQUESTS);
+    BlkNbdServer *server = new_server(t, NULL);
+    Client *c;
+
+    make_file(t, "payloads", (uint64_t)REQUESTS * PLACE, 0, 0);
+    BlkChild *user = open_rw(t, "{\"driver\": \"file\", \"filename\": \"@/payloads\"}");
+    ck_assert_int_eq(blk_co_nbd_export_add(server, blk_child_node(user), &options, NULL), 0);
+    c = enter(server, mode, "");
+    for (unsigned i = 0; i < PLACE + REQUESTS; i++) {
+        data[i] = (uint8_t)(i ^ i >> 8);
+    }
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        uint32_t length = lengths[i % LENGTHS], first = length * (i % 4) / 4;
+
+        client_request(c, flags, NBD_CMD_WRITE, i % 10 == 3 ? UINT64_MAX : (uint64_t)i * PLACE, length);
+        client_send(c, data + i, first);
+        if (i % 3 == 0) {
+            blk_co_reschedule();
+        }
+        client_send(c, data + i + first, length - first);
+    }
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        refused += client_chunk(c, 0).error == NBD_ENOSPC;
+    }
+    ck_assert_uint_eq(refused, (REQUESTS + 6) / 10);
+    client_free(c);
+    c = enter(server, NBD_MODE_SIMPLE, "");
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        uint32_t length = lengths[i % LENGTHS];
+
+        ck_assert_uint_eq(client_command(c, 0, NBD_CMD_READ, (uint64_t)i * PLACE, length), 0);
+        if (i % 10 == 3) {
+            ck_assert(blk_buffer_is_zero(c->reply, length));
+        } else {
+            ck_assert_mem_eq(c->reply, data + i, length);
+        }
+    }
+    client_free(c);
+    ck_assert_int_eq(blk_co_nbd_server_free(server, NULL), 0);
+    blk_co_detach(user);
+}
+
+CO_TEST(payloads_of_all_sizes)
+{
+    payloads_reach_their_places(t, NBD_MODE_SIMPLE);
+    payloads_reach_their_places(t, NBD_MODE_EXTENDED);
+}
+
 CO_TEST(a_read_only_export_refuses_changes)
 {
     static const BlkNbdExportOptions options = { .writable = false };
@@ -649,7 +704,7 @@ CO_TEST(exports_come_and_go)
 BLK_TEST_MAIN("nbd_server", options_and_their_errors, an_absurd_option_ends_the_connection, export_name_cannot_say_no,
               contexts_are_those_of_the_export, a_silent_client_is_dropped, waits_for_a_place_in_an_export,
               silent_clients_keep_nobody_out, paths_of_sockets, a_free_port, simple_replies,
-              a_payload_that_is_too_long_is_skipped, a_read_only_export_refuses_changes, extended_headers,
-              extended_block_status, a_request_that_waits_holds_up_no_other, a_new_connection_sees_another_size,
-              a_read_of_many_fragments, the_end_answers_what_is_in_flight, a_client_that_leaves_with_requests_in_flight,
-              exports_come_and_go)
+              a_payload_that_is_too_long_is_skipped, payloads_of_all_sizes, a_read_only_export_refuses_changes,
+              extended_headers, extended_block_status, a_request_that_waits_holds_up_no_other,
+              a_new_connection_sees_another_size, a_read_of_many_fragments, the_end_answers_what_is_in_flight,
+              a_client_that_leaves_with_requests_in_flight, exports_come_and_go)

@@ -108,6 +108,7 @@ struct NbdConnection {
     /* input */
     uint8_t *input;
     size_t input_first, input_end;
+    bool large_payloads;            /* the last request had one */
     BlkCo *receiver;
 
     /* requests */

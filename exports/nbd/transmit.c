@@ -12,6 +12,7 @@
 
 enum {
     INPUT_BYTES = 32768,
+    LARGE_PAYLOAD = 16384,      /* is not worth being copied; who sends one sends more */
     BATCHES_OF_A_TURN = 16,     /* then others run, even if more is there already */
 };
 
@@ -22,7 +23,13 @@ static size_t buffered(const NbdConnection *c)
     return c->input_end - c->input_first;
 }
 
-/* Waits until the buffer holds @bytes. Returns: 0; -EPIPE: the stream has ended; others. */
+/* How much may come into the buffer at once: after a large payload only a header, so that the next payload does not. */
+static size_t input_room(const NbdConnection *c)
+{
+    return c->large_payloads ? nbd_request_bytes(c->mode) : INPUT_BYTES;
+}
+
+/* Waits until the buffer holds @bytes, at most those of a header. Returns: 0; -EPIPE: the stream has ended; others. */
 static int co_fill(NbdConnection *c, size_t bytes)
 {
     if (buffered(c) < bytes && c->input_first > 0) {
@@ -31,7 +38,8 @@ static int co_fill(NbdConnection *c, size_t bytes)
         c->input_first = 0;
     }
     while (buffered(c) < bytes) {
-        ssize_t ret = blk_channel_co_recv(c->channel, c->input + c->input_end, INPUT_BYTES - c->input_end, UINT64_MAX);
+        size_t room = input_room(c) - c->input_end;
+        ssize_t ret = blk_channel_co_recv(c->channel, c->input + c->input_end, room, UINT64_MAX);
 
         if (ret <= 0) {
             return ret < 0 ? (int)ret : -EPIPE;
@@ -39,6 +47,16 @@ static int co_fill(NbdConnection *c, size_t bytes)
         c->input_end += (size_t)ret;
     }
     return 0;
+}
+
+/* Of a payload, and what follows it; the buffer is empty. */
+static int co_receive_rest(NbdConnection *c, uint8_t *buf, size_t bytes)
+{
+    ssize_t ret = blk_channel_co_recv_ahead(c->channel, buf, bytes, c->input, input_room(c), UINT64_MAX);
+
+    c->input_first = 0;
+    c->input_end = ret > 0 ? (size_t)ret : 0;
+    return (int)MIN(ret, 0);
 }
 
 /* @buf: NULL: the bytes are forgotten. */
@@ -52,7 +70,7 @@ static int co_take_payload(NbdConnection *c, uint8_t *buf, size_t bytes)
     c->input_first += here;
     bytes -= here;
     if (buf) {
-        return bytes > 0 ? blk_channel_co_recv_all(c->channel, buf + here, bytes, UINT64_MAX) : 0;
+        return bytes > 0 ? co_receive_rest(c, buf + here, bytes) : 0;
     }
     while (bytes > 0) {
         int ret = co_fill(c, 1);
@@ -80,6 +98,7 @@ static int co_receive_payload(NbdConnection *c, NbdRequest *r)
     } else if (blk_nbd_request_reserve(r, r->header.payload) < 0) {
         r->error = NBD_ENOMEM;
     }
+    c->large_payloads = !r->error && r->header.payload >= LARGE_PAYLOAD;
     c->payload_late_ns = blk_nbd_late_ns(r->header.payload);
     ret = co_take_payload(c, r->error ? NULL : r->buffer, r->header.payload);
     c->payload_late_ns = 0;
@@ -106,6 +125,7 @@ static int co_take_request(NbdConnection *c, NbdRequest **request)
         return -ECANCELED;
     }
     r->header = header;
+    c->large_payloads = false;
     ret = header.payload > 0 ? co_receive_payload(c, r) : 0;
     if (ret < 0) {
         blk_nbd_request_done(r);
@@ -150,7 +170,7 @@ static int co_receive_batch(NbdConnection *c)
         }
         ret = co_take_request(c, &request);
         before = ret < 0 ? NULL : request;
-    } while (before && buffered(c) >= nbd_request_bytes(c->mode));
+    } while (before && !c->large_payloads && buffered(c) >= nbd_request_bytes(c->mode));
 
     c->receiver_sends = !c->stopping;
     if (spawned > 0) {
