@@ -10,6 +10,7 @@
 
 #include <blkstack/driver.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -256,6 +257,52 @@ int blk_co_socket_connect_tcp(BlkContext *ctx, int family, const char *host, con
     }
     freeaddrinfo(lookup.found);
     return ret < 0 ? blk_error_errno(error, ret, "cannot connect to '%s'", name) : ret;
+}
+
+/* ---- vsock ---- */
+
+static int make_vsock_address(const char *cid, const char *port, struct sockaddr_vm *address, GError **error)
+{
+    guint64 numbers[2];
+
+    if (!g_ascii_string_to_unsigned(cid, 10, 0, UINT32_MAX, &numbers[0], NULL) ||
+        !g_ascii_string_to_unsigned(port, 10, 0, UINT32_MAX, &numbers[1], NULL)) {
+        return blk_error(error, -EINVAL, "the vsock address '%.*s:%.*s' is not made of two numbers from 0 to %u", 64, cid, 64, port,
+                         UINT32_MAX);
+    }
+    *address = (struct sockaddr_vm) { .svm_family = AF_VSOCK, .svm_cid = (unsigned)numbers[0], .svm_port = (unsigned)numbers[1] };
+    return 0;
+}
+
+int blk_socket_listen_vsock(const char *cid, const char *port, GError **error)
+{
+    struct sockaddr_vm address;
+    int fd, ret = make_vsock_address(cid, port, &address, error);
+
+    if (ret < 0) {
+        return ret;
+    }
+    fd = socket(AF_VSOCK, KIND, 0);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0) {
+        ret = -errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+        return blk_error_errno(error, ret, "cannot listen on the vsock address '%s:%s'", cid, port);
+    }
+    return fd;
+}
+
+int blk_co_socket_connect_vsock(BlkContext *ctx, const char *cid, const char *port, GError **error)
+{
+    struct sockaddr_vm address;
+    int ret = make_vsock_address(cid, port, &address, error);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_connected(AF_VSOCK, 0, (const struct sockaddr *)&address, sizeof(address));
+    return ret < 0 ? blk_error_errno(error, ret, "cannot connect to the vsock address '%s:%s'", cid, port) : ret;
 }
 
 /* ---- sockets of others ---- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * socket.h - sockets that listen, and such that are connected to somebody who listens: unix and TCP.
+ * socket.h - sockets that listen, and such that are connected to somebody who listens: unix, TCP, and vsock, between virtual
+ * machines and their host.
  *
  * All are non-blocking and closed on exec.
  */
@@ -36,6 +37,11 @@ void blk_socket_path_remove(BlkSocketPath *made);
  */
 int blk_co_socket_listen_tcp(BlkContext *ctx, int family, const char *host, const char *port, GArray *sockets,
                              GError **error);
+
+/* @cid, @port: numbers from 0 to 2^32 - 1; the machine whose address it is: 2 the host, 2^32 - 1 any. Returns: the socket; -EINVAL; -EAFNOSUPPORT:
+ * the kernel has no vsock; others. Does not yield. */
+int blk_socket_listen_vsock(const char *cid, const char *port, GError **error);
+int blk_co_socket_connect_vsock(BlkContext *ctx, const char *cid, const char *port, GError **error);
 
 /* Each tries an address for 10 seconds, and returns the connected socket, or a negative errno. Context: coroutine; may yield. */
 int blk_co_socket_connect_unix(BlkContext *ctx, const char *path, GError **error);

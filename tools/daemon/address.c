@@ -12,6 +12,8 @@
 static const BlkOption inet_options[] = {
     { "host", BLK_OPTION_STRING, "name or address to listen on; empty: all", .required = true },
     { "port", BLK_OPTION_STRING, "number or name of a service; 0: a free one", .required = true },
+    { "numeric", BLK_OPTION_BOOL, "host and port are numbers: no name is looked up", "off" },
+    { "to", BLK_OPTION_UINT, "listen on the first free port from port to this one", .max = UINT16_MAX },
     { "ipv4", BLK_OPTION_BOOL, "off: no IPv4; on, without ipv6: nothing else" },
     { "ipv6", BLK_OPTION_BOOL, "off: no IPv6; on, without ipv4: nothing else" },
     { NULL },
@@ -19,6 +21,12 @@ static const BlkOption inet_options[] = {
 
 static const BlkOption unix_options[] = {
     { "path", BLK_OPTION_STRING, "path of the socket", .required = true },
+    { NULL },
+};
+
+static const BlkOption vsock_options[] = {
+    { "cid", BLK_OPTION_STRING, "number of the machine whose address it is: 2 is the host, 4294967295 any", .required = true },
+    { "port", BLK_OPTION_STRING, "number", .required = true },
     { NULL },
 };
 
@@ -34,6 +42,7 @@ static const struct {
 } types[] = {
     { "inet", inet_options },
     { "unix", unix_options },
+    { "vsock", vsock_options },
     { "fd", fd_options },
 };
 
@@ -53,12 +62,12 @@ static const BlkOption *type_options(Daemon *d, const char *name)
 }
 
 static const BlkOption flat_options[] = {
-    { "type", BLK_OPTION_STRING, "inet, unix or fd", .required = true },
+    { "type", BLK_OPTION_STRING, "inet, unix, vsock or fd", .required = true },
     { NULL },
 };
 
 static const BlkOption legacy_options[] = {
-    { "type", BLK_OPTION_STRING, "inet, unix or fd", .required = true },
+    { "type", BLK_OPTION_STRING, "inet, unix, vsock or fd", .required = true },
     { "data", BLK_OPTION_JSON, "what belongs to the type", .required = true },
     { NULL },
 };
@@ -115,6 +124,19 @@ static int parse_fd(DaemonAddress *address, const char *text, GError **error)
     return 0;
 }
 
+/* What numeric=on asks for. */
+static int check_numeric(const DaemonAddress *address, GError **error)
+{
+    guint64 port;
+
+    if ((*address->host && !g_hostname_is_ip_address(address->host)) ||
+        !g_ascii_string_to_unsigned(address->port, 10, 0, UINT16_MAX, &port, NULL)) {
+        return blk_error(error, -EINVAL, "numeric=on needs an IP address and the number of a port, not '%.*s' and '%.*s'", 64, address->host,
+                         64, address->port);
+    }
+    return 0;
+}
+
 static int take_options(DaemonAddress *address, const char *type, const BlkOptions *options, GError **error)
 {
     if (strcmp(type, "unix") == 0) {
@@ -124,8 +146,19 @@ static int take_options(DaemonAddress *address, const char *type, const BlkOptio
     if (strcmp(type, "fd") == 0) {
         return parse_fd(address, blk_options_string(options, "str"), error);
     }
+    if (strcmp(type, "vsock") == 0) {
+        address->cid = g_strdup(blk_options_string(options, "cid"));
+        address->port = g_strdup(blk_options_string(options, "port"));
+        return 0;
+    }
     address->host = g_strdup(blk_options_string(options, "host"));
     address->port = g_strdup(blk_options_string(options, "port"));
+    if (blk_options_bool(options, "numeric") && check_numeric(address, error) < 0) {
+        return -EINVAL;
+    }
+    if (blk_options_has(options, "to")) {
+        address->to = g_strdup_printf("%u", (unsigned)blk_options_uint(options, "to"));
+    }
     address->family = daemon_address_family(options);
     if (*address->host == '\0') {
         g_clear_pointer(&address->host, g_free);
@@ -173,5 +206,7 @@ void daemon_address_clear(DaemonAddress *address)
     g_free(address->path);
     g_free(address->host);
     g_free(address->port);
+    g_free(address->to);
+    g_free(address->cid);
     *address = (DaemonAddress) DAEMON_ADDRESS_INIT;
 }

@@ -7,10 +7,12 @@
 
 #include "daemon/daemon.h"
 
-/* One of @path, @fd and @port is given. */
+/* One of @path, @fd, @cid and @host is given, or @port alone: TCP on all addresses. */
 struct DaemonAddress {
     char *path;         /* of a unix socket */
-    char *host, *port;  /* TCP */
+    char *host, *port;  /* TCP; @port is also that of @cid */
+    char *to;           /* (nullable): TCP: the last port of a range */
+    char *cid;          /* vsock */
     int family;         /* AF_INET, AF_INET6, AF_UNSPEC */
     int fd;             /* a socket that listens already; -1: none */
 };

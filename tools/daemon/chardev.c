@@ -2,7 +2,7 @@
 /*
  * chardev.c - where clients come from: sockets that listen, one that is connected, standard input and output, files.
  *
- * Limitations: no TLS or websockets; a chardev has one user, a monitor.
+ * Limitations: no websockets; TLS only for servers; a chardev has one user, a monitor.
  */
 #include "daemon/address.h"
 #include "daemon/chardev.h"
@@ -20,6 +20,8 @@
 const BlkOption chardev_options[] = {
     { "backend", BLK_OPTION_STRING, "type of the chardev", .required = true },
     { "id", BLK_OPTION_STRING, "name of the chardev, for --monitor", .required = true },
+    { "logfile", BLK_OPTION_STRING, "a file that gets what is said to clients, too" },
+    { "logappend", BLK_OPTION_BOOL, "write behind what is in logfile; else that is lost", "off" },
     { NULL },
 };
 
@@ -41,7 +43,10 @@ static void co_accept_one(ChardevListener *listener)
 {
     int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-    if (fd >= 0) {
+    if (fd >= 0 && listener->chardev->tls_creds) {
+        listener->chardev->clients++;
+        chardev_tls_begin(listener->chardev, fd);
+    } else if (fd >= 0) {
         hand_over(listener->chardev, blk_channel_new(fd));
     } else if (errno == EAGAIN) {
         blk_co_poll(&listener->poll, listener->fd, POLLIN, UINT64_MAX);
@@ -66,11 +71,18 @@ static int co_accept(void *opaque)
     return 0;
 }
 
-/* The server that a socket with reconnect= is connected to: a descriptor, or a negative errno. */
-static int co_connect_to(Chardev *chardev, const char *path, int family, const char *host, const char *port, GError **error)
+/* The server that a socket is connected to: a descriptor, or a negative errno. */
+static int co_connect_to(Chardev *chardev, GError **error)
 {
-    return path ? blk_co_socket_connect_unix(chardev->d->ctx, path, error)
-                : blk_co_socket_connect_tcp(chardev->d->ctx, family, host, port, error);
+    BlkContext *ctx = chardev->d->ctx;
+
+    if (chardev->again.unix_path) {
+        return blk_co_socket_connect_unix(ctx, chardev->again.unix_path, error);
+    }
+    if (chardev->again.cid) {
+        return blk_co_socket_connect_vsock(ctx, chardev->again.cid, chardev->again.port, error);
+    }
+    return blk_co_socket_connect_tcp(ctx, chardev->again.family, chardev->again.host, chardev->again.port, error);
 }
 
 /* One client at a time, again and again. Of attempts that fail one after another only the first is told of. */
@@ -82,8 +94,7 @@ static int co_reconnect(void *opaque)
 
     while (!d->over) {
         g_autoptr(GError) error = NULL;
-        int fd = co_connect_to(chardev, chardev->again.unix_path, chardev->again.family, chardev->again.host, chardev->again.port,
-                               &error);
+        int fd = co_connect_to(chardev, &error);
 
         if (fd >= 0) {
             hand_over(chardev, blk_channel_new(fd));
@@ -131,8 +142,9 @@ int chardev_use(Chardev *chardev, void (*connected)(Chardev *chardev, BlkChannel
 static const BlkOption socket_options[] = {
     { "path", BLK_OPTION_STRING, "path of a unix socket" },
     { "fd", BLK_OPTION_STRING, "number of a socket that the daemon was started with: one that listens, or is connected" },
+    { "cid", BLK_OPTION_STRING, "number of the machine of a vsock: 2 is the host; a server: 4294967295 is any" },
     { "host", BLK_OPTION_STRING, "name or address of a TCP socket; a server without one listens on all addresses" },
-    { "port", BLK_OPTION_STRING, "its port, a number or the name of a service; 0: a free one" },
+    { "port", BLK_OPTION_STRING, "its port, a number or the name of a service; 0: a free one; of a vsock: a number" },
     { "to", BLK_OPTION_STRING, "a server listens on the first free port from port to this one" },
     { "ipv4", BLK_OPTION_BOOL, "off: no IPv4; on, without ipv6: nothing else" },
     { "ipv6", BLK_OPTION_BOOL, "off: no IPv6; on, without ipv4: nothing else" },
@@ -141,6 +153,8 @@ static const BlkOption socket_options[] = {
     { "reconnect", BLK_OPTION_UINT, "seconds after which a connection that failed or was lost is tried again; 0: never", "0",
       .max = G_MAXUINT32 },
     { "telnet", BLK_OPTION_BOOL, "clients of a server speak the telnet protocol", "off" },
+    { "tls-creds", BLK_OPTION_STRING, "id of a tls-creds-... object: clients of a server speak TLS" },
+    { "tls-authz", BLK_OPTION_STRING, "id of an authz-... object: who of them is let in" },
     { "websocket", BLK_OPTION_BOOL, "not supported", "off" },
     { "tn3270", BLK_OPTION_BOOL, "not supported", "off" },
     { "nodelay", BLK_OPTION_BOOL, "do not delay small packets, as is always done here", "off" },
@@ -181,6 +195,7 @@ static int adopt(Chardev *chardev, const char *text, bool server, GError **error
 static int co_listen(Chardev *chardev, const BlkOptions *options, GError **error)
 {
     const char *path = blk_options_string(options, "path"), *host = blk_options_string(options, "host");
+    const char *cid = blk_options_string(options, "cid"), *port = blk_options_string(options, "port");
     g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(int));
     int ret;
 
@@ -192,8 +207,16 @@ static int co_listen(Chardev *chardev, const BlkOptions *options, GError **error
         }
         return MIN(ret, 0);
     }
-    ret = daemon_co_listen_tcp(chardev->d, daemon_address_family(options), host, blk_options_string(options, "port"),
-                               blk_options_string(options, "to"), sockets, error);
+    if (cid) {
+        ret = blk_socket_listen_vsock(cid, port, error);
+        if (ret >= 0) {
+            add_listener(chardev, ret);
+            chardev->filename = g_strdup_printf("disconnected:vsock:%s:%s,server=on", cid, port);
+        }
+        return MIN(ret, 0);
+    }
+    ret = daemon_co_listen_tcp(chardev->d, daemon_address_family(options), host, port, blk_options_string(options, "to"), sockets,
+                               error);
     for (guint i = 0; i < sockets->len; i++) {
         add_listener(chardev, g_array_index(sockets, int, i));
     }
@@ -217,19 +240,21 @@ static void co_wait_for_client(Chardev *chardev)
 static int co_connect(Chardev *chardev, const BlkOptions *options, GError **error)
 {
     const char *path = blk_options_string(options, "path"), *host = blk_options_string(options, "host");
-    const char *port = blk_options_string(options, "port");
-    int family = daemon_address_family(options), fd;
+    const char *port = blk_options_string(options, "port"), *cid = blk_options_string(options, "cid");
+    int fd;
 
-    chardev->filename = path ? g_strdup_printf("unix:%s", path) : g_strdup_printf("tcp:%s:%s", host, port);
+    chardev->filename = path ? g_strdup_printf("unix:%s", path)
+                        : g_strdup_printf("%s:%s:%s", cid ? "vsock" : "tcp", cid ? cid : host, port);
+    chardev->again.unix_path = g_strdup(path);
+    chardev->again.cid = g_strdup(cid);
+    chardev->again.host = g_strdup(host);
+    chardev->again.port = g_strdup(port);
+    chardev->again.family = daemon_address_family(options);
     if (blk_options_uint(options, "reconnect") > 0) {
         chardev->again.pause_ns = blk_options_uint(options, "reconnect") * UINT64_C(1000000000);
-        chardev->again.unix_path = g_strdup(path);
-        chardev->again.host = g_strdup(host);
-        chardev->again.port = g_strdup(port);
-        chardev->again.family = family;
         return 0;
     }
-    fd = co_connect_to(chardev, path, family, host, port, error);
+    fd = co_connect_to(chardev, error);
     if (fd >= 0) {
         chardev->channel = blk_channel_new(fd);
     }
@@ -239,15 +264,15 @@ static int co_connect(Chardev *chardev, const BlkOptions *options, GError **erro
 static int check_socket(const BlkOptions *options, bool server, GError **error)
 {
     bool path = blk_options_has(options, "path"), fd = blk_options_has(options, "fd");
-    bool host = blk_options_has(options, "host"), port = blk_options_has(options, "port");
+    bool host = blk_options_has(options, "host"), port = blk_options_has(options, "port"), cid = blk_options_has(options, "cid");
 
-    if (path + fd + host > 1) {
-        return blk_error(error, -EINVAL, "None or one of 'path', 'fd' or 'host' option required.");
+    if (path + fd + host + cid > 1) {
+        return blk_error(error, -EINVAL, "None or one of 'path', 'fd'%s or 'host' option required.", cid ? ", 'cid'" : "");
     }
     if (!path && !fd && !port) {
         return blk_error(error, -EINVAL, "chardev: socket: no port given");
     }
-    if (!path && !fd && !host && !server) {
+    if (!path && !fd && !host && !cid && !server) {
         return blk_error(error, -EINVAL, "chardev: socket: no host given");
     }
     if (blk_options_bool(options, "websocket") || blk_options_bool(options, "tn3270")) {
@@ -258,7 +283,7 @@ static int check_socket(const BlkOptions *options, bool server, GError **error)
         return blk_error(error, -EINVAL, "'reconnect' option is incompatible with %s",
                          server ? "socket in server listen mode" : "'fd'");
     }
-    if (blk_options_has(options, "to") && (!server || path || fd)) {
+    if (blk_options_has(options, "to") && (!server || path || fd || cid)) {
         return blk_error(error, -EINVAL, "'to' needs a TCP server: server=on and 'port'");
     }
     if (!server && blk_options_has(options, "wait")) {
@@ -273,6 +298,7 @@ static int co_open_socket(Chardev *chardev, const BlkOptions *options, GError **
     bool server = blk_options_bool(options, "server");
     int ret = check_socket(options, server, error);
 
+    ret = ret < 0 ? ret : chardev_tls_use(chardev, options, error);
     chardev->telnet = server && blk_options_bool(options, "telnet");
     if (ret == 0 && fd) {
         ret = adopt(chardev, fd, server, error);
@@ -352,12 +378,85 @@ static int co_open_file(Chardev *chardev, const BlkOptions *options, GError **er
     return chardev->channel ? 0 : blk_error(error, -EMFILE, "Could not open '%s': no descriptors are left", path);
 }
 
+/* ---- named pipes ---- */
+
+static const BlkOption pipe_options[] = {
+    { "path", BLK_OPTION_STRING, "commands come from the pipe PATH.in, replies go to PATH.out, both of which are there; or PATH for both" },
+    { NULL },
+};
+
+/* Both directions, so that opening waits for nobody, and others may come and go. */
+static int open_pipe(const char *path, const char *suffix)
+{
+    g_autofree char *name = g_strconcat(path, suffix, NULL);
+
+    return open(name, O_RDWR | O_CLOEXEC);
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+static int co_open_pipe(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    const char *path = blk_options_string(options, "path");
+    int in, out, both, ret;
+
+    if (!path) {
+        return blk_error(error, -EINVAL, "chardev: pipe: no device path given");
+    }
+    in = open_pipe(path, ".in");
+    out = open_pipe(path, ".out");
+    both = in < 0 || out < 0 ? open_pipe(path, "") : -1;
+    if (both < 0 && (in < 0 || out < 0)) {
+        ret = blk_error_errno(error, -errno, "Could not open '%s.in' and '%s.out', nor '%s'", path, path, path);
+    } else {
+        chardev->channel = both >= 0 ? blk_channel_new_pipe(both, both) : blk_channel_new_pipe(in, out);
+        ret = chardev->channel ? 0 : blk_error(error, -EMFILE, "Could not open '%s': no descriptors are left", path);
+    }
+    close_if_open(in);
+    close_if_open(out);
+    close_if_open(both);
+    chardev->filename = g_strdup("pipe");
+    return ret;
+}
+
+/* ---- the log ---- */
+
+static int open_log(Chardev *chardev, const BlkOptions *options, GError **error)
+{
+    const char *path = blk_options_string(options, "logfile");
+    int mode = blk_options_bool(options, "logappend") ? O_APPEND : O_TRUNC;
+
+    chardev->log = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | mode, 0666) : -1;
+    return path && chardev->log < 0 ? blk_error_errno(error, -errno, "Unable to open logfile %s", path) : 0;
+}
+
+void chardev_log(const Chardev *chardev, const void *data, size_t bytes)
+{
+    const char *at = data;
+
+    while (chardev->log >= 0 && bytes > 0) {
+        ssize_t written = write(chardev->log, at, bytes);
+
+        if (written <= 0 && errno != EINTR) {
+            return;                 /* a log that is full is no reason to say less to clients */
+        }
+        at += MAX(written, 0);
+        bytes -= (size_t)MAX(written, 0);
+    }
+}
+
 /* ---- making ---- */
 
 static const ChardevType types[] = {
-    { "socket", "a socket that listens or connects, unix or TCP", socket_options, co_open_socket },
+    { "socket", "a socket that listens or connects, unix, TCP or vsock", socket_options, co_open_socket },
     { "stdio", "standard input and output", stdio_options, co_open_stdio },
     { "file", "a file that what is said is written to", file_options, co_open_file },
+    { "pipe", "named pipes", pipe_options, co_open_pipe },
     { "null", "nobody", null_options, co_open_null },
 };
 
@@ -412,7 +511,12 @@ static void chardev_free(Chardev *chardev)
     g_ptr_array_unref(chardev->listeners);
     blk_socket_path_remove(&chardev->path);
     blk_channel_free(chardev->channel);
+    chardev_tls_clear(chardev);
+    if (chardev->log >= 0) {
+        close(chardev->log);
+    }
     g_free(chardev->again.unix_path);
+    g_free(chardev->again.cid);
     g_free(chardev->again.host);
     g_free(chardev->again.port);
     g_free(chardev->filename);
@@ -439,7 +543,8 @@ static int co_make(Daemon *d, const ChardevType *type, JsonObject *given, GError
     chardev->id = g_strdup(blk_options_string(options, "id"));
     chardev->listeners = g_ptr_array_new();
     g_ptr_array_add(d->chardevs, chardev);
-    ret = type->co_open(chardev, options, error);
+    ret = open_log(chardev, options, error);
+    ret = ret < 0 ? ret : type->co_open(chardev, options, error);
     if (ret < 0) {
         g_ptr_array_remove(d->chardevs, chardev);
         chardev_free(chardev);
@@ -478,6 +583,7 @@ void chardev_stop_all(Daemon *d)
         Chardev *chardev = d->chardevs->pdata[i];
 
         blk_sleep_cancel(&chardev->again.pause);
+        chardev_tls_stop(chardev);
         for (guint j = 0; j < chardev->listeners->len; j++) {
             ChardevListener *listener = chardev->listeners->pdata[j];
 

@@ -9,6 +9,8 @@
 #include "core/socket.h"
 #include "daemon/daemon.h"
 
+#include "core/object.h"
+
 #define CHARDEV_MAX_CLIENTS 64      /* of one chardev at once; others wait to be accepted */
 
 typedef struct Chardev Chardev;
@@ -36,9 +38,12 @@ struct Chardev {
     GPtrArray *listeners;           /* ChardevListener *: sockets that listen */
     BlkSocketPath path;             /* of a listener; empty: none */
     bool telnet;                    /* clients speak the telnet protocol */
-    struct {                        /* a server to connect to whenever the user has no client */
-        uint64_t pause_ns;          /* before the next attempt; 0: there is none, and nothing of this counts */
-        char *unix_path, *host, *port;
+    BlkObject *tls_creds, *tls_authz;   /* (nullable): clients speak TLS; who is let in */
+    GQueue handshakes;              /* ChardevHandshake *: clients that are not through it; they count as clients */
+    int log;                        /* what is said to clients is written here, too; -1: nowhere */
+    struct {                        /* a server to connect to, once, or whenever the user has no client */
+        uint64_t pause_ns;          /* before the next attempt; 0: there is none */
+        char *unix_path, *cid, *host, *port;
         int family;
         BlkSleep pause;
     } again;
@@ -60,8 +65,17 @@ Chardev *chardev_find(Daemon *d, const char *id);       /* (nullable) */
 /* From now on @connected is called for each client. -EBUSY: it has a user. Does not yield. */
 int chardev_use(Chardev *chardev, void (*connected)(Chardev *chardev, BlkChannel *channel, void *user), void *user,
                 GError **error);
+/* What was said to a client: for the log. Does not yield. */
+void chardev_log(const Chardev *chardev, const void *data, size_t bytes);
 /* One that was handed to the user has ended. */
 void chardev_client_gone(Chardev *chardev);
+
+/* chardev_tls.c: who is accepted may have to speak TLS. @options: of a socket. 0 or -EINVAL. */
+int chardev_tls_use(Chardev *chardev, const BlkOptions *options, GError **error);
+/* Makes the connection of a new client, and hands it to the user. Does not yield. */
+void chardev_tls_begin(Chardev *chardev, int fd);
+void chardev_tls_stop(Chardev *chardev);        /* handshakes end soon */
+void chardev_tls_clear(Chardev *chardev);
 
 /* Nobody is accepted any more; those who wait in chardev_co_add() return. Does not yield. */
 void chardev_stop_all(Daemon *d);

@@ -21,7 +21,7 @@ static int check_server(Daemon *d, GError **error)
 /* ---- the server ---- */
 
 #define SERVER_OPTIONS(address_type)                                                                                      \
-    { "addr", BLK_OPTION_JSON, "where to listen: type=inet with host and port, type=unix with path", .required = true,    \
+    { "addr", BLK_OPTION_JSON, "where to listen: type=inet with host and port, type=unix with path, type=vsock with cid and port", .required = true,    \
       .json = &(address_type) },                                                                                          \
     { "tls-creds", BLK_OPTION_STRING, "id of a tls-creds-... object: nobody gets in without TLS" },                       \
     { "tls-authz", BLK_OPTION_STRING, "id of an authz-... object: who is let in" },                                       \
@@ -36,7 +36,7 @@ static void client_refused(BlkNbdServer *server, const char *text, void *unused)
     tool_error("%s", printable);
 }
 
-static int co_listen(BlkNbdServer *server, const DaemonAddress *address, GError **error)
+static int co_listen(Daemon *d, BlkNbdServer *server, const DaemonAddress *address, GError **error)
 {
     g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(int));
     int ret;
@@ -47,7 +47,11 @@ static int co_listen(BlkNbdServer *server, const DaemonAddress *address, GError 
     if (address->fd >= 0) {
         return blk_nbd_server_listen_fd(server, address->fd, error);
     }
-    ret = blk_co_socket_listen_tcp(blk_co_context(), address->family, address->host, address->port, sockets, error);
+    if (address->cid) {
+        ret = blk_socket_listen_vsock(address->cid, address->port, error);
+        return ret < 0 ? ret : blk_nbd_server_listen_fd(server, ret, error);
+    }
+    ret = daemon_co_listen_tcp(d, address->family, address->host, address->port, address->to, sockets, error);
     for (guint i = 0; i < sockets->len; i++) {
         ret = blk_nbd_server_listen_fd(server, g_array_index(sockets, int, i), error);
     }
@@ -73,7 +77,7 @@ int daemon_co_start_nbd_server(Daemon *d, const BlkOptions *args, const DaemonAd
     if (!server) {
         return -EINVAL;
     }
-    ret = co_listen(server, address, error);
+    ret = co_listen(d, server, address, error);
     if (ret < 0) {
         blk_co_nbd_server_free(server, NULL);
         return ret;

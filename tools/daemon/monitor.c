@@ -110,6 +110,10 @@ static int co_send_first(MonitorClient *client)
     struct iovec vec = { (void *)data, bytes };
     int ret = blk_channel_co_sendv(client->channel, &vec, 1, UINT64_MAX);
 
+    if (ret >= 0) {
+        chardev_log(client->monitor->chardev, data, bytes);
+    }
+
     g_queue_pop_head(&client->output);
     client->output_bytes -= bytes;
     g_bytes_unref(text);
