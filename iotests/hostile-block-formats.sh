@@ -66,6 +66,9 @@ lies "a link" "non-NULL link" 0x1a8 "<I" 1
 lies "a parent" "non-NULL parent" 0x1b8 "<I" 1
 lies "an entry that is too large" "cannot be" 512 "<I" 1000
 lies "an entry behind the end of the file" "cannot be" 512 "<I" 15
+changed 512 "<I" 17
+truncate -s 40M disk
+refused "an entry that is too large, of a file that is long enough" "cannot be" disk
 lies "two entries for one block" "same place" 512 "<I" 0
 changed 0x184 "<I" 99
 harmless "a count that is too large" disk
