@@ -198,7 +198,7 @@ def ctl(*words, text=None):
 # ---- a process ----
 
 class Daemon(Control):
-    """A daemon and the first client of its monitor."""
+    """A daemon and the first client of its monitor, which is the last that it makes: all else is there when it answers."""
 
     def __init__(self, *options, program=OURS, environment=None):
         self.directory = tempfile.mkdtemp(prefix="bd.", dir="/tmp")
@@ -206,7 +206,7 @@ class Daemon(Control):
         self.path = os.path.join(self.directory, "m")
         monitor = ["--chardev", f"socket,id=control,path={self.path},server=on,wait=off",
                    "--monitor", "chardev=control"]
-        self.process = subprocess.Popen([program, *monitor, *options], stdout=sys.stderr, stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([program, *options, *monitor], stdout=sys.stderr, stdin=subprocess.DEVNULL,
                                         env={**os.environ, **(environment or {})})
         atexit.register(self.kill)
         self.pid = self.process.pid
