@@ -189,20 +189,21 @@ static bool can_progress(const BlkContext *ctx)
 
 static int64_t time_to_sleep(const BlkContext *ctx)
 {
-    const BlkTimer *first = blk_timer_heap_first(&ctx->timers);
-    uint64_t now;
+    const BlkTimer *first = blk_timer_heap_first(&ctx->timers), *chore = blk_timer_heap_first(&ctx->chores);
+    uint64_t deadline_ns = MIN(first ? first->deadline_ns : UINT64_MAX, chore ? chore->deadline_ns : UINT64_MAX), now;
 
     if (ctx->ready_head) {
         return 0;
     }
-    if (first == NULL) {
+    if (deadline_ns == UINT64_MAX) {
         return -1;
     }
     now = blk_clock_ns();
-    return first->deadline_ns > now ? (int64_t)MIN(first->deadline_ns - now, (uint64_t)INT64_MAX) : 0;
+    return deadline_ns > now ? (int64_t)MIN(deadline_ns - now, (uint64_t)INT64_MAX) : 0;
 }
 
-static void turn(BlkContext *ctx)
+/* @done: (nullable): what is waited for has ended, and with it the turn. */
+static void turn(BlkContext *ctx, const bool *done)
 {
     int64_t timeout_ns;
 
@@ -210,7 +211,7 @@ static void turn(BlkContext *ctx)
         g_error("deadlock: %u coroutines are asleep and nothing is outstanding that could wake one", ctx->n_live);
     }
     run_ready(ctx);
-    if (!can_progress(ctx)) {
+    if ((done && *done) || !can_progress(ctx)) {
         return;     /* the caller knows whether that is the end */
     }
     timeout_ns = time_to_sleep(ctx);
@@ -221,6 +222,7 @@ static void turn(BlkContext *ctx)
     }
     reap_work(ctx);
     blk_timer_heap_expire(&ctx->timers);
+    blk_timer_heap_expire(&ctx->chores);
 }
 
 typedef struct RunState {
@@ -250,7 +252,7 @@ int blk_run(BlkContext *ctx, BlkCoFn *fn, void *opaque)
     g_assert(g_thread_self() == ctx->owner);
     blk_co_spawn(ctx, run_entry, &run);
     while (!run.done) {
-        turn(ctx);
+        turn(ctx, &run.done);
     }
     return run.ret;
 }
@@ -312,6 +314,7 @@ static void free_runtime(BlkContext *ctx)
         close(ctx->event_fd);
     }
     blk_timer_heap_clear(&ctx->timers);
+    blk_timer_heap_clear(&ctx->chores);
     g_free(ctx);
 }
 
@@ -322,6 +325,7 @@ BlkContext *blk_context_new(const char *aio, GError **error)
 
     ctx->owner = g_thread_self();
     blk_timer_heap_init(&ctx->timers);
+    blk_timer_heap_init(&ctx->chores);
     ctx->event_fd = eventfd(0, EFD_CLOEXEC);
     if (ctx->event_fd < 0) {
         blk_error_errno(error, -errno, "cannot make an eventfd for the event loop");
@@ -351,7 +355,7 @@ void blk_context_free(BlkContext *ctx)
     }
     g_assert(blk_co_self() == NULL && g_thread_self() == ctx->owner);
     while (ctx->n_live > 0) {
-        turn(ctx);
+        turn(ctx, NULL);
     }
     g_clear_pointer(&ctx->jobs, g_ptr_array_unref);
     blk_graph_free(ctx->graph);

@@ -33,7 +33,8 @@ struct BlkContext {
     unsigned n_live;            /* with a function */
     unsigned outstanding;       /* operations of engine and pools that have not ended */
     unsigned polling;           /* those that wait for a file descriptor: they hold up nobody */
-    BlkTimerHeap timers;
+    BlkTimerHeap timers;        /* of those who wait */
+    BlkTimerHeap chores;        /* what is done at a time if the loop still runs; nobody waits for it */
     uint64_t spin_ns;           /* see idle.c */
     unsigned inline_ops;        /* of the running coroutine since it was entered; see aio_inline.c */
 

@@ -72,7 +72,7 @@ void blk_meta_free(BlkMetaCache *cache)
     if (!cache) {
         return;
     }
-    blk_timer_stop(&cache->node->ctx->timers, &cache->timer);
+    blk_timer_stop(&cache->node->ctx->chores, &cache->timer);
     g_hash_table_iter_init(&iter, cache->blocks);
     while (g_hash_table_iter_next(&iter, NULL, &block)) {
         meta_destroy_block(block);
@@ -127,13 +127,13 @@ static void meta_clean_turn(BlkTimer *timer)
 static void meta_expect_cleaning(BlkMetaCache *cache)
 {
     if (cache->clean_ns > 0 && cache->timer.place == 0 && g_hash_table_size(cache->blocks) > 0) {
-        blk_timer_start(&cache->node->ctx->timers, &cache->timer, blk_clock_ns() + cache->clean_ns, meta_clean_turn);
+        blk_timer_start(&cache->node->ctx->chores, &cache->timer, blk_clock_ns() + cache->clean_ns, meta_clean_turn);
     }
 }
 
 void blk_meta_set_clean_interval(BlkMetaCache *cache, uint64_t ns)
 {
-    blk_timer_stop(&cache->node->ctx->timers, &cache->timer);
+    blk_timer_stop(&cache->node->ctx->chores, &cache->timer);
     cache->clean_ns = ns;
     meta_expect_cleaning(cache);
 }

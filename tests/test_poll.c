@@ -399,6 +399,33 @@ static int co_sleep(void *opaque)
     return 0;
 }
 
+static int co_nothing(void *opaque)
+{
+    return 7;
+}
+
+static void chore(BlkTimer *timer)
+{
+    ck_abort_msg("an hour is not over");
+}
+
+/* Whoever else sleeps, or has something to do in an hour: what was to be run has ended. */
+START_TEST(others_do_not_hold_up_the_end)
+{
+    g_autoptr(BlkContext) ctx = blk_context_new(NULL, NULL);
+    Sleeper s = { .deadline_ns = blk_clock_ns() + MS(3600000) };
+    BlkTimer timer = { 0 };
+
+    blk_timer_start(&ctx->chores, &timer, s.deadline_ns, chore);
+    ck_assert_int_eq(blk_run(ctx, co_nothing, NULL), 7);
+    blk_co_spawn(ctx, sleeper_co_sleep, &s);
+    ck_assert_int_eq(blk_run(ctx, co_nothing, NULL), 7);
+    ck_assert_int_eq(blk_run(ctx, co_nothing, NULL), 7);
+    blk_sleep_cancel(&s.sleep);
+    blk_timer_stop(&ctx->chores, &timer);
+}
+END_TEST
+
 START_TEST(sleep_that_is_called_off)
 {
     run(co_sleep, NULL);
@@ -449,4 +476,4 @@ END_TEST
 
 BLK_TEST_MAIN("poll", what_is_ready_is_told, what_becomes_ready_is_told, the_other_end_closes, no_file_descriptor,
               time_runs_out, cancel_at_every_moment, cancel_of_one_that_was_woken, many_at_once, to_and_fro,
-              sleep_that_is_called_off, timers_that_are_stopped)
+              others_do_not_hold_up_the_end, sleep_that_is_called_off, timers_that_are_stopped)
