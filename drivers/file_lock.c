@@ -139,11 +139,16 @@ int blk_file_lock_set(BlkFileLock *lock, unsigned perm, unsigned shared, const c
     return 0;
 }
 
+static void unlock_all(int fd)
+{
+    unlock_bits(fd, LOCK_BASE_PERM, BLK_PERM_ALL);
+    unlock_bits(fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
+}
+
 void blk_file_lock_release(BlkFileLock *lock)
 {
     if (lock->enabled) {
-        unlock_bits(lock->fd, LOCK_BASE_PERM, BLK_PERM_ALL);
-        unlock_bits(lock->fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
+        unlock_all(lock->fd);
     }
     lock->perm = lock->unshared = 0;
 }
@@ -157,12 +162,10 @@ int blk_file_lock_move(BlkFileLock *lock, int fd)
 
         ret = ret < 0 ? ret : lock_bits(fd, LOCK_BASE_UNSHARED, lock->unshared, &done);
         if (ret < 0) {
-            unlock_bits(fd, LOCK_BASE_PERM, BLK_PERM_ALL);
-            unlock_bits(fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
+            unlock_all(fd);
             return ret;
         }
-        unlock_bits(lock->fd, LOCK_BASE_PERM, BLK_PERM_ALL);
-        unlock_bits(lock->fd, LOCK_BASE_UNSHARED, BLK_PERM_ALL);
+        unlock_all(lock->fd);
     }
     lock->fd = fd;
     return 0;
