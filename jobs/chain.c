@@ -180,28 +180,18 @@ static void co_drop_changes(BlkNode *node)
     }
 }
 
-static void co_change_back(GArray *changed, bool drop)
+void blk_co_chain_make_as_before(GArray *changed, bool failed)
 {
     for (guint i = changed->len; i-- > 0; ) {
         const BlkChainChange *change = &g_array_index(changed, BlkChainChange, i);
         int ret = blk_co_reopen_writable(change->node, !change->was_read_only, NULL);
 
-        if (ret < 0 && drop && change->was_read_only) {
+        if (ret < 0 && failed && change->was_read_only) {
             co_drop_changes(change->node);
         }
         blk_co_unref(change->node);
     }
     g_array_set_size(changed, 0);
-}
-
-void blk_co_chain_make_as_before(GArray *changed)
-{
-    co_change_back(changed, false);
-}
-
-void blk_co_chain_undo(GArray *changed)
-{
-    co_change_back(changed, true);
 }
 
 /* ---- the change ---- */
@@ -246,7 +236,7 @@ int blk_co_chain_set_backing(BlkNode *overlay, BlkNode *backing, const BlkChainN
                            blk_node_name(overlay));
         }
     }
-    blk_co_chain_make_as_before(changed);
+    blk_co_chain_make_as_before(changed, false);
     blk_co_unref(overlay);
     return ret;
 }

@@ -40,12 +40,9 @@ GArray *blk_chain_changes_new(void);    /* (transfer full): of BlkChainChange */
  * Context: coroutine; may yield. Returns: 0; the errors of blk_co_reopen_writable(), and those that were changed stay so.
  */
 int blk_co_chain_make(BlkNode *place, bool writable, GArray *changed, GError **error);
-/* Gives the references back, too, and leaves @changed empty. What cannot be as it was stays as it is. */
-void blk_co_chain_make_as_before(GArray *changed);
-
-/* The same after a job that has failed: what a node still holds of it and cannot write is dropped, as a crash would, so that it can be
- * read-only again. */
-void blk_co_chain_undo(GArray *changed);
+/* Gives the references back, too, and leaves @changed empty. What cannot be as it was stays as it is; but @failed: the job has, so
+ * what a node still holds of it and cannot write is dropped, as a crash would, so that it can be read-only again. */
+void blk_co_chain_make_as_before(GArray *changed, bool failed);
 
 /* How the header of an image is to name its new backing file. */
 typedef struct BlkChainName {

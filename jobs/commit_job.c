@@ -130,11 +130,7 @@ static void co_release(void *state)
 
     blk_co_hide_remove(s->hide);
     if (s->changed) {
-        if (s->failed) {
-            blk_co_chain_undo(s->changed);
-        } else {
-            blk_co_chain_make_as_before(s->changed);
-        }
+        blk_co_chain_make_as_before(s->changed, s->failed);
         g_array_unref(s->changed);
     }
     blk_co_unref(s->base);

@@ -293,11 +293,7 @@ static void co_undo_graph(void *state)
     blk_co_job_top_remove(s->top);
     blk_co_compress_target_end(s->compress);
     blk_co_hide_remove(s->hide);
-    if (s->failed) {
-        blk_co_chain_undo(s->changed);
-    } else {
-        blk_co_chain_make_as_before(s->changed);
-    }
+    blk_co_chain_make_as_before(s->changed, s->failed);
     g_array_unref(s->changed);
 }
 

@@ -79,7 +79,7 @@ static void co_release(void *state)
     blk_co_job_top_remove(s->top);
     blk_co_compress_target_end(s->compress);
     if (s->made_writable) {
-        blk_co_chain_make_as_before(s->made_writable);
+        blk_co_chain_make_as_before(s->made_writable, false);
         g_array_unref(s->made_writable);
     }
     blk_co_unref(s->bottom);

@@ -91,7 +91,7 @@ CO_TEST(writable_and_as_before)
     ck_assert_int_eq(blk_co_chain_make(node(t, 3), true, changed, NULL), 0);
     ck_assert_uint_eq(changed->len, 1);
     ck_assert(!blk_node_read_only(node(t, 0)));
-    blk_co_chain_make_as_before(changed);
+    blk_co_chain_make_as_before(changed, false);
     ck_assert_uint_eq(changed->len, 0);
     ck_assert(blk_node_read_only(node(t, 0)) && !blk_node_read_only(node(t, 3)));
     blk_co_detach(user);
