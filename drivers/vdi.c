@@ -276,11 +276,7 @@ static int vdi_co_open(BlkNode *node, const BlkOptions *options, GError **error)
 
 static void vdi_co_close(BlkNode *node)
 {
-    VdiState *s = node->opaque;
-
-    if (s->table.writable) {
-        (void)block_table_co_commit(node);      /* who wants to know flushes first */
-    }
+    (void)block_table_co_end_writing(node);     /* who wants to know flushes first */
     block_table_close(node);
 }
 

@@ -513,9 +513,7 @@ static void vpc_co_close(BlkNode *node)
 {
     VpcState *s = node->opaque;
 
-    if (s->table.writable) {
-        (void)vpc_co_commit(node);              /* who wants to know flushes first */
-    }
+    (void)vpc_co_commit(node);                  /* who wants to know flushes first */
     block_table_close(node);
     g_clear_pointer(&s->ready, g_free);
 }
