@@ -8,10 +8,9 @@ any_backend
 
 python_test <<'EOF'
 import os
-import subprocess
 
-from chain_jobs import conclude_commit, export, file_node, ready_commit
-from control import Daemon, done_testing, is_equal, ok
+from chain_jobs import attempt, conclude_commit, export, file_node, ready_commit, run
+from control import Daemon, contains, done_testing, is_equal, ok
 
 IMG, IO, PEER_IMG, PEER_IO = (os.environ[name] for name in ("BLKSTACK_IMG", "BLKSTACK_IO", "QEMU_IMG", "QEMU_IO"))
 # Name, driver, creation options, whether the peer checks such images.
@@ -21,18 +20,8 @@ FORMATS = (("vdi", "vdi", "", True), (GAPS, "vdi", "", False), ("a static vdi", 
            ("vhdx of small blocks", "vhdx", "block_size=1M", True))
 
 
-def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
-
-
-def must(*command):
-    done = run(*command)
-    if done.returncode:
-        raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
-
-
 def write(name, driver, *writes):
-    must(PEER_IO, "-f", driver, *[word for at in writes for word in ("-c", f"write {at}")], name)
+    run(PEER_IO, "-f", driver, *[word for at in writes for word in ("-c", f"write {at}")], name)
 
 
 def forget_blocks(first, last):
@@ -48,9 +37,9 @@ def fresh(name, driver, options):
     for old in ("base", "top.qcow2", "model.raw"):
         if os.path.exists(old):
             os.unlink(old)
-    must(PEER_IMG, "create", "-q", "-f", driver, *(["-o", options] if options else []), "base", "16M")
-    must(PEER_IMG, "create", "-q", "-f", "raw", "model.raw", "16M")
-    must(PEER_IMG, "create", "-q", "-f", "qcow2", "-b", "base", "-F", driver, "top.qcow2")
+    run(PEER_IMG, "create", "-q", "-f", driver, *(["-o", options] if options else []), "base", "16M")
+    run(PEER_IMG, "create", "-q", "-f", "raw", "model.raw", "16M")
+    run(PEER_IMG, "create", "-q", "-f", "qcow2", "-b", "base", "-F", driver, "top.qcow2")
     if name == GAPS:
         write("base", driver, "-P 9 10M 3M")
     write("base", driver, "-P 1 0 2M", "-P 1 9M 64k")
@@ -63,16 +52,16 @@ def fresh(name, driver, options):
 
 def holds(driver, checked, what, *options):
     for program in (IMG, PEER_IMG):
-        done = run(program, "compare", *options, "-f", driver, "-F", "raw", "base", "model.raw")
+        done = attempt(program, "compare", *options, "-f", driver, "-F", "raw", "base", "model.raw")
         ok(done.returncode == 0, f"{what}: the base holds it all, by {os.path.basename(program)}", done.stdout + done.stderr)
         if checked:
-            done = run(program, "check", *options, "-f", driver, "base")
+            done = attempt(program, "check", *options, "-f", driver, "base")
             ok(done.returncode == 0, f"{what}: no errors, by {os.path.basename(program)}", done.stdout + done.stderr)
 
 
 def send(daemon, node, *writes):
     path = export(daemon, node)
-    must(IO, "-f", "raw", *[word for at in writes for word in ("-c", f"write {at}")], f"nbd+unix:///e?socket={path}")
+    run(IO, "-f", "raw", *[word for at in writes for word in ("-c", f"write {at}")], f"nbd+unix:///e?socket={path}")
     write("model.raw", "raw", *writes)
     daemon.command("block-export-del", id="e", mode="hard")
     daemon.event("BLOCK_EXPORT_DELETED", id="e")
@@ -113,8 +102,29 @@ def reopened(name, driver, options, checked):
     holds(driver, checked, f"{name}: closed")
 
 
+def damaged():
+    """Two blocks at one place: it is read, and no more."""
+    fresh("vdi", "vdi", "")
+    with open("base", "r+b") as image:
+        image.seek(340)
+        place = int.from_bytes(image.read(4), "little")
+        image.seek(place)
+        first = image.read(4)
+        image.seek(place + 4)
+        image.write(first)
+    node = {"driver": "vdi", "node-name": "base", "file": file_node("base")}
+    with Daemon() as daemon:
+        daemon.command("blockdev-add", {**node, "read-only": True})
+        text = daemon.refused("blockdev-reopen", options=[{**node, "read-only": False}])
+        contains(text, "lie at the same place", "a damaged image does not become writable, and says why")
+        info, = [e for e in daemon.command("query-named-block-nodes") if e["node-name"] == "base"]
+        is_equal(info["ro"], True, "and stays read-only")
+        is_equal(daemon.end(), 0, "the daemon ends")
+
+
 for each in FORMATS:
     commits(*each)
     reopened(*each)
+damaged()
 done_testing()
 EOF

@@ -14,8 +14,12 @@ QEMU_IMG, QEMU_IO = os.environ["QEMU_IMG"], os.environ["QEMU_IO"]
 CLUSTER = 65536
 
 
+def attempt(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
 def run(*command, status=0):
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = attempt(*command)
     if done.returncode != status:
         raise RuntimeError(f"{command}: status {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout

@@ -9,22 +9,11 @@ any_backend
 python_test <<'EOF'
 import os
 import shutil
-import subprocess
 
-from chain_jobs import conclude_commit, export, file_node, ready_commit
+from chain_jobs import attempt, conclude_commit, export, file_node, ready_commit, run
 from control import Daemon, done_testing, is_equal, ok
 
 IMG, IO, PEER_IMG, PEER_IO = (os.environ[name] for name in ("BLKSTACK_IMG", "BLKSTACK_IO", "QEMU_IMG", "QEMU_IO"))
-
-
-def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
-
-
-def must(*command):
-    done = run(*command)
-    if done.returncode:
-        raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
 
 
 def fresh(base_options="subformat=monolithicSparse"):
@@ -32,26 +21,26 @@ def fresh(base_options="subformat=monolithicSparse"):
     for name in ("base.vmdk", "mid.vmdk", "top.vmdk", "model.raw"):
         if os.path.exists(name):
             os.unlink(name)
-    must(PEER_IMG, "create", "-q", "-f", "raw", "model.raw", "4M")
-    must(PEER_IO, "-f", "raw", "-c", "write -P 1 0 2M", "-c", "write -P 2 64k 64k", "-c", "write -P 3 1M 64k", "model.raw")
-    must(PEER_IMG, "create", "-q", "-f", "raw", "start.raw", "4M")
-    must(PEER_IO, "-f", "raw", "-c", "write -P 1 0 2M", "start.raw")
-    must(PEER_IMG, "convert", "-f", "raw", "-O", "vmdk", "-o", base_options, "start.raw", "base.vmdk")
-    must(PEER_IMG, "create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "mid.vmdk")
-    must(PEER_IO, "-f", "vmdk", "-c", "write -P 2 64k 64k", "mid.vmdk")
-    must(PEER_IMG, "create", "-q", "-f", "vmdk", "-b", "mid.vmdk", "-F", "vmdk", "top.vmdk")
-    must(PEER_IO, "-f", "vmdk", "-c", "write -P 3 1M 64k", "top.vmdk")
+    run(PEER_IMG, "create", "-q", "-f", "raw", "model.raw", "4M")
+    run(PEER_IO, "-f", "raw", "-c", "write -P 1 0 2M", "-c", "write -P 2 64k 64k", "-c", "write -P 3 1M 64k", "model.raw")
+    run(PEER_IMG, "create", "-q", "-f", "raw", "start.raw", "4M")
+    run(PEER_IO, "-f", "raw", "-c", "write -P 1 0 2M", "start.raw")
+    run(PEER_IMG, "convert", "-f", "raw", "-O", "vmdk", "-o", base_options, "start.raw", "base.vmdk")
+    run(PEER_IMG, "create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "mid.vmdk")
+    run(PEER_IO, "-f", "vmdk", "-c", "write -P 2 64k 64k", "mid.vmdk")
+    run(PEER_IMG, "create", "-q", "-f", "vmdk", "-b", "mid.vmdk", "-F", "vmdk", "top.vmdk")
+    run(PEER_IO, "-f", "vmdk", "-c", "write -P 3 1M 64k", "top.vmdk")
 
 
 def holds(name, what):
     for program in (IMG, PEER_IMG):
-        done = run(program, "compare", "-f", "vmdk", "-F", "raw", name, "model.raw")
+        done = attempt(program, "compare", "-f", "vmdk", "-F", "raw", name, "model.raw")
         ok(done.returncode == 0, f"{what}: {name} reads as before, by {os.path.basename(program)}", done.stdout + done.stderr)
 
 
 def reads(path, what, *ranges):
     """What was never read before, through the export."""
-    done = run(IO, "-r", "-f", "raw", *[word for at in ranges for word in ("-c", at)], f"nbd+unix:///e?socket={path}")
+    done = attempt(IO, "-r", "-f", "raw", *[word for at in ranges for word in ("-c", at)], f"nbd+unix:///e?socket={path}")
     ok(done.returncode == 0 and "verification failed" not in done.stdout, what, done.stdout + done.stderr)
 
 
@@ -65,7 +54,7 @@ def add(daemon):
 
 # ---- a commit to what cannot be written again ----
 fresh("subformat=streamOptimized")
-done = run(IMG, "commit", "-f", "vmdk", "mid.vmdk")
+done = attempt(IMG, "commit", "-f", "vmdk", "mid.vmdk")
 ok(done.returncode == 1 and "can be written once" in done.stderr, "a commit to a streamOptimized image fails, and says why", done.stderr)
 holds("top.vmdk", "a failed commit")
 
@@ -104,9 +93,9 @@ with Daemon() as daemon:
     ready_commit(daemon, device="top", base_node="base")
     daemon.command("block-job-cancel", device="j", force=True)
     is_equal(daemon.end(), 0, "the daemon ends")
-done = run(IO, "-r", "-f", "vmdk", "-c", "read 0 64k", "mid.vmdk")
+done = attempt(IO, "-r", "-f", "vmdk", "-c", "read 0 64k", "mid.vmdk")
 ok("content ID" in done.stdout + done.stderr, "the image in between says that it is not what it was", done.stdout + done.stderr)
-must(IMG, "rebase", "-u", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "mid.vmdk")
+run(IMG, "rebase", "-u", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "mid.vmdk")
 holds("top.vmdk", "after rebase -u of that one")
 
 # ---- the one in between ----
@@ -119,12 +108,12 @@ with Daemon() as daemon:
     reads(path, "top stands above base", "read -P 1 0 64k", "read -P 2 64k 64k", "read -P 3 1M 64k")
     is_equal(daemon.end(), 0, "the daemon ends")
 holds("top.vmdk", "without the one in between")
-ok("base.vmdk" in run(PEER_IMG, "info", "-f", "vmdk", "top.vmdk").stdout, "top names base")
+ok("base.vmdk" in attempt(PEER_IMG, "info", "-f", "vmdk", "top.vmdk").stdout, "top names base")
 
 # ---- a backing file that is none ----
 fresh()
 shutil.copy("mid.vmdk", "other.vmdk")
-must(IO, "-f", "vmdk", "-c", "write -P 9 0 64k", "other.vmdk")
+run(IO, "-f", "vmdk", "-c", "write -P 9 0 64k", "other.vmdk")
 with Daemon() as daemon:
     daemon.command("blockdev-add", {"driver": "vmdk", "node-name": "other", "file": file_node("other.vmdk"), "backing": None})
     for name, below in (("base", None), ("mid", "base"), ("top", "mid")):
@@ -133,7 +122,7 @@ with Daemon() as daemon:
     path = export(daemon, "top")
     reads(path, "the right one", "read -P 1 0 64k", "read -P 2 64k 64k")
     daemon.command("blockdev-reopen", options=[{"driver": "vmdk", "node-name": "top", "file": file_node("top.vmdk"), "backing": "other"}])
-    done = run(IO, "-r", "-f", "raw", "-c", "read 0 64k", f"nbd+unix:///e?socket={path}")
+    done = attempt(IO, "-r", "-f", "raw", "-c", "read 0 64k", f"nbd+unix:///e?socket={path}")
     ok("read failed" in done.stdout + done.stderr, "another image in its place is not read", done.stdout + done.stderr)
     reads(path, "but what top has is", "read -P 3 1M 64k")
     daemon.command("blockdev-reopen", options=[{"driver": "vmdk", "node-name": "top", "file": file_node("top.vmdk"), "backing": "mid"}])
