@@ -21,7 +21,8 @@ static int check_server(Daemon *d, GError **error)
 /* ---- the server ---- */
 
 #define SERVER_OPTIONS(address_type)                                                                                      \
-    { "addr", BLK_OPTION_JSON, "where to listen: type=inet with host and port, type=unix with path, type=vsock with cid and port", .required = true,    \
+    { "addr", BLK_OPTION_JSON, "where to listen: type=inet with host and port, type=unix with path, "                     \
+      "type=vsock with cid and port", .required = true,                                                                   \
       .json = &(address_type) },                                                                                          \
     { "tls-creds", BLK_OPTION_STRING, "id of a tls-creds-... object: nobody gets in without TLS" },                       \
     { "tls-authz", BLK_OPTION_STRING, "id of an authz-... object: who is let in" },                                       \
