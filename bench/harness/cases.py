@@ -210,7 +210,7 @@ def served_case(inputs, operation, order, disk, request, depth, connections=1):
         ("client", *(["--write"] if write else []), *(["--seq"] if order == "sequential" else []), "--bs", str(request),
          "--depth", str(depth), "--connections", str(connections), "--count", str(count), "--data", "text",
          "nbd+unix:///?socket={socket}"),
-        count * request, count, server=("nbd", "-t", "-e", "0", "-k", "{socket}", *target),
+        count * request, count, server=("nbd", "-t", "-e", "0", "-k", "{socket}", *target), in_place=write and not compressed,
         create=f"compression_type={disk}" if compressed and write else "", **image)
 
 
