@@ -6,6 +6,7 @@
  * Functions named blk_co_* run inside a coroutine of the context and may yield; all others never yield.
  * Data-path functions return 0 or a negative errno. Control-path functions also set a GError: its code is the positive
  * errno, its message one sentence for a user. An error is never set on success.
+ * Programs should ignore SIGPIPE and SIGXFSZ: what a pipe or a file does not take is an error then, and not the end.
  *
  * Writers of drivers and filters include blkstack/driver.h as well.
  */

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -25,6 +26,12 @@ void tool_begin(const char *argv0)
 
     g_set_prgname(base);
     keep_standard_descriptors();
+}
+
+void tool_turn_signals_into_errors(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 const char *tool_program(void)

@@ -13,6 +13,8 @@
 /* PROG is the last part of @argv0. Standard input, output and error that are closed stay so for whoever uses them, and become
  * no other file. To be called first of all. */
 void tool_begin(const char *argv0);
+/* A reader that goes away, and a file that reaches the limit of the process (ulimit -f), are EPIPE and EFBIG to who writes. */
+void tool_turn_signals_into_errors(void);
 const char *tool_program(void);
 void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);

@@ -4,7 +4,6 @@
  */
 #include "daemon/daemon.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 int main(int argc, char **argv)
@@ -13,7 +12,7 @@ int main(int argc, char **argv)
     int ret;
 
     tool_begin(argv[0]);
-    signal(SIGPIPE, SIG_IGN);
+    tool_turn_signals_into_errors();
     daemon_args_init(&args);
     ret = daemon_parse_args(&args, argc, argv);
     if (ret == 0) {

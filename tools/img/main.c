@@ -5,7 +5,6 @@
 #include "config.h"
 #include "img/img.h"
 
-#include <signal.h>
 #include <stdio.h>
 
 const ImgCommand img_commands[] = {
@@ -109,7 +108,7 @@ int main(int argc, char **argv)
     int c;
 
     tool_begin(argv[0]);
-    signal(SIGPIPE, SIG_IGN);
+    tool_turn_signals_into_errors();
     while ((c = getopt_long(argc, argv, "+:hT:V", long_options, NULL)) != -1) {
         switch (c) {
         case 'h':

@@ -8,7 +8,6 @@
 #include "config.h"
 #include "io/io.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 typedef struct Arguments {
@@ -244,7 +243,7 @@ int main(int argc, char **argv)
     int ret;
 
     tool_begin(argv[0]);
-    signal(SIGPIPE, SIG_IGN);
+    tool_turn_signals_into_errors();
     setvbuf(stdout, NULL, _IOLBF, 0);
     ret = parse_arguments(&args, argc, argv);
     if (ret == 0) {

@@ -4,7 +4,6 @@
  */
 #include "nbd/nbd.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 /* With a context, which has no threads before, and the objects. */
@@ -53,7 +52,7 @@ int main(int argc, char **argv)
     int ret;
 
     tool_begin(argv[0]);
-    signal(SIGPIPE, SIG_IGN);
+    tool_turn_signals_into_errors();
     nbd_args_init(&args);
     ret = nbd_parse_args(&args, argc, argv);
     if (ret == 0) {
