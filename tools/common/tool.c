@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* An image that is opened must not become standard output. What takes the place fails as a closed one does. */
@@ -32,6 +33,30 @@ void tool_turn_signals_into_errors(void)
 {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+}
+
+/* Closed by who started the program (keep_standard_descriptors()), or read by somebody who may have had enough. */
+static bool is_output_needed(void)
+{
+    struct stat st;
+    int flags = fcntl(STDOUT_FILENO, F_GETFL);
+
+    return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY &&
+           fstat(STDOUT_FILENO, &st) == 0 && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode);
+}
+
+int tool_end(int status, int failure)
+{
+    bool failed = ferror(stdout);
+    bool told = fflush(stdout) != 0;
+    int error = errno;
+
+    if (!(failed || told) || !is_output_needed()) {
+        return status;
+    }
+    tool_error("What was printed is not complete: standard output could not be written%s%s", told ? ": " : "",
+               told ? g_strerror(error) : "");
+    return status != 0 ? status : failure;
 }
 
 const char *tool_program(void)

@@ -15,6 +15,9 @@
 void tool_begin(const char *argv0);
 /* A reader that goes away, and a file that reaches the limit of the process (ulimit -f), are EPIPE and EFBIG to who writes. */
 void tool_turn_signals_into_errors(void);
+/* To be called last of all. Returns: @status; if that is 0 and what was printed could not be written, @failure. Pipes whose
+ * reader has gone, and an output that was closed from the start, are no failures. */
+int tool_end(int status, int failure);
 const char *tool_program(void);
 void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);

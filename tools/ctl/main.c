@@ -171,5 +171,5 @@ int main(int argc, char **argv)
     ret = parse(&args, argc, argv);
     status = ret == 0 ? run(&args) : ret > 0 ? CTL_DONE : CTL_USAGE;
     g_ptr_array_unref(args.lines);
-    return (int)status;
+    return tool_end((int)status, CTL_FAILED);
 }

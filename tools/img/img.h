@@ -14,6 +14,7 @@ typedef struct ImgCommand {
     const char *arguments;      /* for the usage text */
     const char *help;           /* one line */
     int (*run)(BlkContext *ctx, int argc, char **argv);     /* coroutine; argv[0] is the name; the exit status */
+    int failure;                /* exit status of failures, if it is not 1 */
 } ImgCommand;
 
 extern const ImgCommand img_commands[];     /* ends with a NULL name */

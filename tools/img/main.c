@@ -23,7 +23,7 @@ const ImgCommand img_commands[] = {
     { "compact", "[--image-opts] [-p] [-q] [-f fmt] [-T src_cache] [--no-compress] filename",
       "makes an image as small as a compressed copy would be, in place", img_compact },
     { "compare", "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
-      "tells whether two images have the same content", img_compare },
+      "tells whether two images have the same content", img_compare, 2 },
     { "convert", "[--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] "
       "[-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] "
       "[-l snapshot_param] [-S sparse_size] "
@@ -82,7 +82,7 @@ static int start_command(const char *name, int argc, char **argv)
     blk_context_set_message_handler(run.ctx, tool_node_message, NULL);
     status = blk_run(run.ctx, run_command, &run);
     blk_context_free(run.ctx);
-    return status;
+    return tool_end(status, run.command->failure ? run.command->failure : EXIT_FAILURE);
 }
 
 static int print_help(void)
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
     while ((c = getopt_long(argc, argv, "+:hT:V", long_options, NULL)) != -1) {
         switch (c) {
         case 'h':
-            return print_help();
+            return tool_end(print_help(), EXIT_FAILURE);
         case 'T':
             if (tool_take_trace(optarg)) {
                 return 0;
@@ -120,7 +120,7 @@ int main(int argc, char **argv)
             break;
         case 'V':
             printf("%s version %s\n", tool_program(), BLK_VERSION);
-            return 0;
+            return tool_end(EXIT_SUCCESS, EXIT_FAILURE);
         default:
             tool_option_error(c, argv);
             fprintf(stderr, "Try '%s --help' for more information\n", tool_program());

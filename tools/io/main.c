@@ -246,8 +246,6 @@ int main(int argc, char **argv)
     tool_turn_signals_into_errors();
     setvbuf(stdout, NULL, _IOLBF, 0);
     ret = parse_arguments(&args, argc, argv);
-    if (ret == 0) {
-        return run_program(&args);
-    }
-    return ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    ret = ret == 0 ? run_program(&args) : ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tool_end(ret, EXIT_FAILURE);
 }

@@ -61,5 +61,5 @@ int main(int argc, char **argv)
         ret = ret < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
     }
     nbd_args_clear(&args);
-    return ret;
+    return tool_end(ret, EXIT_FAILURE);
 }
