@@ -110,14 +110,8 @@ info --object '' a.qcow2
 info --object secret,id=s,data=x --object secret,id=s,data=x a.qcow2
 = info -q a.qcow2
 = info -p a.qcow2
-sh @ info a.qcow2 >/dev/full
-sh @ info --output=json a.qcow2 >/dev/full
-sh @ --help >/dev/full
-sh @ --version >/dev/full
 sh @ info a.qcow2 >&-
 sh @ info missing 2>&-
-sh @ map --output=json a.qcow2 >/dev/full
-sh @ map --output=human a.qcow2 >/dev/full
 sh { @ map --output=json a.qcow2; echo $? >status; } | true; cat status
 sh { @ info a.qcow2; echo $? >status; } | true; cat status
 sh @ info a.qcow2 <&-
@@ -261,7 +255,6 @@ check --repair=leaks base.qcow2
 check --image-opts driver=qcow2,file.filename=a.qcow2
 = check --image-opts -f qcow2 driver=qcow2,file.filename=a.qcow2
 check --object bogus,id=x a.qcow2
-sh @ check a.qcow2 >/dev/full
 # ---- commit ----
 = commit
 commit top.qcow2

@@ -114,8 +114,6 @@ sh printf 'length\n\n\nlength\n' | @ -f raw raw.raw
 = sh printf 'open -o driver=raw raw.raw\nlength\nclose\nlength\n' | @
 sh @ -f raw -c length raw.raw <&-
 sh @ -f raw -c length raw.raw >&-; cmp raw.raw same.raw
-sh @ -f raw -c length raw.raw >/dev/full
-? sh @ --help >/dev/full
 sh @ -f raw -c length raw.raw >&-
 sh { @ -f raw -c 'read -v 0 64k' raw.raw; echo $? >status; } | true; cat status
 sh { @ --help; echo $? >status; } | true; cat status

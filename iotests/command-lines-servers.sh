@@ -117,7 +117,6 @@ missing
 -- missing
 -f raw -- missing
 missing -f raw
-sh @ --help >/dev/full
 sh { @ --help; echo $? >status; } | true; cat status
 sh @ missing 2>/dev/full
 sh @ missing >&-
@@ -154,7 +153,6 @@ sh @ --pidfile pid --chardev stdio,id=c --monitor c <quit
 --pidfile .
 sh @ --pidfile one --pidfile two --chardev stdio,id=c --monitor c <quit
 sh @ --chardev stdio,id=c --monitor c <quit >/dev/full
-sh @ --help >/dev/full
 sh { @ --help; echo $? >status; } | true; cat status
 sh @ --bogus 2>&-
 = --daemonize --bogus

@@ -35,6 +35,7 @@ for command in "info" "info --output=json" "map" "check" "measure -O qcow2" "ben
     not_needed "$BLKSTACK_IMG" $command disk.qcow2
 done
 lost 1 "$BLKSTACK_IMG" --help
+lost 1 "$BLKSTACK_IMG" map --output=json disk.qcow2
 lost 1 "$BLKSTACK_IMG" --version
 lost 1 "$BLKSTACK_IMG" create -f qcow2 new.qcow2 1M
 lost 2 "$BLKSTACK_IMG" compare disk.qcow2 disk.qcow2
@@ -44,6 +45,8 @@ is "$status" 0 "who prints nothing loses nothing"
 
 label="the others"
 lost 1 "$BLKSTACK_IO" -f qcow2 -c "read 0 1M" disk.qcow2
+lost 1 "$BLKSTACK_IO" -f qcow2 -c length disk.qcow2
+lost 1 "$BLKSTACK_IO" --help
 lost 1 "$BLKSTACK_NBD" --help
 lost 1 "$BLKSTACK_DAEMON" --help
 lost 1 "$BLKSTACK_CTL" --help
