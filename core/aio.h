@@ -47,7 +47,7 @@ typedef struct BlkAioEngine {
     void (*unwatch)(void *state, BlkPoll *poll);        /* once at most, not after the end */
 } BlkAioEngine;
 
-/* aio_inline.c: does a small read or write at once, if the page cache can serve it. May yield, before it does.
+/* aio_inline.c: does a read or write at once, if that is better than to hand it to the engine. May yield, before it does.
  * Returns: false if it was not done. */
 bool blk_aio_co_try_inline(BlkContext *ctx, BlkAioRequest *req);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * aio_inline.c - small operations that the page cache can serve, done on the spot.
+ * aio_inline.c - reads and writes that are done on the spot, without the engine.
  *
- * To copy some pages costs less than a turn of the loop, and far less than a thread: the kernel hands buffered writes
- * of some file systems (ext4) from the ring to threads of its own.
+ * Small ones that the page cache can serve: to copy some pages costs less than a turn of the loop, and far less than a
+ * thread: the kernel hands buffered writes of some file systems (ext4) from the ring to threads of its own.
  *
  *     read     without leave to block. What misses the cache goes to the engine. After a miss some reads go there at
  *              once, more after each further miss in a row. To send those of many coroutines together would save system
@@ -12,6 +12,9 @@
  *              are too many changed pages it blocks all the same; then no write is done here for a while.
  *
  * Others get their turn after every INLINE_OPS of a coroutine.
+ *
+ * And those of a device (O_DIRECT), if nobody else waits for anything: then the loop would do nothing but sleep until the end,
+ * and of a write the kernel itself hears sooner if who sent it waits.
  */
 #include "core/loop.h"
 
@@ -91,10 +94,29 @@ static bool write_now(BlkAioRequest *req)
     return true;
 }
 
+/* Does nobody but the running coroutine have anything to wait for? Chores can wait. */
+static bool nobody_else_waits(const BlkContext *ctx)
+{
+    return blk_context_is_alone(ctx) && ctx->polling == 0 && !blk_timer_heap_first(&ctx->timers);
+}
+
+static void wait_for_device(BlkAioRequest *req)
+{
+    ssize_t ret = req->op == BLK_AIO_READ
+                  ? preadv(req->fd, req->vec, (int)req->count, (off_t)req->offset)
+                  : pwritev2(req->fd, req->vec, (int)req->count, (off_t)req->offset, req->dsync ? RWF_DSYNC : 0);
+
+    req->result = ret < 0 ? -errno : (int)ret;
+}
+
 bool blk_aio_co_try_inline(BlkContext *ctx, BlkAioRequest *req)
 {
     bool read = req->op == BLK_AIO_READ;
 
+    if (req->file && !req->file->cached && nobody_else_waits(ctx)) {
+        wait_for_device(req);
+        return true;
+    }
     if (req->file == NULL || !(read ? read_suits(req) : write_suits(req))) {
         return false;
     }

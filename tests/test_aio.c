@@ -2,6 +2,8 @@
 /* test_aio.c - file I/O on the context's engine. */
 #include "test.h"
 
+#include "core/loop.h"
+
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <signal.h>
@@ -393,5 +395,105 @@ START_TEST(small_writes_are_done_on_the_spot)
 }
 END_TEST
 
+/* ---- alone with a device ---- */
+
+static void count_sleep(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+/* Whether the engine got a direct write and read, with what they do checked. */
+static bool direct_sleeps(int fd, bool dsync)
+{
+    char out[UNIT], in[UNIT];
+    struct iovec out_vec = { out, UNIT }, in_vec = { in, UNIT };
+    BlkAioFile file = { .fd = fd };
+    unsigned writes = 0, reads = 0;
+    BlkContext *ctx = blk_co_context();
+
+    memset(out, dsync ? 1 : 2, UNIT);
+    blk_co_on_sleep(count_sleep, &writes);
+    ck_assert_int_eq(blk_aio_co_pwritev(ctx, &file, UNIT, UNIT, (BlkIov){ &out_vec, 1, 0 }, dsync), 0);
+    blk_co_on_sleep(count_sleep, &reads);
+    ck_assert_int_eq(blk_aio_co_preadv(ctx, &file, UNIT, UNIT, (BlkIov){ &in_vec, 1, 0 }), 0);
+    blk_co_on_sleep(NULL, NULL);
+    ck_assert_mem_eq(in, out, UNIT);
+    ck_assert_uint_eq(writes, reads);
+    return writes > 0;
+}
+
+static int sleep_a_second(void *opaque)
+{
+    BlkSleep *sleep = opaque;
+
+    return blk_co_sleep_cancellable(sleep, blk_clock_ns() + 1000000000) == -ECANCELED ? 0 : -1;
+}
+
+typedef struct Watcher {
+    BlkPoll poll;
+    int fd;
+} Watcher;
+
+static int wait_for_byte(void *opaque)
+{
+    Watcher *w = opaque;
+
+    return blk_co_poll(&w->poll, w->fd, POLLIN, UINT64_MAX) == -ECANCELED ? 0 : -1;
+}
+
+static int offloaded(void *opaque)
+{
+    g_usleep(20000);
+    return 0;
+}
+
+static int offload(void *opaque)
+{
+    return blk_co_offload(offloaded, NULL);
+}
+
+static int alone_main(void *opaque)
+{
+    int fd = temp_file(), pipes[2];
+    BlkCoGroup group = BLK_CO_GROUP_INIT(3);
+    BlkSleep sleep = { 0 };
+    Watcher watcher = { 0 };
+
+    ck_assert(!direct_sleeps(fd, false));
+    ck_assert(!direct_sleeps(fd, true));
+
+    ck_assert_int_eq(blk_co_group_run(&group, sleep_a_second, &sleep), 0);
+    blk_co_reschedule();
+    ck_assert_msg(direct_sleeps(fd, false), "somebody waits for a time");
+    blk_sleep_cancel(&sleep);
+    blk_co_reschedule();
+    ck_assert(!direct_sleeps(fd, false));
+
+    ck_assert_int_eq(pipe(pipes), 0);
+    watcher.fd = pipes[0];
+    ck_assert_int_eq(blk_co_group_run(&group, wait_for_byte, &watcher), 0);
+    blk_co_reschedule();
+    ck_assert_msg(direct_sleeps(fd, false), "somebody waits for a file descriptor");
+    blk_poll_cancel(&watcher.poll);
+    blk_co_sleep_ns(1000000);
+
+    ck_assert_int_eq(blk_co_group_run(&group, offload, NULL), 0);
+    blk_co_reschedule();
+    ck_assert_msg(direct_sleeps(fd, false), "somebody works");
+    ck_assert_int_eq(blk_co_group_wait(&group), 0);
+    ck_assert(!direct_sleeps(fd, false));
+    close(pipes[0]);
+    close(pipes[1]);
+    close(fd);
+    return 0;
+}
+
+START_TEST(who_is_alone_waits_for_the_device_itself)
+{
+    run(alone_main, NULL);
+}
+END_TEST
+
 BLK_TEST_MAIN("aio", random_reads_and_writes, two_thousand_requests_at_once, edges, full_device, fallocate_and_holes,
-              direct_read_at_an_odd_end, signals_do_not_hurt, small_writes_are_done_on_the_spot)
+              direct_read_at_an_odd_end, signals_do_not_hurt, small_writes_are_done_on_the_spot,
+              who_is_alone_waits_for_the_device_itself)
