@@ -3,9 +3,8 @@
  * secret_crypt.c - decrypts secrets that are encrypted with another one.
  */
 #include "core/secret.h"
+#include "core/tls_gnutls.h"
 
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
 
 #define BLOCK_BYTES 16u
 
@@ -37,13 +36,17 @@ int blk_secret_decrypt(GByteArray *data, const uint8_t *key, const uint8_t *iv, 
         return blk_error(error, -EINVAL, "What is encrypted must have a multiple of %u bytes, not %u", BLOCK_BYTES,
                          data->len);
     }
-    ret = gnutls_cipher_init(&cipher, GNUTLS_CIPHER_AES_256_CBC, &key_datum, &iv_datum);
+    ret = blk_gnutls_load(error);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = blk_gnutls.cipher_init(&cipher, GNUTLS_CIPHER_AES_256_CBC, &key_datum, &iv_datum);
     if (ret == 0) {
-        ret = gnutls_cipher_decrypt(cipher, data->data, data->len);
-        gnutls_cipher_deinit(cipher);
+        ret = blk_gnutls.cipher_decrypt(cipher, data->data, data->len);
+        blk_gnutls.cipher_deinit(cipher);
     }
     if (ret < 0) {
-        return blk_error(error, -EINVAL, "Cannot decrypt: %s", gnutls_strerror(ret));
+        return blk_error(error, -EINVAL, "Cannot decrypt: %s", blk_gnutls.strerror(ret));
     }
     return take_off_padding(data) ? 0 : blk_error(error, -EINVAL, "It is not encrypted with the key that 'keyid' names");
 }

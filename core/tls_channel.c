@@ -16,7 +16,6 @@
 #include "core/authz.h"
 #include "core/tls_gnutls.h"
 
-#include <gnutls/x509.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -41,7 +40,7 @@ static int to_errno(gnutls_session_t session, int status, short *events)
     switch (status) {
     case GNUTLS_E_AGAIN:
     case GNUTLS_E_INTERRUPTED:
-        *events = gnutls_record_get_direction(session) ? POLLOUT : POLLIN;
+        *events = blk_gnutls.record_get_direction(session) ? POLLOUT : POLLIN;
         return -EAGAIN;
     case GNUTLS_E_MEMORY_ERROR:
         return -ENOMEM;
@@ -58,7 +57,7 @@ static int to_errno(gnutls_session_t session, int status, short *events)
 
 static ssize_t tls_recv(BlkChannel *ch, void *buf, size_t bytes, short *events)
 {
-    ssize_t ret = gnutls_record_recv(tls(ch)->session, buf, bytes);
+    ssize_t ret = blk_gnutls.record_recv(tls(ch)->session, buf, bytes);
 
     /* Many clients just close the socket. Messages have lengths of their own, so that a cut is seen without TLS. */
     if (ret == GNUTLS_E_PREMATURE_TERMINATION) {
@@ -86,10 +85,10 @@ static ssize_t send_record(TlsChannel *t, BlkIov iov, size_t bytes, short *event
 
     if (t->pending == 0) {
         bytes = MIN(bytes, RECORD_BYTES);
-        ret = gnutls_record_send(t->session, in_one_piece(t, iov, bytes), bytes);
+        ret = blk_gnutls.record_send(t->session, in_one_piece(t, iov, bytes), bytes);
         t->pending = bytes;
     } else {
-        ret = gnutls_record_send(t->session, NULL, 0);
+        ret = blk_gnutls.record_send(t->session, NULL, 0);
     }
     if (ret < 0) {
         return to_errno(t->session, (int)ret, events);
@@ -120,7 +119,7 @@ static ssize_t tls_sendv(BlkChannel *ch, const struct iovec *vec, unsigned count
 
 static int tls_shutdown(BlkChannel *ch, short *events)
 {
-    int ret = gnutls_bye(tls(ch)->session, GNUTLS_SHUT_WR);
+    int ret = blk_gnutls.bye(tls(ch)->session, GNUTLS_SHUT_WR);
 
     if (ret < 0) {
         ret = to_errno(tls(ch)->session, ret, events);
@@ -134,7 +133,7 @@ static int tls_shutdown(BlkChannel *ch, short *events)
 static void tls_free(BlkChannel *ch)
 {
     if (tls(ch)->session) {
-        gnutls_deinit(tls(ch)->session);
+        blk_gnutls.deinit(tls(ch)->session);
     }
     g_free(ch);
 }
@@ -156,25 +155,25 @@ static void ask_for_certificate(TlsChannel *t)
                                              .data = (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT };
 
     if (t->creds->verify_peer) {
-        gnutls_certificate_server_set_request(t->session, GNUTLS_CERT_REQUIRE);
-        gnutls_session_set_verify_cert2(t->session, &purpose, 1, 0);
+        blk_gnutls.certificate_server_set_request(t->session, GNUTLS_CERT_REQUIRE);
+        blk_gnutls.session_set_verify_cert2(t->session, &purpose, 1, 0);
     } else {
-        gnutls_certificate_server_set_request(t->session, GNUTLS_CERT_IGNORE);
+        blk_gnutls.certificate_server_set_request(t->session, GNUTLS_CERT_IGNORE);
     }
 }
 
 static int start_session(TlsChannel *t)
 {
     BlkTlsKeys *keys = t->creds->keys;
-    int ret = gnutls_init(&t->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
+    int ret = blk_gnutls.init(&t->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
 
     if (ret == 0) {
-        ret = gnutls_priority_set(t->session, keys->priority);
+        ret = blk_gnutls.priority_set(t->session, keys->priority);
     }
     if (ret == 0 && t->creds->psk) {
-        ret = gnutls_credentials_set(t->session, GNUTLS_CRD_PSK, keys->psk);
+        ret = blk_gnutls.credentials_set(t->session, GNUTLS_CRD_PSK, keys->psk);
     } else if (ret == 0) {
-        ret = gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, keys->certificate);
+        ret = blk_gnutls.credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, keys->certificate);
         ask_for_certificate(t);
     }
     return ret;
@@ -188,14 +187,14 @@ BlkChannel *blk_tls_channel_new(BlkChannel *plain, const BlkTlsCreds *creds, GEr
     t->creds = creds;
     ret = start_session(t);
     if (ret < 0) {
-        blk_error(error, -EIO, "Cannot start TLS: %s", gnutls_strerror(ret));
+        blk_error(error, -EIO, "Cannot start TLS: %s", blk_gnutls.strerror(ret));
         tls_free(&t->base);
         return NULL;
     }
     t->base.recv_cancelled = plain->recv_cancelled;
     t->base.send_cancelled = plain->send_cancelled;
     blk_channel_init(&t->base, &tls_ops, blk_channel_steal_fd(plain));
-    gnutls_transport_set_int(t->session, t->base.fd);
+    blk_gnutls.transport_set_int2(t->session, t->base.fd, t->base.fd);
     return &t->base;
 }
 
@@ -206,20 +205,20 @@ BlkChannel *blk_tls_channel_new(BlkChannel *plain, const BlkTlsCreds *creds, GEr
 static char *certificate_name(TlsChannel *t)
 {
     unsigned count = 0;
-    const gnutls_datum_t *list = gnutls_certificate_get_peers(t->session, &count);
+    const gnutls_datum_t *list = blk_gnutls.certificate_get_peers(t->session, &count);
     gnutls_x509_crt_t certificate;
     gnutls_datum_t dn = { 0 };
     char *name = NULL;
 
-    if (!list || count == 0 || gnutls_x509_crt_init(&certificate) < 0) {
+    if (!list || count == 0 || blk_gnutls.x509_crt_init(&certificate) < 0) {
         return NULL;
     }
-    if (gnutls_x509_crt_import(certificate, &list[0], GNUTLS_X509_FMT_DER) == 0 &&
-        gnutls_x509_crt_get_dn3(certificate, &dn, GNUTLS_X509_DN_FLAG_COMPAT) == 0) {
+    if (blk_gnutls.x509_crt_import(certificate, &list[0], GNUTLS_X509_FMT_DER) == 0 &&
+        blk_gnutls.x509_crt_get_dn3(certificate, &dn, GNUTLS_X509_DN_FLAG_COMPAT) == 0) {
         name = g_strndup((const char *)dn.data, dn.size);
-        gnutls_free(dn.data);
+        (*blk_gnutls.free)(dn.data);
     }
-    gnutls_x509_crt_deinit(certificate);
+    blk_gnutls.x509_crt_deinit(certificate);
     return name;
 }
 
@@ -227,7 +226,7 @@ static char *certificate_name(TlsChannel *t)
 static char *find_name(TlsChannel *t)
 {
     if (t->creds->psk) {
-        return g_strdup(gnutls_psk_server_get_username(t->session));
+        return g_strdup(blk_gnutls.psk_server_get_username(t->session));
     }
     return t->creds->verify_peer ? certificate_name(t) : NULL;
 }
@@ -241,7 +240,7 @@ static int let_in(TlsChannel *t, const BlkObject *authz, GError **error)
     if (!authz || (name && blk_authz_allows(authz, name))) {
         return 0;
     }
-    gnutls_alert_send(t->session, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
+    blk_gnutls.alert_send(t->session, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
     return blk_error(error, -EACCES, "The TLS client '%s' is refused by '%s'", name ? name : "", authz->id);
 }
 
@@ -254,25 +253,25 @@ static char *describe_failure(TlsChannel *t, int status)
     char *reason;
 
     if (status == GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR &&
-        gnutls_certificate_verification_status_print(gnutls_session_get_verify_cert_status(t->session), GNUTLS_CRT_X509,
+        blk_gnutls.certificate_verification_status_print(blk_gnutls.session_get_verify_cert_status(t->session), GNUTLS_CRT_X509,
                                                      &text, 0) == 0) {
         reason = g_strchomp(g_strndup((const char *)text.data, text.size));
-        gnutls_free(text.data);
+        (*blk_gnutls.free)(text.data);
         return reason;
     }
     if (status == GNUTLS_E_FATAL_ALERT_RECEIVED) {
-        const char *alert = gnutls_alert_get_name(gnutls_alert_get(t->session));
+        const char *alert = blk_gnutls.alert_get_name(blk_gnutls.alert_get(t->session));
 
         return g_strdup_printf("the client says: %s", alert ? alert : "unknown alert");
     }
-    return g_strdup(gnutls_strerror(status));
+    return g_strdup(blk_gnutls.strerror(status));
 }
 
 static int handshake_failed(TlsChannel *t, int status, int ret, GError **error)
 {
     g_autofree char *reason = describe_failure(t, status);
 
-    gnutls_alert_send_appropriate(t->session, status);      /* if it can be sent at once */
+    blk_gnutls.alert_send_appropriate(t->session, status);      /* if it can be sent at once */
     return blk_error(error, ret, "The TLS handshake failed: %s", reason);
 }
 
@@ -282,7 +281,7 @@ int blk_tls_channel_co_handshake(BlkChannel *ch, const BlkObject *authz, uint64_
     short events;
     int status, ret;
 
-    while ((status = gnutls_handshake(t->session)) < 0) {
+    while ((status = blk_gnutls.handshake(t->session)) < 0) {
         ret = to_errno(t->session, status, &events);
         if (ret != -EAGAIN) {
             return handshake_failed(t, status, ret, error);

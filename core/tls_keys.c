@@ -9,15 +9,14 @@
  */
 #include "core/tls_gnutls.h"
 
-#include <gnutls/x509.h>
 #include <string.h>
 #include <unistd.h>
 
 #define MAX_PSK_FILE (1024 * 1024)
 
-static int gnutls_failed(GError **error, int status, const char *what, const char *path)
+static int failed(GError **error, int status, const char *what, const char *path)
 {
-    return blk_error(error, -EINVAL, "%s %s: %s", what, path, gnutls_strerror(status));
+    return blk_error(error, -EINVAL, "%s %s: %s", what, path, blk_gnutls.strerror(status));
 }
 
 static int check_readable(const char *path, GError **error)
@@ -40,24 +39,24 @@ static int load_authority(BlkTlsKeys *keys, const BlkTlsCreds *creds, GError **e
     if (check_readable(path, error) < 0) {
         return -EINVAL;
     }
-    n = gnutls_certificate_set_x509_trust_file(keys->certificate, path, GNUTLS_X509_FMT_PEM);
+    n = blk_gnutls.certificate_set_x509_trust_file(keys->certificate, path, GNUTLS_X509_FMT_PEM);
     if (n <= 0) {
-        return gnutls_failed(error, n < 0 ? n : GNUTLS_E_NO_CERTIFICATE_FOUND, "Cannot load the CA certificate", path);
+        return failed(error, n < 0 ? n : GNUTLS_E_NO_CERTIFICATE_FOUND, "Cannot load the CA certificate", path);
     }
     if (access(crl, F_OK) == 0) {
-        n = gnutls_certificate_set_x509_crl_file(keys->certificate, crl, GNUTLS_X509_FMT_PEM);
+        n = blk_gnutls.certificate_set_x509_crl_file(keys->certificate, crl, GNUTLS_X509_FMT_PEM);
     }
-    return n < 0 ? gnutls_failed(error, n, "Cannot load the revocation list", crl) : 0;
+    return n < 0 ? failed(error, n, "Cannot load the revocation list", crl) : 0;
 }
 
 static int check_dates(gnutls_x509_crt_t certificate, const char *path, GError **error)
 {
     time_t now = time(NULL);
 
-    if (gnutls_x509_crt_get_expiration_time(certificate) < now) {
+    if (blk_gnutls.x509_crt_get_expiration_time(certificate) < now) {
         return blk_error(error, -EINVAL, "The certificate %s has expired", path);
     }
-    if (gnutls_x509_crt_get_activation_time(certificate) > now) {
+    if (blk_gnutls.x509_crt_get_activation_time(certificate) > now) {
         return blk_error(error, -EINVAL, "The certificate %s is not yet valid", path);
     }
     return 0;
@@ -67,18 +66,18 @@ static int check_own_dates(BlkTlsKeys *keys, const char *path, GError **error)
 {
     gnutls_x509_crt_t *list;
     unsigned n = 0;
-    int ret = gnutls_certificate_get_x509_crt(keys->certificate, 0, &list, &n);
+    int ret = blk_gnutls.certificate_get_x509_crt(keys->certificate, 0, &list, &n);
 
     if (ret < 0) {
-        return gnutls_failed(error, ret, "Cannot look into the certificate", path);
+        return failed(error, ret, "Cannot look into the certificate", path);
     }
     for (unsigned i = 0; i < n; i++) {
         if (ret == 0) {
             ret = check_dates(list[i], path, error);
         }
-        gnutls_x509_crt_deinit(list[i]);
+        blk_gnutls.x509_crt_deinit(list[i]);
     }
-    gnutls_free(list);
+    (*blk_gnutls.free)(list);
     return ret;
 }
 
@@ -95,14 +94,14 @@ static int load_own(BlkTlsKeys *keys, const BlkTlsCreds *creds, const char *side
     if (check_readable(cert, error) < 0 || check_readable(key, error) < 0) {
         return -EINVAL;
     }
-    status = gnutls_certificate_set_x509_key_file2(keys->certificate, cert, key, GNUTLS_X509_FMT_PEM, creds->password, 0);
+    status = blk_gnutls.certificate_set_x509_key_file2(keys->certificate, cert, key, GNUTLS_X509_FMT_PEM, creds->password, 0);
     if (status == GNUTLS_E_DECRYPTION_FAILED && !creds->password) {
         return blk_error(error, -EINVAL, "The private key %s is encrypted: give the id of its password with 'passwordid'",
                          key);
     }
     if (status < 0) {
         return blk_error(error, -EINVAL, "Cannot load the certificate %s and the private key %s: %s", cert, key,
-                         gnutls_strerror(status));
+                         blk_gnutls.strerror(status));
     }
     return creds->check_dates ? check_own_dates(keys, cert, error) : 0;
 }
@@ -110,10 +109,10 @@ static int load_own(BlkTlsKeys *keys, const BlkTlsCreds *creds, const char *side
 static int load_x509(BlkTlsKeys *keys, const BlkTlsCreds *creds, GError **error)
 {
     bool server = creds->endpoint == BLK_TLS_SERVER;
-    int ret = gnutls_certificate_allocate_credentials(&keys->certificate);
+    int ret = blk_gnutls.certificate_allocate_credentials(&keys->certificate);
 
     if (ret < 0) {
-        return blk_error(error, -ENOMEM, "Cannot make TLS credentials: %s", gnutls_strerror(ret));
+        return blk_error(error, -ENOMEM, "Cannot make TLS credentials: %s", blk_gnutls.strerror(ret));
     }
     ret = load_authority(keys, creds, error);
     return ret < 0 ? ret : load_own(keys, creds, server ? "server" : "client", server, error);
@@ -187,11 +186,11 @@ static int load_psk(BlkTlsKeys *keys, const BlkTlsCreds *creds, GError **error)
     if (ret < 0 || !server) {
         return ret;
     }
-    ret = gnutls_psk_allocate_server_credentials(&keys->psk);
+    ret = blk_gnutls.psk_allocate_server_credentials(&keys->psk);
     if (ret == 0) {
-        ret = gnutls_psk_set_server_credentials_file(keys->psk, path);
+        ret = blk_gnutls.psk_set_server_credentials_file(keys->psk, path);
     }
-    return ret < 0 ? gnutls_failed(error, ret, "Cannot load the keys", path) : 0;
+    return ret < 0 ? failed(error, ret, "Cannot load the keys", path) : 0;
 }
 
 /* ---- both ---- */
@@ -206,19 +205,24 @@ static int load_priority(BlkTlsKeys *keys, const BlkTlsCreds *creds, GError **er
     int ret;
 
     if (creds->priority) {
-        ret = gnutls_priority_init2(&keys->priority, text, &at, 0);
+        ret = blk_gnutls.priority_init2(&keys->priority, text, &at, 0);
     } else {
-        ret = gnutls_priority_init2(&keys->priority, defaults, &at, defaults ? GNUTLS_PRIORITY_INIT_DEF_APPEND : 0);
+        ret = blk_gnutls.priority_init2(&keys->priority, defaults, &at, defaults ? GNUTLS_PRIORITY_INIT_DEF_APPEND : 0);
     }
     return ret < 0 ? blk_error(error, -EINVAL, "The option 'priority' is wrong at '%s': %s", at ? at : "",
-                               gnutls_strerror(ret)) : 0;
+                               blk_gnutls.strerror(ret)) : 0;
 }
 
 BlkTlsKeys *blk_tls_keys_load(const BlkTlsCreds *creds, GError **error)
 {
-    BlkTlsKeys *keys = g_new0(BlkTlsKeys, 1);
-    int ret = load_priority(keys, creds, error);
+    BlkTlsKeys *keys;
+    int ret;
 
+    if (blk_gnutls_load(error) < 0) {
+        return NULL;
+    }
+    keys = g_new0(BlkTlsKeys, 1);
+    ret = load_priority(keys, creds, error);
     if (ret == 0) {
         ret = creds->psk ? load_psk(keys, creds, error) : load_x509(keys, creds, error);
     }
@@ -235,13 +239,13 @@ void blk_tls_keys_free(BlkTlsKeys *keys)
         return;
     }
     if (keys->priority) {
-        gnutls_priority_deinit(keys->priority);
+        blk_gnutls.priority_deinit(keys->priority);
     }
     if (keys->certificate) {
-        gnutls_certificate_free_credentials(keys->certificate);
+        blk_gnutls.certificate_free_credentials(keys->certificate);
     }
     if (keys->psk) {
-        gnutls_psk_free_server_credentials(keys->psk);
+        blk_gnutls.psk_free_server_credentials(keys->psk);
     }
     g_free(keys);
 }

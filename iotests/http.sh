@@ -118,13 +118,4 @@ succeeds "and written to" img compare -f qcow2 -F raw over.qcow2 model.raw
 succeeds "rebased on the server's copy by us" img rebase -f qcow2 -b "" over.qcow2
 judge over.qcow2 "rebased"
 same over.qcow2 model.raw "rebased"
-
-label="without libcurl"
-mkdir libraries
-echo "no library" | tee libraries/libcurl-gnutls.so.4 >libraries/libcurl.so.4
-without_libcurl() {
-    LD_LIBRARY_PATH=$PWD/libraries "$@"
-}
-fails "it is named" "Files on web servers need libcurl: .*libcurl.so.4.*; install" without_libcurl img info "$web/disk.raw"
-succeeds "all else goes on" without_libcurl img info -f raw model.raw
 done_testing

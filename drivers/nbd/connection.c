@@ -12,12 +12,12 @@
  *
  * Limitations: a look-up cannot be interrupted; libnbd takes a buffer in one piece; it speaks 32-bit lengths.
  */
+#include "drivers/nbd/libnbd.h"
 #include "drivers/nbd/nbd.h"
 
 #include "core/tls_creds.h"
 
 #include <fcntl.h>
-#include <libnbd.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,7 +37,7 @@ struct NbdConnection {
 /* What libnbd says of the call that just failed in this thread, so that it may be printed: parts are the server's. */
 static char *error_text(void)
 {
-    const char *text = nbd_get_error();
+    const char *text = libnbd.get_error();
     const char *colon = text ? strstr(text, ": ") : NULL;
 
     if (!text) {
@@ -48,7 +48,7 @@ static char *error_text(void)
 
 static int failed(GError **error)
 {
-    int code = nbd_get_errno();
+    int code = libnbd.get_errno();
     g_autofree char *text = error_text();
 
     return blk_error(error, code > 0 ? -code : -EIO, "%s", text);
@@ -58,9 +58,13 @@ static int failed(GError **error)
 
 static NbdConnection *connection_new(BlkContext *ctx, GError **error)
 {
-    struct nbd_handle *handle = nbd_create();
+    struct nbd_handle *handle;
     NbdConnection *c;
 
+    if (nbd_libnbd_load(error) < 0) {
+        return NULL;
+    }
+    handle = libnbd.create();
     if (!handle) {
         failed(error);
         return NULL;
@@ -81,7 +85,7 @@ NbdConnection *nbd_connection_ref(NbdConnection *c)
 void nbd_connection_unref(NbdConnection *c)
 {
     if (c && --c->refs == 0) {
-        nbd_close(c->handle);
+        libnbd.close(c->handle);
         g_free(c);
     }
 }
@@ -92,17 +96,17 @@ int nbd_handle_set_tls(struct nbd_handle *h, const NbdServer *server, GError **e
     g_autofree char *authority = blk_tls_creds_path(creds, "ca-cert.pem");
     g_autofree char *psk = blk_tls_creds_path(creds, "keys.psk");
 
-    if (nbd_set_tls(h, LIBNBD_TLS_REQUIRE) < 0) {
+    if (libnbd.set_tls(h, LIBNBD_TLS_REQUIRE) < 0) {
         return failed(error);
     }
     if (creds->psk) {
-        return nbd_set_tls_psk_file(h, psk) < 0 || nbd_set_tls_username(h, creds->username) < 0 ? failed(error) : 0;
+        return libnbd.set_tls_psk_file(h, psk) < 0 || libnbd.set_tls_username(h, creds->username) < 0 ? failed(error) : 0;
     }
     /* Without this file libnbd would look for certificates elsewhere, and not verify the server's. */
     if (access(authority, R_OK) < 0) {
         return blk_error_errno(error, -errno, "Unable to access credentials %s", authority);
     }
-    if (nbd_set_tls_certificates(h, creds->dir) < 0 || nbd_set_tls_verify_peer(h, creds->verify_peer) < 0) {
+    if (libnbd.set_tls_certificates(h, creds->dir) < 0 || libnbd.set_tls_verify_peer(h, creds->verify_peer) < 0) {
         return failed(error);
     }
     return 0;
@@ -110,7 +114,7 @@ int nbd_handle_set_tls(struct nbd_handle *h, const NbdServer *server, GError **e
 
 static int configure(struct nbd_handle *h, const NbdServer *server, GError **error)
 {
-    if (nbd_set_export_name(h, server->export) < 0 || nbd_add_meta_context(h, server->context) < 0) {
+    if (libnbd.set_export_name(h, server->export) < 0 || libnbd.add_meta_context(h, server->context) < 0) {
         return failed(error);
     }
     return server->tls ? nbd_handle_set_tls(h, server, error) : 0;
@@ -126,7 +130,7 @@ static int tcp_call(void *opaque)
 {
     TcpCall *call = opaque;
 
-    return nbd_aio_connect_tcp(call->handle, call->server->host, call->server->port) < 0 ? failed(call->error) : 0;
+    return libnbd.aio_connect_tcp(call->handle, call->server->host, call->server->port) < 0 ? failed(call->error) : 0;
 }
 
 static int co_start(NbdConnection *c, NbdServer *server, GError **error)
@@ -138,14 +142,14 @@ static int co_start(NbdConnection *c, NbdServer *server, GError **error)
     case NBD_INET:
         return blk_aio_co_call(c->ctx, tcp_call, &call);
     case NBD_UNIX:
-        return nbd_aio_connect_unix(c->handle, server->path) < 0 ? failed(error) : 0;
+        return libnbd.aio_connect_unix(c->handle, server->path) < 0 ? failed(error) : 0;
     case NBD_FD:
         fd = server->fd < 0 ? -1 : fcntl(server->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0) {
             return blk_error_errno(error, -EBADF, "cannot use the socket %s", server->name);
         }
         server->fd = -1;
-        return nbd_aio_connect_socket(c->handle, fd) < 0 ? failed(error) : 0;
+        return libnbd.aio_connect_socket(c->handle, fd) < 0 ? failed(error) : 0;
     }
     g_assert_not_reached();
 }
@@ -154,12 +158,12 @@ static int co_start(NbdConnection *c, NbdServer *server, GError **error)
 
 static bool is_over(NbdConnection *c)
 {
-    return nbd_aio_is_dead(c->handle) || nbd_aio_is_closed(c->handle);
+    return libnbd.aio_is_dead(c->handle) || libnbd.aio_is_closed(c->handle);
 }
 
 static short wanted_events(NbdConnection *c)
 {
-    unsigned direction = nbd_aio_get_direction(c->handle);
+    unsigned direction = libnbd.aio_get_direction(c->handle);
 
     return (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
            (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
@@ -169,7 +173,7 @@ static short wanted_events(NbdConnection *c)
 static int co_step(NbdConnection *c, uint64_t deadline_ns, GError **error)
 {
     int revents = c->cancelled ? -ECANCELED
-                               : blk_co_poll(&c->poll, nbd_aio_get_fd(c->handle), wanted_events(c), deadline_ns);
+                               : blk_co_poll(&c->poll, libnbd.aio_get_fd(c->handle), wanted_events(c), deadline_ns);
     short wanted;
 
     if (c->cancelled) {
@@ -184,10 +188,10 @@ static int co_step(NbdConnection *c, uint64_t deadline_ns, GError **error)
     /* Another coroutine may have let libnbd do something meanwhile. */
     wanted = wanted_events(c);
     if ((wanted & POLLIN) && (revents & ~POLLOUT)) {
-        return nbd_aio_notify_read(c->handle) < 0 ? failed(error) : 0;
+        return libnbd.aio_notify_read(c->handle) < 0 ? failed(error) : 0;
     }
     if ((wanted & POLLOUT) && (revents & ~POLLIN)) {
-        return nbd_aio_notify_write(c->handle) < 0 ? failed(error) : 0;
+        return libnbd.aio_notify_write(c->handle) < 0 ? failed(error) : 0;
     }
     return 0;
 }
@@ -210,7 +214,7 @@ void nbd_connection_co_serve(NbdConnection *c, GError **reason)
 
 void nbd_connection_break(NbdConnection *c)
 {
-    int fd = is_over(c) ? -1 : nbd_aio_get_fd(c->handle);
+    int fd = is_over(c) ? -1 : libnbd.aio_get_fd(c->handle);
 
     if (fd >= 0) {
         shutdown(fd, SHUT_RDWR);
@@ -219,8 +223,8 @@ void nbd_connection_break(NbdConnection *c)
 
 void nbd_connection_goodbye(NbdConnection *c)
 {
-    if (nbd_aio_is_ready(c->handle)) {
-        (void)nbd_aio_disconnect(c->handle, 0);     /* a server that does not get it sees the end of the connection */
+    if (libnbd.aio_is_ready(c->handle)) {
+        (void)libnbd.aio_disconnect(c->handle, 0);     /* a server that does not get it sees the end of the connection */
     }
 }
 
@@ -229,7 +233,7 @@ void nbd_connection_goodbye(NbdConnection *c)
 /* 0: the server did not say, or it is larger than any request may be. */
 static uint32_t block_size(struct nbd_handle *h, int which)
 {
-    int64_t bytes = nbd_get_block_size(h, which);
+    int64_t bytes = libnbd.get_block_size(h, which);
 
     return bytes > 0 && bytes <= NBD_MAX_TRANSFER ? (uint32_t)bytes : 0;
 }
@@ -237,7 +241,7 @@ static uint32_t block_size(struct nbd_handle *h, int which)
 static int get_info(NbdConnection *c, const NbdServer *server, NbdExportInfo *info, GError **error)
 {
     struct nbd_handle *h = c->handle;
-    int64_t size = nbd_get_size(h);
+    int64_t size = libnbd.get_size(h);
 
     if (size < 0) {
         return failed(error);
@@ -247,14 +251,14 @@ static int get_info(NbdConnection *c, const NbdServer *server, NbdExportInfo *in
         .min_block = block_size(h, LIBNBD_SIZE_MINIMUM),
         .preferred_block = block_size(h, LIBNBD_SIZE_PREFERRED),
         .max_block = block_size(h, LIBNBD_SIZE_MAXIMUM),
-        .read_only = nbd_is_read_only(h) > 0,
-        .flush = nbd_can_flush(h) > 0,
-        .fua = nbd_can_fua(h) > 0,
-        .trim = nbd_can_trim(h) > 0,
-        .zero = nbd_can_zero(h) > 0,
-        .fast_zero = nbd_can_fast_zero(h) > 0,
-        .multi_conn = nbd_can_multi_conn(h) > 0,
-        .status = nbd_can_meta_context(h, server->context) > 0,
+        .read_only = libnbd.is_read_only(h) > 0,
+        .flush = libnbd.can_flush(h) > 0,
+        .fua = libnbd.can_fua(h) > 0,
+        .trim = libnbd.can_trim(h) > 0,
+        .zero = libnbd.can_zero(h) > 0,
+        .fast_zero = libnbd.can_fast_zero(h) > 0,
+        .multi_conn = libnbd.can_multi_conn(h) > 0,
+        .status = libnbd.can_meta_context(h, server->context) > 0,
     };
     info->max_block = info->max_block > 0 ? info->max_block : NBD_MAX_TRANSFER;
     if ((info->min_block & (info->min_block - 1)) || info->min_block > info->max_block) {
@@ -275,7 +279,7 @@ static int co_negotiate(NbdConnection *c, NbdServer *server, uint64_t deadline_n
     if (ret == 0) {
         ret = co_start(c, server, error);
     }
-    while (ret == 0 && !nbd_aio_is_ready(c->handle)) {
+    while (ret == 0 && !libnbd.aio_is_ready(c->handle)) {
         ret = is_over(c) ? blk_error(error, -ECONNRESET, "the server closed the connection")
                          : co_step(c, deadline_ns, error);
     }
@@ -331,17 +335,17 @@ static int64_t send_command(struct nbd_handle *h, NbdCommand *cmd)
 
     switch (cmd->type) {
     case NBD_READ:
-        return nbd_aio_pread(h, cmd->buf, cmd->bytes, cmd->offset, done, cmd->flags);
+        return libnbd.aio_pread(h, cmd->buf, cmd->bytes, cmd->offset, done, cmd->flags);
     case NBD_WRITE:
-        return nbd_aio_pwrite(h, cmd->buf, cmd->bytes, cmd->offset, done, cmd->flags);
+        return libnbd.aio_pwrite(h, cmd->buf, cmd->bytes, cmd->offset, done, cmd->flags);
     case NBD_ZERO:
-        return nbd_aio_zero(h, cmd->bytes, cmd->offset, done, cmd->flags);
+        return libnbd.aio_zero(h, cmd->bytes, cmd->offset, done, cmd->flags);
     case NBD_TRIM:
-        return nbd_aio_trim(h, cmd->bytes, cmd->offset, done, cmd->flags);
+        return libnbd.aio_trim(h, cmd->bytes, cmd->offset, done, cmd->flags);
     case NBD_FLUSH:
-        return nbd_aio_flush(h, done, cmd->flags);
+        return libnbd.aio_flush(h, done, cmd->flags);
     case NBD_STATUS:
-        return nbd_aio_block_status(h, cmd->bytes, cmd->offset, extents, done, cmd->flags);
+        return libnbd.aio_block_status(h, cmd->bytes, cmd->offset, extents, done, cmd->flags);
     }
     g_assert_not_reached();
 }
@@ -357,8 +361,8 @@ static void poke_server(NbdConnection *c)
 static int result_of(NbdConnection *c, NbdCommand *cmd, int64_t cookie)
 {
     /* This also finds answers to reads that lack a part. */
-    if (nbd_aio_command_completed(c->handle, (uint64_t)cookie) < 0 && cmd->error == 0) {
-        cmd->error = nbd_get_errno() > 0 ? nbd_get_errno() : EIO;
+    if (libnbd.aio_command_completed(c->handle, (uint64_t)cookie) < 0 && cmd->error == 0) {
+        cmd->error = libnbd.get_errno() > 0 ? libnbd.get_errno() : EIO;
     }
     /* ENOTCONN comes from libnbd alone; ESHUTDOWN is the server's last word, so that others may wait in vain. */
     return cmd->error == ENOTCONN || cmd->error == ESHUTDOWN ? NBD_LOST : -cmd->error;
@@ -373,7 +377,7 @@ int nbd_connection_co_run(NbdConnection *c, NbdCommand *cmd)
     cmd->error = 0;
     cookie = is_over(c) ? -1 : send_command(c->handle, cmd);
     if (cookie < 0) {
-        return is_over(c) ? NBD_LOST : nbd_get_errno() > 0 ? -nbd_get_errno() : -EIO;
+        return is_over(c) ? NBD_LOST : libnbd.get_errno() > 0 ? -libnbd.get_errno() : -EIO;
     }
     poke_server(c);
     if (!cmd->done) {

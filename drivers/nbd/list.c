@@ -6,9 +6,9 @@
  */
 #include "drivers/nbd/list.h"
 
+#include "drivers/nbd/libnbd.h"
 #include "drivers/nbd/nbd.h"
 
-#include <libnbd.h>
 
 #define MAX_EXPORTS     10000
 #define MAX_CONTEXTS    1000
@@ -31,9 +31,9 @@ typedef struct Listing {
 
 static int failed(GError **error)
 {
-    int number = nbd_get_errno();
+    int number = libnbd.get_errno();
 
-    return blk_error(error, number > 0 ? -number : -EIO, "%s", nbd_get_error());
+    return blk_error(error, number > 0 ? -number : -EIO, "%s", libnbd.get_error());
 }
 
 static void listed_free(gpointer data)
@@ -66,21 +66,21 @@ static unsigned bit(int answer, unsigned number)
 
 static unsigned read_flags(struct nbd_handle *h)
 {
-    return 1 | bit(nbd_is_read_only(h), FLAG_READ_ONLY) | bit(nbd_can_flush(h), FLAG_FLUSH) |
-           bit(nbd_can_fua(h), FLAG_FUA) | bit(nbd_is_rotational(h), FLAG_ROTATIONAL) |
-           bit(nbd_can_trim(h), FLAG_TRIM) | bit(nbd_can_zero(h), FLAG_ZEROES) | bit(nbd_can_df(h), FLAG_DF) |
-           bit(nbd_can_multi_conn(h), FLAG_MULTI) | bit(nbd_can_cache(h), FLAG_CACHE) |
-           bit(nbd_can_fast_zero(h), FLAG_FAST_ZERO);
+    return 1 | bit(libnbd.is_read_only(h), FLAG_READ_ONLY) | bit(libnbd.can_flush(h), FLAG_FLUSH) |
+           bit(libnbd.can_fua(h), FLAG_FUA) | bit(libnbd.is_rotational(h), FLAG_ROTATIONAL) |
+           bit(libnbd.can_trim(h), FLAG_TRIM) | bit(libnbd.can_zero(h), FLAG_ZEROES) | bit(libnbd.can_df(h), FLAG_DF) |
+           bit(libnbd.can_multi_conn(h), FLAG_MULTI) | bit(libnbd.can_cache(h), FLAG_CACHE) |
+           bit(libnbd.can_fast_zero(h), FLAG_FAST_ZERO);
 }
 
 static uint32_t block_size(struct nbd_handle *h, int which)
 {
-    return (uint32_t)MAX(nbd_get_block_size(h, which), 0);
+    return (uint32_t)MAX(libnbd.get_block_size(h, which), 0);
 }
 
 static void take_info(struct nbd_handle *h, BlkNbdListed *listed)
 {
-    listed->size = (uint64_t)MAX(nbd_get_size(h), 0);
+    listed->size = (uint64_t)MAX(libnbd.get_size(h), 0);
     listed->flags = read_flags(h);
     listed->min_block = block_size(h, LIBNBD_SIZE_MINIMUM);
     listed->preferred_block = block_size(h, LIBNBD_SIZE_PREFERRED);
@@ -91,12 +91,12 @@ static int ask_about(struct nbd_handle *h, BlkNbdListed *listed, GError **error)
 {
     nbd_context_callback contexts = { .callback = add_context, .user_data = listed->contexts };
 
-    if (nbd_set_export_name(h, listed->name) < 0 || nbd_opt_info(h) < 0) {
+    if (libnbd.set_export_name(h, listed->name) < 0 || libnbd.opt_info(h) < 0) {
         return failed(error);
     }
     take_info(h, listed);
     /* Without structured replies there are none. */
-    if (nbd_get_structured_replies_negotiated(h) > 0 && nbd_opt_list_meta_context(h, contexts) < 0) {
+    if (libnbd.get_structured_replies_negotiated(h) > 0 && libnbd.opt_list_meta_context(h, contexts) < 0) {
         return failed(error);
     }
     return 0;
@@ -126,11 +126,11 @@ static int connect_to(struct nbd_handle *h, const NbdServer *server, GError **er
     if (ret < 0) {
         return ret;
     }
-    if (nbd_set_opt_mode(h, true) < 0 || nbd_set_full_info(h, true) < 0) {
+    if (libnbd.set_opt_mode(h, true) < 0 || libnbd.set_full_info(h, true) < 0) {
         return failed(error);
     }
-    ret = server->transport == NBD_UNIX ? nbd_connect_unix(h, server->path)
-                                        : nbd_connect_tcp(h, server->host, server->port);
+    ret = server->transport == NBD_UNIX ? libnbd.connect_unix(h, server->path)
+                                        : libnbd.connect_tcp(h, server->host, server->port);
     if (ret < 0) {
         ret = failed(error);
         if (server->transport == NBD_UNIX) {
@@ -150,20 +150,20 @@ static int list_all(Listing *l)
     if (ret < 0) {
         return ret;
     }
-    if (nbd_aio_is_ready(l->handle) > 0) {
+    if (libnbd.aio_is_ready(l->handle) > 0) {
         /* The old protocol, without options: it has one export. */
         add_export(l->exports, "", "");
         take_info(l->handle, l->exports->pdata[0]);
         return 0;
     }
-    if (nbd_opt_list(l->handle, names) < 0) {
-        return nbd_get_errno() == ENOTSUP ? blk_error(l->error, -ENOTSUP, "Server does not support export lists")
+    if (libnbd.opt_list(l->handle, names) < 0) {
+        return libnbd.get_errno() == ENOTSUP ? blk_error(l->error, -ENOTSUP, "Server does not support export lists")
                                           : failed(l->error);
     }
     for (guint i = 0; i < l->exports->len && ret == 0; i++) {
         ret = ask_about(l->handle, l->exports->pdata[i], l->error);
     }
-    nbd_opt_abort(l->handle);
+    libnbd.opt_abort(l->handle);
     return ret;
 }
 
@@ -171,14 +171,17 @@ static int list_all(Listing *l)
 static int list_call(void *opaque)
 {
     Listing *l = opaque;
-    int ret;
+    int ret = nbd_libnbd_load(l->error);
 
-    l->handle = nbd_create();
+    if (ret < 0) {
+        return ret;
+    }
+    l->handle = libnbd.create();
     if (!l->handle) {
         return failed(l->error);
     }
     ret = list_all(l);
-    nbd_close(l->handle);
+    libnbd.close(l->handle);
     return ret;
 }
 
