@@ -23,7 +23,8 @@ void blk_secret_wipe(char *text);
  * @data: (inout): encrypted by AES-256 in CBC mode, padded as PKCS #7 says; becomes the plain bytes
  * @key: BLK_SECRET_KEY_BYTES; @iv: 16 bytes
  *
- * Returns: 0; -EINVAL: wrong length or padding, so most likely a wrong key; -ENOTSUP: built without GnuTLS.
+ * Returns: 0; -EINVAL: wrong length or padding, so most likely a wrong key; -ENOTSUP: there is no
+ * GnuTLS.
  */
 int blk_secret_decrypt(GByteArray *data, const uint8_t *key, const uint8_t *iv, GError **error);
 

@@ -5,7 +5,6 @@
 #include "core/secret.h"
 #include "core/tls_gnutls.h"
 
-
 #define BLOCK_BYTES 16u
 
 /* PKCS #7: the last byte says how many bytes are padding, all of the same value. */

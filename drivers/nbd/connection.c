@@ -58,13 +58,9 @@ static int failed(GError **error)
 
 static NbdConnection *connection_new(BlkContext *ctx, GError **error)
 {
-    struct nbd_handle *handle;
+    struct nbd_handle *handle = libnbd.create();
     NbdConnection *c;
 
-    if (nbd_libnbd_load(error) < 0) {
-        return NULL;
-    }
-    handle = libnbd.create();
     if (!handle) {
         failed(error);
         return NULL;

@@ -9,7 +9,6 @@
 #include "drivers/nbd/libnbd.h"
 #include "drivers/nbd/nbd.h"
 
-
 #define MAX_EXPORTS     10000
 #define MAX_CONTEXTS    1000
 

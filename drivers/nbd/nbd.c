@@ -12,9 +12,8 @@
  * Limitations: see connection.c; no prefetching (NBD_CMD_CACHE), since no request of ours asks for that.
  */
 #include "drivers/drivers.h"
+#include "drivers/nbd/libnbd.h"
 #include "drivers/nbd/nbd.h"
-
-#include <libnbd.h>
 
 enum { SECTOR = 512 };
 
@@ -245,6 +244,9 @@ static int nbd_co_open(BlkNode *node, const BlkOptions *options, GError **error)
     s->node = node;
     s->reconnect_delay_ns = blk_options_uint(options, "reconnect-delay") * 1000000000;
     ret = nbd_server_init(&s->server, node->ctx, options, error);
+    if (ret == 0) {
+        ret = nbd_libnbd_load(error);
+    }
     if (ret == 0) {
         ret = co_open_links(s, blk_options_uint(options, "open-timeout") * 1000000000,
                             (unsigned)blk_options_uint(options, "connections"), error);
