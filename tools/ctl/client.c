@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define NOT_FROM_SOCKET 0       /* a deadline of next_message(): what was received before, only */
+
 typedef struct CtlEvent {
     JsonObject *message;
     size_t bytes;
@@ -197,6 +199,7 @@ static int receive(CtlClient *client, gint64 deadline, GError **error)
                       CTL_MAX_MESSAGE >> 20);
     }
     g_string_append_len(client->input, buf, n);
+    client->batch += (size_t)n;
     return 0;
 }
 
@@ -216,30 +219,60 @@ static JsonObject *parse_message(CtlClient *client, const char *text, size_t byt
     return json_node_dup_object(node);
 }
 
-/* (transfer full): the next message, and how many bytes it had. NULL without an error: none has come by @deadline. */
-static JsonObject *next_message(CtlClient *client, gint64 deadline, size_t *bytes, GError **error)
+/* (transfer full): the next message of what was received, and how many bytes it had. NULL without an error: none. */
+static JsonObject *received_message(CtlClient *client, size_t *bytes, GError **error)
 {
-    for (;;) {
-        const char *begin = client->input->str + client->taken;
-        const char *end = memchr(client->input->str + client->searched, '\n', client->input->len - client->searched);
-        size_t length = end ? (size_t)(end - begin) : 0;
+    const char *end;
 
-        if (!end) {
-            client->searched = client->input->len;
-            if (client->why) {
-                blk_error(error, -EPIPE, "%s", client->why);
-                return NULL;
-            }
-            if (receive(client, deadline, error) < 0) {
-                return NULL;
-            }
-            continue;
-        }
+    while ((end = memchr(client->input->str + client->searched, '\n', client->input->len - client->searched))) {
+        const char *begin = client->input->str + client->taken;
+        size_t length = (size_t)(end - begin);
+
         client->taken += length + 1;
         client->searched = client->taken;
         if (length > 0 && !(length == 1 && *begin == '\r')) {
             *bytes = length;
             return parse_message(client, begin, length, error);
+        }
+    }
+    client->searched = client->input->len;
+    return NULL;
+}
+
+typedef bool Wanted(CtlClient *client, JsonObject *message, size_t bytes);
+
+static bool any(CtlClient *client, JsonObject *message, size_t bytes)
+{
+    return true;
+}
+
+/*
+ * (transfer full): the next message that is @wanted; others are dropped. NULL without an error: none has come by
+ * @deadline, whatever else has: once it is past, the socket is read at most once more.
+ */
+static JsonObject *next_message(CtlClient *client, gint64 deadline, Wanted *wanted, GError **error)
+{
+    for (bool last = deadline == NOT_FROM_SOCKET;;) {
+        GError *failure = NULL;
+        JsonObject *message;
+        size_t bytes;
+
+        while ((message = received_message(client, &bytes, &failure)) && !wanted(client, message, bytes)) {
+            json_object_unref(message);
+        }
+        if (!message && !failure && client->why) {
+            blk_error(&failure, -EPIPE, "%s", client->why);
+        }
+        if (failure) {
+            g_propagate_error(error, failure);
+            return NULL;
+        }
+        if (message || last) {
+            return message;
+        }
+        last = deadline >= 0 && g_get_monotonic_time() >= deadline;
+        if (receive(client, deadline, error) < 0) {
+            return NULL;
         }
     }
 }
@@ -282,16 +315,22 @@ static void keep_event(CtlClient *client, JsonObject *message, size_t bytes)
     }
 }
 
+/* Others are replies that nobody waits for any more. */
+static bool is_event(CtlClient *client, JsonObject *message, size_t bytes)
+{
+    return json_object_has_member(message, "event");
+}
+
 JsonObject *ctl_next_event(CtlClient *client, int wait_ms, GError **error)
 {
-    gint64 deadline = deadline_in(wait_ms);
+    bool enough = wait_ms == 0 && client->batch >= CTL_BATCH;
     JsonObject *message = take_kept(client);
-    size_t bytes;
 
-    while (!message && (message = next_message(client, deadline, &bytes, error))) {
-        if (!json_object_has_member(message, "event")) {
-            g_clear_pointer(&message, json_object_unref);       /* a reply that nobody waits for any more */
-        }
+    if (!message) {
+        message = next_message(client, enough ? NOT_FROM_SOCKET : deadline_in(wait_ms), is_event, error);
+    }
+    if (!message) {
+        client->batch = 0;
     }
     return message;
 }
@@ -315,37 +354,35 @@ static bool is_reply_to(JsonObject *message, unsigned id)
     return is_reply && (!node || (json_node_get_value_type(node) == G_TYPE_INT64 && json_node_get_int(node) == id));
 }
 
-static JsonObject *wait_for_reply(CtlClient *client, unsigned id, GError **error)
+static bool is_awaited(CtlClient *client, JsonObject *message, size_t bytes)
 {
-    gint64 deadline = reply_deadline(client);
-    GError *failure = NULL;
-    size_t bytes;
-
-    for (;;) {
-        g_autoptr(JsonObject) message = next_message(client, deadline, &bytes, &failure);
-
-        if (failure) {
-            g_propagate_error(error, failure);
-            return NULL;
-        }
-        if (!message || (deadline >= 0 && g_get_monotonic_time() > deadline)) {
-            silent(client, error);
-            return NULL;
-        }
-        if (json_object_has_member(message, "event")) {
-            keep_event(client, message, bytes);
-        } else if (is_reply_to(message, id)) {
-            json_object_remove_member(message, "id");
-            return g_steal_pointer(&message);
-        }
+    if (json_object_has_member(message, "event")) {
+        keep_event(client, message, bytes);
+        return false;
     }
+    return is_reply_to(message, client->next_id - 1);
+}
+
+static JsonObject *wait_for_reply(CtlClient *client, GError **error)
+{
+    GError *failure = NULL;
+    JsonObject *reply = next_message(client, reply_deadline(client), is_awaited, &failure);
+
+    client->batch = 0;
+    if (failure) {
+        g_propagate_error(error, failure);
+    } else if (!reply) {
+        silent(client, error);
+    } else {
+        json_object_remove_member(reply, "id");
+    }
+    return reply;
 }
 
 JsonObject *ctl_ask(CtlClient *client, const char *command, JsonObject *arguments, GError **error)
 {
     g_autoptr(JsonObject) message = json_object_new();
     g_autofree char *text = NULL, *line = NULL;
-    unsigned id = client->next_id++;
 
     if (client->why) {
         blk_error(error, -EPIPE, "%s", client->why);
@@ -355,13 +392,13 @@ JsonObject *ctl_ask(CtlClient *client, const char *command, JsonObject *argument
     if (arguments) {
         json_object_set_object_member(message, "arguments", json_object_ref(arguments));
     }
-    json_object_set_int_member(message, "id", id);
+    json_object_set_int_member(message, "id", client->next_id++);
     text = blk_json_to_string(message);
     line = g_strconcat(text, "\n", NULL);
     if (send_all(client, line, strlen(line), error) < 0) {
         return NULL;
     }
-    return wait_for_reply(client, id, error);
+    return wait_for_reply(client, error);
 }
 
 JsonNode *ctl_call(CtlClient *client, const char *command, JsonObject *arguments, GError **error)
@@ -383,8 +420,7 @@ JsonNode *ctl_call(CtlClient *client, const char *command, JsonObject *arguments
 static int greet(CtlClient *client, GError **error)
 {
     GError *failure = NULL;
-    size_t bytes;
-    g_autoptr(JsonObject) greeting = next_message(client, reply_deadline(client), &bytes, &failure);
+    g_autoptr(JsonObject) greeting = next_message(client, reply_deadline(client), any, &failure);
     g_autoptr(JsonNode) ready = NULL;
 
     if (failure) {

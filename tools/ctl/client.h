@@ -13,6 +13,7 @@
 
 #define CTL_MAX_MESSAGE ((size_t)16 << 20)      /* bytes */
 #define CTL_MAX_EVENTS  ((size_t)4 << 20)       /* bytes of events that are kept; the oldest go first */
+#define CTL_BATCH       ((size_t)256 << 10)     /* bytes of events that are received in a row */
 
 typedef struct CtlClient {
     int fd;                     /* -1: none */
@@ -23,6 +24,7 @@ typedef struct CtlClient {
     size_t taken, searched;     /* bytes at its beginning that were taken; that hold no end of line */
     GQueue events;              /* CtlEvent */
     size_t event_bytes;
+    size_t batch;               /* bytes that were received since a reply, or since there was no event */
     unsigned next_id;
     void (*show)(JsonObject *event);    /* (nullable): takes events at once, instead of keeping them */
 } CtlClient;
@@ -49,7 +51,8 @@ JsonNode *ctl_call(CtlClient *client, const char *command, JsonObject *arguments
 /* Why the server has refused: sets @error to it, -EREMOTEIO. */
 void ctl_reply_error(JsonObject *reply, GError **error);
 
-/* (transfer full): the next event. NULL: none has come in @wait_ms (-1: any time); with @error set: as ctl_ask(). */
+/* (transfer full): the next event. NULL: none has come in @wait_ms (-1: any time), or, with @wait_ms 0, so many have
+ * come one after the other that it is time to do something else; with @error set: as ctl_ask(). */
 JsonObject *ctl_next_event(CtlClient *client, int wait_ms, GError **error);
 
 /* From now on Ctrl-C does not end the process, but waiting, until it is released. false: that is so already. */
