@@ -70,7 +70,7 @@ succeeds "no pattern is wrong" sh -c '! grep -q failed io.out'
 stop_server
 
 label="several connections"
-kit_serve --filter=log memory 16M logfile=connections.log
+kit_serve --filter=log --filter=delay memory 16M delay-write=50ms logfile=connections.log
 for wanted in 1 4; do
     io_run "$BLKSTACK_IO" --image-opts "driver=raw,file.driver=nbd,file.path=$nbd_dir/s,file.connections=$wanted" -- "$@" \
         aio_flush
