@@ -46,6 +46,7 @@ class Case:
     ours_only: tuple = ()       # options that the peer has not, for what it does without
     latency_argv: tuple = ()
     server: tuple = ()          # command line of a server, of which argv is the client: harness/served.py
+    beside: tuple = ()          # cases that it is compared with: measured once more just before each of its runs
 
 
 def all_cases(inputs):
@@ -54,6 +55,14 @@ def all_cases(inputs):
 
 
 # ---- codecs ----
+
+OUR_CODEC = {"zlib": "libdeflate", "zstd": "zstd-checksum"}
+
+
+def ceiling_of(codec, operation="compress", level=None):
+    """The one of 64 KiB on 2 threads, by which ours is judged; level: ours by default."""
+    return ceiling_name(operation, OUR_CODEC[codec], LEVELS[codec] if level is None else level, CLUSTER, 2)
+
 
 def ceiling_name(operation, codec, level, cluster, threads):
     size = "2m" if cluster == 2 * MIB else "64k"
@@ -80,6 +89,12 @@ def ceilings(inputs):
 
 # ---- copies ----
 
+def convert_ceilings(codec, cluster, suffix):
+    """Of those that something is required of."""
+    level = PEER_LEVELS[codec] if suffix else LEVELS[codec]
+    return (ceiling_of(codec, level=level),) if cluster == CLUSTER and bool(suffix) == (codec == "zstd") else ()
+
+
 def conversions(inputs):
     cases = []
     for cluster in (CLUSTER, 2 * MIB):
@@ -91,7 +106,7 @@ def conversions(inputs):
                     f"convert -c, {codec}, {suffix[1:].replace('-', ' ') or 'default level'}, clusters of {size}",
                     ("img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
                      f"compression_type={codec},cluster_size={size}", "{raw}", "{out}"),
-                    inputs.data_bytes[cluster], ours_only=level))
+                    inputs.data_bytes[cluster], ours_only=level, beside=convert_ceilings(codec, cluster, suffix)))
     for codec in COMPRESSION_TYPES:
         cases.append(Case(
             f"to-raw-{codec}", "copies", f"convert a {codec} image to raw",
@@ -113,7 +128,8 @@ def fills(inputs):
     for codec in COMPRESSION_TYPES:
         for depth in (1, 16):
             cases.append(fill(inputs, f"fill-{codec}-qd{depth}",
-                              f"fill through the filter, {codec}, 64 KiB, depth {depth}", codec, "64k", depth))
+                              f"fill through the filter, {codec}, 64 KiB, depth {depth}", codec, "64k", depth,
+                              beside=(ceiling_of(codec),) if depth == 1 else ()))
         cases += [
             fill(inputs, f"fill-{codec}-qd16-direct", f"fill through the filter, {codec}, 64 KiB, depth 16, -t none",
                  codec, "64k", 16, ("-t", "none")),
@@ -137,6 +153,7 @@ def request_case(inputs, operation, order, disk, through, depth, options=(), suf
     write = operation == "write"
     count = request_count(inputs, write, disk, through, options)
     target = ("--image-opts", COMPRESS) if through else ("-f", "qcow2", "{image}")
+    judged_by_codec = write and through and depth == 16 and order == "random" and disk != "plain"
     step = scattered_step(inputs.dense_bytes, REQUEST) if order == "random" else REQUEST
     name = f"{operation}-{order}-{disk}{'-filter' * through}-qd{depth}{suffix}"
     title = ", ".join([f"4 KiB {order} {operation}", disk, *["filter"] * through, f"depth {depth}", *["cold"] * cold,
@@ -148,6 +165,7 @@ def request_case(inputs, operation, order, disk, through, depth, options=(), suf
          "-S", str(step), "-c", str(count), *target),
         count * REQUEST, count, image="scratch.qcow2" if in_place else f"{disk}.qcow2", copied=write and not in_place,
         in_place=in_place, cold=cold,
+        beside=(ceiling_of(disk, "decompress"), ceiling_of(disk)) if judged_by_codec else (),
         latency_argv=("io", *options, *io_commands(inputs, operation, order, depth, min(count, LATENCIES)), *target))
 
 
@@ -201,7 +219,8 @@ def served_case(inputs, operation, order, disk, request, depth, connections=1):
         count = min(count, inputs.dense_bytes // request)
     target = ("--image-opts", COMPRESS) if compressed and write else ("-f", "qcow2", "{image}")
     size = "4k" if small else "64k"
-    name = f"served-{operation}-{order}-{size}-{disk}-qd{depth}{f'-{connections}conns' if connections > 1 else ''}"
+    kind = f"served-{operation}-{order}-{size}-{disk}"
+    name = f"{kind}-qd{depth}{f'-{connections}conns' if connections > 1 else ''}"
     title = f"{size[:-1]} KiB {order} {operation}, {disk}, depth {depth}" + (
         f", {connections} connections" if connections > 1 else "")
     image = {} if compressed and write else {"image": "scratch.qcow2" if write else f"{disk}.qcow2"}
@@ -210,7 +229,8 @@ def served_case(inputs, operation, order, disk, request, depth, connections=1):
         ("client", *(["--write"] if write else []), *(["--seq"] if order == "sequential" else []), "--bs", str(request),
          "--depth", str(depth), "--connections", str(connections), "--count", str(count), "--data", "text",
          "nbd+unix:///?socket={socket}"),
-        count * request, count, server=("nbd", "-t", "-e", "0", "-k", "{socket}", *target), in_place=write and not compressed,
+        count * request, count, beside=(f"{kind}-qd16",) if connections > 1 else (),
+        server=("nbd", "-t", "-e", "0", "-k", "{socket}", *target), in_place=write and not compressed,
         create=f"compression_type={disk}" if compressed and write else "", **image)
 
 

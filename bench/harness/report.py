@@ -164,7 +164,8 @@ def json_of(results, rows, environment):
         "cases": [{"name": case.name, "group": case.group, "title": case.title,
                    "command": list(case.argv), "ours_only": list(case.ours_only), "server": list(case.server),
                    "data_bytes": case.data_bytes, "requests": case.requests,
-                   "sides": {name: side(case, name) for name in case.sides}} for case in results.cases.values()],
+                   "sides": {name: side(case, name) for name in (*case.sides, *case.beside)}}
+                  for case in results.cases.values()],
         "requirements": [{"row": row.title, "check": check.text, "wanted": check.wanted, "at_most": check.at_most,
                           "wall": check.wall, "cpu": check.cpu, "note": check.note,
                           **dict(zip(("reached_wall", "reached_cpu"), check.reached()))}
