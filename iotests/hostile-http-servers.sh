@@ -14,7 +14,7 @@ web=http://127.0.0.1:$(cat port)
 
 # Reads in pieces: of 64 KiB when the file is opened, then what the command needs.
 opts() {        # FAULT [OPTIONS]
-    web_opts "$web/$1/1" "file.readahead=64k,file.timeout=1,file.retries=${retries-0}${2:+,$2}"
+    web_opts "$web/$1/1" "file.readahead=64k,file.timeout=${patience-1},file.retries=${retries-0}${2:+,$2}"
 }
 
 # The command fails, in few words that can be shown on a terminal.
@@ -35,7 +35,7 @@ later() {       # FAULT REGEX: it opens, and cannot be copied
 }
 
 copies() {      # FAULT [OPTIONS]
-    succeeds "$1: convert" timeout 20 "$BLKSTACK_IMG" convert --image-opts -O raw "$(opts "$@")" out.raw
+    succeeds "$1: convert" timeout 20 "$BLKSTACK_IMG" convert --image-opts -O raw "$(patience=10 opts "$@")" out.raw
     succeeds "$1: the same bytes" cmp out.raw data.raw
 }
 
