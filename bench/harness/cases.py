@@ -132,7 +132,7 @@ def fills(inputs):
                               beside=(ceiling_of(codec),) if depth == 1 else ()))
         cases += [
             fill(inputs, f"fill-{codec}-qd16-direct", f"fill through the filter, {codec}, 64 KiB, depth 16, -t none",
-                 codec, "64k", 16, ("-t", "none")),
+                 codec, "64k", 16, ("-t", "none"), beside=(f"fill-{codec}-qd16",)),
             fill(inputs, f"rewrite-{codec}-qd16", f"rewrite through the filter, {codec}, 64 KiB, depth 16", codec,
                  "64k", 16, twice=True),
             fill(inputs, f"fill-4k-{codec}-qd1", f"fill through the filter, {codec}, 4 KiB, depth 1", codec, "4k", 1),
