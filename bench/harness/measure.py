@@ -45,6 +45,14 @@ class Results:
         runs = self.of(name, side)
         return median(getattr(run, what) for run in runs) if runs and not self.error(name, side) else None
 
+    def ratio(self, name, what):
+        """By how much ours is faster, in "wall" or "cpu": the median of what each round says, in which the peer ran just
+        after ours; None if one of them was not measured or failed."""
+        if any(self.error(name, side) or not self.of(name, side) for side in ("ours", "peer")):
+            return None
+        return median(getattr(peer, what) / max(getattr(ours, what), 1e-6)
+                      for ours, peer in zip(self.of(name, "ours"), self.of(name, "peer")))
+
     def percentile(self, name, side, percent):
         """Of the latencies of all rounds, or the median of what each round said, in seconds; None if there is nothing."""
         said = [run.percentiles[percent] for run in self.of(name, side) if percent in run.percentiles]

@@ -20,10 +20,6 @@ def number(value, digits=3):
     return f"{value:.{max(digits - magnitude, 0)}f}"
 
 
-def ratio(ours, peer):
-    return None if ours is None or peer is None else peer / max(ours, 1e-9)
-
-
 def per_gib(results, case, side, what):
     time = results.median(case.name, side, what)
     return time if time is None or not case.data_bytes else time * GIB / case.data_bytes
@@ -40,7 +36,7 @@ def times(results, case):
         ours, peer = (per_gib(results, case, side, what) for side in ("ours", "peer"))
         cells += [number(ours) if ours is not None else fails(results, case, "ours"),
                   number(peer) if peer is not None else fails(results, case, "peer")]
-        ratios.append(number(ratio(ours, peer)))
+        ratios.append(number(results.ratio(case.name, what)))
     return cells + ratios
 
 

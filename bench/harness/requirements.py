@@ -2,9 +2,9 @@
 """What the measurements must show: rows of checks, each a ratio that is wanted and the one that was measured.
 
 Ratios are of speeds, in bytes per second of wall time and per second of CPU time; the second is for a machine that is
-noisy. A ceiling "on 2 threads" is the wall time of two threads; by CPU time both of its threads count. What is compared
-with the codecs, with fewer connections or with cached writes, is compared with a run of these just before, and the
-median of these ratios counts: machines change by the minute.
+noisy. A ceiling "on 2 threads" is the wall time of two threads; by CPU time both of its threads count. Machines change
+by the minute; therefore the ratio to the peer is the median of what each round says, and what is compared with the
+codecs, with fewer connections or with cached writes is compared with a run of these just before.
 """
 from dataclasses import dataclass
 from statistics import median
@@ -41,15 +41,16 @@ class Row:
 
 
 class Judge:
-    """Turns results into speeds, which are pairs: by wall time and by CPU time; None where nothing was measured."""
+    """Turns results into checks. Speeds are pairs: by wall time and by CPU time; None where nothing was measured."""
 
     def __init__(self, results, cases):
         self.results = results
         self.cases = {case.name: case for case in cases}        # all that exist
 
-    def speed(self, name, side="ours"):
+    def speed(self, name):
+        """Ours."""
         assert name in self.cases, name
-        times = [self.results.median(name, side, what) for what in ("wall", "cpu")]
+        times = [self.results.median(name, "ours", what) for what in ("wall", "cpu")]
         if None in times:
             return None
         return tuple(self.results.cases[name].data_bytes / max(time, 1e-6) for time in times)
@@ -74,11 +75,12 @@ class Judge:
         """Ours against the peer in that of the cases in which the peer is fastest, by wall and by CPU each. They differ
         in options that mean something to the peer only, so that ours takes as long in all of them, but for what else the
         machine does; and that both programs of a case meet."""
-        pairs = [pair for pair in ((self.speed(name), self.speed(name, "peer")) for name in names) if None not in pair]
-        if not pairs:
+        names = [name for name in names if self.results.ratio(name, "wall")]
+        if not names:
             return Check(text, wanted)
-        ratios = (ours[i] / peer[i] for i in (0, 1) for ours, peer in [max(pairs, key=lambda pair: pair[1][i])])
-        return Check(text, wanted, *ratios)
+        return Check(text, wanted, *(
+            self.results.ratio(min(names, key=lambda name: self.results.median(name, "peer", what)), what)
+            for what in ("wall", "cpu")))
 
     def check(self, text, wanted, ours, other, note=""):
         if ours is None or other is None:
@@ -86,8 +88,9 @@ class Judge:
         return Check(text, wanted, ours[0] / other[0], ours[1] / other[1], note=note)
 
     def against_peer(self, name, wanted, text=None):
-        return self.check(text or f"{name} against the peer", wanted, self.speed(name), self.speed(name, "peer"),
-                          self.failure(name))
+        assert name in self.cases, name
+        return Check(text or f"{name} against the peer", wanted, self.results.ratio(name, "wall"),
+                     self.results.ratio(name, "cpu"), note=self.failure(name))
 
     def failure(self, name):
         """Who fails at a case, and why; "": nobody."""
