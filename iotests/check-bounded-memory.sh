@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Memory of check: 64 TiB of sparse disk and a million clusters need little; an image whose clusters are scattered so widely
 # that the counters do not fit is looked at, and repaired, in several windows.
+# timeout: 300
 . "$(dirname "$0")/lib.sh"
 any_backend
 requires qemu-img qemu-io python3

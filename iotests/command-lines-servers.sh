@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # What users type, and mistype, at blkstack-nbd and blkstack-daemon: exit status, streams and text are those of the peer.
+# timeout: 300
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io qemu-nbd qemu-storage-daemon
 any_backend

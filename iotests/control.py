@@ -16,6 +16,7 @@ Keyword arguments are arguments of the command, with '_' for '-'. What a daemon 
 process that is started here is ended here, by its pid.
 """
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -212,12 +213,17 @@ class Daemon(Control):
         self.pid = self.process.pid
         self.wait_for_socket(self.path)
         if program == PEER:
-            self.connect_again_and_again()
+            self.connect_to_the_peer()
         else:
             super().__init__(self.path)
 
-    def connect_again_and_again(self):
-        """On a busy machine the peer sometimes does not answer its first client; the next one is answered."""
+    def connect_to_the_peer(self):
+        """While it moves its monitor to a thread of its own, as it does at first on a busy machine, the peer may greet a
+        client twice, not answer it, or lose bytes that it sends. So the first client waits for the greeting, and goes."""
+        with socket.socket(socket.AF_UNIX) as first, contextlib.suppress(TimeoutError):
+            first.settimeout(PATIENCE / 10)
+            first.connect(self.path)
+            first.recv(1)
         for patience in (PATIENCE / 10, PATIENCE / 10, PATIENCE):
             try:
                 return super().__init__(self.path, patience=patience)
