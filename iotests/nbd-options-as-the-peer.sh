@@ -141,6 +141,7 @@ for signal in TERM INT HUP; do
     for name in ours peer; do
         status=0
         serve_in "$name" -t -f raw disk.raw
+        nbdinfo --size "nbd+unix:///?socket=$s" >/dev/null      # the peer forgets a signal that comes while it starts
         kill "-$signal" "$nbd_pid"
         wait "$nbd_pid" || status=$?
         echo "$status, $(ls "$nbd_dir")" >"$name.end"
