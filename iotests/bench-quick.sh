@@ -48,11 +48,23 @@ END_OF_SCRIPT
 is "$(python3 judge.py 2>&1)" "" "all cases are measured; JSON, SVG and Markdown are well-formed"
 
 succeeds "a choice of cases" "$BLKSTACK_SOURCE/bench/run" --quick --data "$BLKSTACK_SOURCE/docs" --output out \
-    --case check-clusters --case 'to-raw-*' --rounds 2
+    --case check-clusters --case 'to-raw-*' --case fill-zstd-qd16-direct --rounds 2
 is "$(python3 -c 'import json
 for case in json.load(open("out/results.json"))["cases"]:
     print(case["name"], *(len(side["wall"]) for side in case["sides"].values()))')" \
-    "$(printf '%s\n' "to-raw-zstd 2 2" "to-raw-zlib 2 2" "check-clusters 2 2")" "each measured twice"
+    "$(printf '%s\n' "to-raw-zstd 2 2" "to-raw-zlib 2 2" "fill-zstd-qd16-direct 2 2 2" "check-clusters 2 2")" \
+    "each measured twice, and what it is compared with"
+is "$(python3 -c 'import json
+from statistics import median
+results = json.load(open("out/results.json"))
+sides = {case["name"]: case["sides"] for case in results["cases"]}
+checks = {check["check"]: check for check in results["requirements"]}
+for text, name, other in (("to-raw-zstd against the peer", "to-raw-zstd", "peer"),
+                          ("fill-zstd-qd16-direct against the cached fill", "fill-zstd-qd16-direct", "fill-zstd-qd16")):
+    for what in ("wall", "cpu"):
+        wanted = median(b / a for a, b in zip(sides[name]["ours"][what], sides[name][other][what]))
+        if abs(checks[text][what] / wanted - 1) > 1e-6:
+            print(text, what, checks[text][what], wanted)')" "" "ratios are medians of what each round says"
 
 cat >page.md <<'END_OF_PAGE'
 before

@@ -75,6 +75,7 @@ class Judge:
         """Ours against the peer in that of the cases in which the peer is fastest, by wall and by CPU each. They differ
         in options that mean something to the peer only, so that ours takes as long in all of them, but for what else the
         machine does; and that both programs of a case meet."""
+        assert self.cases.keys() >= set(names), names
         names = [name for name in names if self.results.ratio(name, "wall")]
         if not names:
             return Check(text, wanted)
