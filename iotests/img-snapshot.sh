@@ -129,6 +129,20 @@ twin_fails "2-bit reference counts" snapshot -c z a.qcow2
 twin_fails "2-bit reference counts" snapshot -a x a.qcow2
 listed "after refused operations"
 
+# 32 compressed clusters share one, which each snapshot counts 32 times more. (The peer leaks a cluster for each that it refuses.)
+label="eight bits, and compressed clusters that share one"
+perl -e 'print chr($_) x 16384 for 1 .. 64' >src.raw
+img convert -c -f raw -O qcow2 -o cluster_size=16k,refcount_bits=8 src.raw shared.qcow2
+for snapshot in 1 2 3 4 5 6; do img snapshot -c $snapshot shared.qcow2; done
+for snapshot in 7 8; do
+    fails "snapshot $snapshot" "8-bit reference counts can count; amend" "$BLKSTACK_IMG" snapshot -c $snapshot shared.qcow2
+done
+judge shared.qcow2 "after two refused snapshots"
+same shared.qcow2 src.raw "after two refused snapshots"
+img amend -f qcow2 -o refcount_bits=16 shared.qcow2
+succeeds "with 16 bits there is room" "$BLKSTACK_IMG" snapshot -c 7 shared.qcow2
+judge shared.qcow2 "with 16 bits"
+
 label="external data file"
 for directory in ours peer; do
     (cd $directory && qimg create -q -f qcow2 -o data_file=d.raw d.qcow2 1M)

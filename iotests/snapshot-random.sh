@@ -12,11 +12,11 @@ RANDOM=$((SEED % 32768))
 picked=0
 pick() { picked=$((RANDOM % $1)); }     # not in a subshell, where RANDOM is another
 
-# One of the two programs; ours where counts are narrow: the peer leaks clusters when they are full.
-narrow=no
+# One of the two programs; ours where counts are so narrow that snapshots can fill them: the peer then leaks clusters.
+narrow=         # their bits
 either() {      # ARGUMENTS of blkstack-img
     pick 2
-    if [ "$narrow" = yes ] || [ "$picked" -eq 0 ]; then "$BLKSTACK_IMG" "$@"; else "$QEMU_IMG" "$@"; fi
+    if [ -n "$narrow" ] || [ "$picked" -eq 0 ]; then "$BLKSTACK_IMG" "$@"; else "$QEMU_IMG" "$@"; fi
 }
 
 random_writes() {
@@ -60,14 +60,14 @@ step() {
             cp model.raw "$name.raw"
             names+=("$name")
         else
-            like "$narrow $(cat snapshot.out)" '^yes.*2-bit reference counts' "a snapshot is refused only for want of counts"
+            like "$(cat snapshot.out)" " ${narrow:-no}-bit reference counts can count" "a snapshot is refused only for want of counts"
         fi
         ;;
     2)
         if [ -n "$name" ] && either snapshot -a "$name" disk.qcow2 >snapshot.out 2>&1; then
             cp "$name.raw" model.raw
         elif [ -n "$name" ]; then
-            like "$narrow $(cat snapshot.out)" '^yes.*2-bit reference counts' "nor is it applied"
+            like "$(cat snapshot.out)" " ${narrow:-no}-bit reference counts can count" "nor is it applied"
         fi
         ;;
     3)
@@ -123,9 +123,10 @@ sequence() {    # CREATE-OPTIONS...
 VERSION=v2 CLUSTER=65536 sequence
 VERSION=v3 CLUSTER=65536 COMPRESSION=zstd sequence
 CLUSTER=512 sequence -o refcount_bits=64
-narrow=yes
-CLUSTER=4096 sequence -o refcount_bits=2
-narrow=no
 CLUSTER=65536 sequence -o extended_l2=on
+CLUSTER=16384 COMPRESSION=zstd sequence -o preallocation=metadata
+narrow=2
+CLUSTER=4096 sequence -o refcount_bits=2
+narrow=8        # 32 compressed clusters share one, which is then as often counted for each snapshot: seven may be too many
 CLUSTER=16384 COMPRESSION=zstd sequence -o preallocation=metadata,refcount_bits=8
 done_testing
