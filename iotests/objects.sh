@@ -123,8 +123,9 @@ refused 'Cannot load the CA certificate broken/ca-cert.pem' "$x509,endpoint=serv
 cp server/ca-cert.pem broken/
 cp client/client-key.pem broken/server-key.pem
 refused 'Cannot load the certificate .*do not match' "$x509,endpoint=server,dir=broken"
+# GnuTLS leaks the first certificate of a file that is cut off, also in a program that does no more than load it.
 head -c 200 server/server-cert.pem >broken/server-cert.pem
-refused 'Cannot load the certificate' "$x509,endpoint=server,dir=broken"
+ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" refused 'Cannot load the certificate' "$x509,endpoint=server,dir=broken"
 
 cp -r server locked
 openssl ec -aes256 -passout pass:letmein -in server/server-key.pem -out locked/server-key.pem 2>/dev/null
