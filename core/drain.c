@@ -4,7 +4,9 @@
  *
  * A drained section holds the node and all nodes above it, topmost first: a node is gated when everything above it is
  * idle, so that a request of a parent that is still under way always finds the gates below it open and can end. Above a node
- * are also the nodes whose requests wait for those of a user of the node (blk_child_serve()).
+ * are also the nodes whose requests wait for those of a user of the node (blk_child_serve()). What comes above a gated node
+ * later, as a filter that is put in, is gated by the same sections at once: else a request would pass it, wait below, and
+ * hold up for ever a section that is begun within the first.
  *
  * A node may hold data that its children have not got yet: it hands it down when it is idle, while the gates below it are
  * still open.
@@ -89,8 +91,14 @@ static void open_gate(BlkNode *node)
     }
 }
 
-/* The topmost node at or above @node that is not in @gated, or NULL. What is above a node in @gated was idle when that was
- * gated; a parent that it got since then may wait at its gate. One that is being closed has no users, and ends by itself. */
+/* Whose requests may wait for those that @edge sends; or NULL. */
+static BlkNode *above_of(const BlkChild *edge)
+{
+    return edge->parent ? edge->parent : edge->served;
+}
+
+/* The topmost node at or above @node that is not in @gated, or NULL. What is above a node in @gated is gated too; one that
+ * is being closed has no users, and ends by itself. */
 static BlkNode *next_to_gate(BlkNode *node, const GPtrArray *gated)
 {
     BlkNode *found = NULL;
@@ -99,12 +107,36 @@ static BlkNode *next_to_gate(BlkNode *node, const GPtrArray *gated)
         return NULL;
     }
     for (GList *l = node->core->parents.head; l && !found; l = l->next) {
-        const BlkChild *edge = l->data;
-        BlkNode *above = edge->parent ? edge->parent : edge->served;
+        BlkNode *above = above_of(l->data);
 
         found = above && !blk_node_is_closing(above) ? next_to_gate(above, gated) : NULL;
     }
     return found ? found : node;
+}
+
+static void gate(BlkDrain *drain, BlkNode *node)
+{
+    g_ptr_array_add(drain->gated, node);
+    node->core->drained++;
+}
+
+void blk_drain_inherit(const BlkChild *edge)
+{
+    GPtrArray *drains = blk_context_graph(edge->node->ctx)->drains;
+    BlkNode *above = above_of(edge), *next;
+
+    if (!above || edge->node->core->drained == 0) {
+        return;
+    }
+    for (guint i = 0; i < drains->len; i++) {
+        BlkDrain *drain = g_ptr_array_index(drains, i);
+
+        if (g_ptr_array_find(drain->gated, edge->node, NULL)) {
+            while ((next = next_to_gate(above, drain->gated))) {
+                gate(drain, next);
+            }
+        }
+    }
 }
 
 static void hurry(BlkNode *node, GHashTable *seen)
@@ -172,8 +204,7 @@ int blk_co_drain_begin(BlkNode *node)
     g_ptr_array_add(blk_context_graph(node->ctx)->drains, drain);
     /* Looked up anew each time: the graph may change while this waits. */
     while ((next = next_to_gate(node, drain->gated))) {
-        g_ptr_array_add(drain->gated, next);
-        next->core->drained++;
+        gate(drain, next);
         blk_node_ref(next);
         if (next->core->in_flight > 0) {
             blk_node_hurry(next);

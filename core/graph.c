@@ -91,6 +91,9 @@ void blk_child_stay(BlkChild *user)
 void blk_child_serve(BlkChild *user, BlkNode *served)
 {
     user->served = served;
+    if (served) {
+        blk_drain_inherit(user);
+    }
 }
 
 /* Does @edge go to @to when its node is replaced? Not if that would make a loop, nor if it stays, or is about to go. */

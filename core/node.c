@@ -219,6 +219,9 @@ void blk_edge_point(BlkChild *edge, BlkNode *node)
         g_queue_unlink(&parent->core->children, &edge->link_parent);
         clear_slot(parent, edge);
     }
+    if (node) {
+        blk_drain_inherit(edge);
+    }
 }
 
 BlkChild *blk_edge_new(BlkNode *parent, BlkNode *node, const char *name, BlkRole role)

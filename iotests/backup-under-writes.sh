@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Two backups begin in one transaction while a client writes to the disk without a pause, one to a compress node and one to a
 # plain image: both hold the disk as it was between two writes at the time of the transaction, and the client met no error.
+# Another client reads all the while, eight requests at a time: some of them wait while the transaction puts its filters in.
 # A second backup into the same image, by "compress", works as well.
 . "$(dirname "$0")/lib.sh"
 requires qemu-img
@@ -16,6 +17,7 @@ qimg create -q -f qcow2 -o cluster_size=512k plain.qcow2 16M
 say_seed
 
 SEED=$SEED python_test <<'EOF'
+import contextlib
 import os
 import subprocess
 
@@ -42,9 +44,9 @@ def peer(*command):
     return subprocess.run([os.environ["QEMU_IMG"], *command], capture_output=True, text=True, check=False, timeout=60)
 
 
-def add(daemon, name):
+def add(daemon, name, **options):
     daemon.command("blockdev-add", driver="qcow2", node_name=name, discard="unmap",
-                   file={"driver": "file", "filename": f"{name}.qcow2"})
+                   file={"driver": "file", "filename": f"{name}.qcow2", **options})
 
 
 def read(name):
@@ -94,9 +96,23 @@ def finish(daemon, *jobs):
         daemon.event("JOB_STATUS_CHANGE", id=job, status="null")
 
 
+@contextlib.contextmanager
+def readers(path):
+    """Reads without a pause; the server is never without a request."""
+    with subprocess.Popen([os.environ["BLKSTACK_IMG"], "bench", "-f", "raw", "-c", "1000000000", "-d", "8",
+                           f"nbd+unix:///disk?socket={path}"], stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()       # it is about to begin
+            yield
+            ok(process.poll() is None, "the reading client met no error")
+        finally:
+            process.kill()
+
+
 begin = read("base.raw")
 with Daemon() as daemon:
-    for name in ("disk", "zipped", "plain"):
+    add(daemon, "disk", cache={"direct": True})     # so that requests take their time, and others come meanwhile
+    for name in ("zipped", "plain"):
         add(daemon, name)
     daemon.command("blockdev-add", driver="compress", node_name="zip", file="zipped")
     path = os.path.join(daemon.directory, "n")
@@ -104,7 +120,7 @@ with Daemon() as daemon:
     daemon.command("block-export-add", type="nbd", id="e", node_name="disk", writable=True)
     load = Sequence(path, b"disk", SIZE, int(os.environ["SEED"]))
     load.model[:] = begin
-    with load:
+    with load, readers(path):
         load.wait_for(20)
         first = max(len(load.writes) - 1, 0)        # all before have ended
         daemon.command("transaction", actions=[{"type": "blockdev-backup", "data": backup("z", "zip")},

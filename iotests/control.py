@@ -86,6 +86,18 @@ def to_arguments(arguments, keywords):
     return merged
 
 
+def connect_when_it_listens(client, address):
+    """A socket that is there may not listen yet."""
+    end = time.monotonic() + 5
+    while True:
+        try:
+            return client.connect(address)
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.01)
+
+
 class Control:
     """A client. @address: a path, or (host, port)."""
 
@@ -93,23 +105,15 @@ class Control:
         """@patience: in seconds, until the connection is made."""
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.socket.settimeout(patience)
-        self.connect_when_it_listens(address)
+        self.connect_to(address)
         self.buffer, self.events, self.all_events = b"", [], []     # events: those that nobody has looked at
         self.greeting = self.receive()
         if negotiate:
             self.command("qmp_capabilities")
         self.socket.settimeout(PATIENCE)
 
-    def connect_when_it_listens(self, address):
-        """A socket that is there may not listen yet."""
-        end = time.monotonic() + 5
-        while True:
-            try:
-                return self.socket.connect(address)
-            except ConnectionRefusedError:
-                if time.monotonic() > end:
-                    raise
-            time.sleep(0.01)
+    def connect_to(self, address):
+        connect_when_it_listens(self.socket, address)
 
     def close(self):
         self.socket.close()
@@ -222,7 +226,7 @@ class Daemon(Control):
         client twice, not answer it, or lose bytes that it sends. So the first client waits for the greeting, and goes."""
         with socket.socket(socket.AF_UNIX) as first, contextlib.suppress(TimeoutError):
             first.settimeout(PATIENCE / 10)
-            first.connect(self.path)
+            connect_when_it_listens(first, self.path)
             first.recv(1)
         for patience in (PATIENCE / 10, PATIENCE / 10, PATIENCE):
             try:

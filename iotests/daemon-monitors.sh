@@ -25,7 +25,7 @@ class Connected(Control):
         self.connected = connected
         super().__init__("")
 
-    def connect_when_it_listens(self, address):
+    def connect_to(self, address):
         self.socket.close()
         self.socket = self.connected
         self.socket.settimeout(PATIENCE)

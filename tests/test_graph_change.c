@@ -470,6 +470,65 @@ static int parent_while_drained(void *ctx)
     return 0;
 }
 
+/* What waits for the end of a section waits at the top, also behind filters that come within it: it holds up no section within. */
+static int filters_within_a_section(void *ctx)
+{
+    BlkChild *user = use_stack(ctx, "{'driver':'box','node-name':'b','file':{'driver':'mem','node-name':'m'}}", RDWR);
+    BlkNode *box = blk_child_node(user);
+    Write write = { user, 0, 1, false };
+    BlkNode *filters[2];
+
+    ck_assert_int_eq(blk_driver_register(ctx, &blk_driver_nothing, NULL), 0);
+    blk_co_drain_begin(box);
+    blk_co_spawn(ctx, write_run, &write);
+    let_run();
+    for (int i = 0; i < 2; i++) {
+        Change insert = { box, NULL, false, 1, false };
+
+        insert.filter = filters[i] = open_stack(ctx, "{'driver':'nothing','file':'b'}");
+        blk_co_spawn(ctx, change_run, &insert);
+        let_run();
+        ck_assert(insert.done && insert.ret == 0 && !write.done);
+        ck_assert_uint_eq(filters[i]->core->in_flight, 0);
+    }
+    ck_assert(blk_child_node(user) == filters[0] && blk_node_child(filters[0], "file") == filters[1]);
+
+    Change removal = { box, filters[1], true, 1, false };
+
+    blk_co_spawn(ctx, change_run, &removal);
+    let_run();
+    ck_assert(removal.done && removal.ret == 0 && !write.done);
+    blk_co_unref(filters[1]);
+    blk_drain_end(box);
+    let_run();
+    ck_assert(write.done && write.ret == 0);
+    blk_co_unref(filters[0]);
+    blk_co_detach(user);
+    return 0;
+}
+
+/* So does what is served from then on. */
+static int served_within_a_section(void *ctx)
+{
+    BlkChild *user = use_stack(ctx, "{'driver':'mem','node-name':'a'}", RDWR);
+    BlkChild *guest = use_stack(ctx, "{'driver':'mem','node-name':'b'}", RDWR);
+    Write guests = { guest, 0, 1, false };
+    Section within = { blk_child_node(user), false, true };
+
+    blk_co_drain_begin(blk_child_node(user));
+    blk_child_serve(user, blk_child_node(guest));
+    blk_co_spawn(ctx, write_run, &guests);
+    blk_co_spawn(ctx, section_run, &within);
+    let_run();
+    ck_assert(within.begun && !guests.done);
+    blk_drain_end(blk_child_node(user));
+    let_run();
+    ck_assert(guests.done && guests.ret == 0);
+    blk_co_detach(user);
+    blk_co_detach(guest);
+    return 0;
+}
+
 CASE(insert_and_remove)
 CASE(insert_refused)
 CASE(insert_below_parents)
@@ -482,8 +541,10 @@ CASE(set_backing)
 CASE(set_backing_depth)
 CASE(replace_child)
 CASE(parent_while_drained)
+CASE(filters_within_a_section)
+CASE(served_within_a_section)
 
 BLK_TEST_MAIN("graph_change", test_insert_and_remove, test_insert_refused, test_insert_below_parents,
               test_drain_waits_for_parents, test_drain_waits_for_the_served, test_replace_node, test_replace_refused,
               test_replace_keeps_held_data, test_set_backing, test_set_backing_depth, test_replace_child,
-              test_parent_while_drained)
+              test_parent_while_drained, test_filters_within_a_section, test_served_within_a_section)
