@@ -12,6 +12,7 @@ python3 -c "$bind_to" >/dev/null 2>&1 || skip_all "this machine has no IPv6 on i
 
 # Starts ours on a free port, which is in `port`.
 serve_tcp() {   # OPTIONS...
+    : >server.out       # there before it is read
     "$BLKSTACK_NBD" -t -e 0 -p 0 -f raw "$@" disk.raw >server.out 2>&1 &
     nbd_pid=$!
     nbd_pids+=("$nbd_pid")
