@@ -189,7 +189,8 @@ void blk_node_hurry_begin(BlkNode *node);
 void blk_co_node_hurry_end(BlkNode *node);
 /* Is the node, or one above it, being drained, closed or hurried? Then nobody may be held back. */
 bool blk_node_is_hurried(const BlkNode *node);
-/* @edge leads to its node from now on: sections that hold that hold those above it as well. They are idle, or wait below. */
+/* @edge leads to its node, or serves another, from now on: the drained sections that gate the node gate those above it by
+ * @edge, too. Waits for nobody: those above are idle, since edges change in a section of their own; who is served may not be. */
 void blk_drain_inherit(const BlkChild *edge);
 void blk_drain_forget(BlkNode *node);           /* @node is closed: no drained section holds it any more */
 

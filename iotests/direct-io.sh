@@ -6,10 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 requires qemu-img qemu-io perl
 
-truncate -s 1M probe.raw
-if ! timeout 20 "$QEMU_IO" -f raw -n -c "read 0 4k" probe.raw >probe.out 2>&1; then
-    skip_all "this file system has no O_DIRECT"
-fi
+has_direct_io || skip_all "this file system has no O_DIRECT"
 
 # How the file is open in a running io: "yes" if with O_DIRECT.
 is_direct() {   # OPTIONS...

@@ -138,6 +138,12 @@ requires() {    # PROGRAM...: skips the script without them
     done
 }
 
+# Can files here be opened with O_DIRECT?
+has_direct_io() {
+    truncate -s 1M probe.raw
+    timeout 20 "$QEMU_IO" -f raw -n -c "read 0 4k" probe.raw >probe.out 2>&1
+}
+
 # ---- programs ----
 
 img() { "$BLKSTACK_IMG" "$@"; }

@@ -10,20 +10,6 @@ any_backend
 bind_to='import socket, sys; s = socket.socket(socket.AF_INET6); s.bind(("::1", 0)); print(s.getsockname()[1])'
 python3 -c "$bind_to" >/dev/null 2>&1 || skip_all "this machine has no IPv6 on its loopback device"
 
-# Starts ours on a free port, which is in `port`.
-serve_tcp() {   # OPTIONS...
-    : >server.out       # there before it is read
-    "$BLKSTACK_NBD" -t -e 0 -p 0 -f raw "$@" disk.raw >server.out 2>&1 &
-    nbd_pid=$!
-    nbd_pids+=("$nbd_pid")
-    for _ in {1..200}; do
-        port=$(sed -n 's/^port //p' server.out)
-        [ -z "$port" ] || return 0
-        sleep 0.02
-    done
-    not_ok "the server starts" "$(cat server.out)"
-}
-
 random_file disk.raw 1048576
 cp disk.raw model.raw
 

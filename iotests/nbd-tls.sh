@@ -36,20 +36,7 @@ tls_psk wrongkey alice
 
 random_file disk.raw 1048576
 
-# Serves disk.raw over TCP; $port. The server's process: nbd_pid.
-tls_serve() {   # OPTIONS...
-    rm -f port.out server.out
-    touch port.out
-    "$BLKSTACK_NBD" -t -e 0 -f raw -b localhost -p 0 "$@" disk.raw >>port.out 2>>server.out &
-    nbd_pid=$!
-    nbd_pids+=("$nbd_pid")
-    for _ in {1..200}; do
-        port=$(sed -n 's/^port //p' port.out)
-        [ -z "$port" ] || return 0
-        sleep 0.02
-    done
-    not_ok "the server starts" "$(cat server.out)"
-}
+tls_serve() { serve_tcp -b localhost "$@"; }
 
 x509_uri() { echo "nbds://localhost:$port/?tls-certificates=$PWD/$1"; }
 psk_uri() { echo "nbds://$1@localhost:$port/?tls-psk-file=$PWD/$2/keys.psk"; }
